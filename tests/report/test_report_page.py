@@ -1,0 +1,347 @@
+"""The written report: what it says, that it escapes what others wrote, and that it copes with what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmbench.report import comparison_table, write_report
+from vlmbench.rundir import RunDir, State, SweepDir
+from vlmbench.types import Prediction, Probe, Task, UserError
+
+CellMaker = Callable[..., RunDir]
+FEWER_ERRORS = (12, 6, 5, 2, 1, 3)  # of each kind of record in conftest, against (18, 10, 9, 8, 1, 3)
+HOSTILE = "<script>alert(1)</script>|`*[x](y)\n# \"'&\x1b[31m_"
+
+
+class Page(HTMLParser):
+    """The visible text, the tags and the addresses of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag != "wbr":
+            self.words.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def read(sweep: SweepDir) -> tuple[Page, str]:
+    """The page and the Markdown."""
+    html = write_report(sweep).read_text(encoding="utf-8")
+    return Page(html), (sweep.report / "report.md").read_text(encoding="utf-8")
+
+
+def verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
+    write_report(sweep)
+    rows: list[dict[str, Any]] = json.loads((sweep.report / "verdicts.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def sweep_of(cell: RunDir) -> SweepDir:
+    return SweepDir(cell.path.parent)
+
+
+def test_write_report_gives_the_page_and_writes_all_three_files(sweep: SweepDir) -> None:
+    assert write_report(sweep) == sweep.path / "report" / "index.html"
+    assert sorted(path.name for path in sweep.report.iterdir()) == ["index.html", "report.md", "verdicts.json"]
+
+
+def test_the_same_folder_gives_the_same_page(sweep: SweepDir) -> None:
+    assert write_report(sweep).read_bytes() == write_report(sweep).read_bytes()
+
+
+def test_a_folder_without_cells_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=str(tmp_path)):
+        write_report(SweepDir(tmp_path))
+
+
+def test_every_figure_stands_with_its_interval_and_its_n(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    # accuracy 0.7 and 0.8 +- 0.11 on 60 records; misses 0.333 +- 0.16 on 30; AUROC 0.78 + 0.1 / 2 +- 0.1
+    assert "70.0 % 59.0 to 81.0 % n 60, 20 parts" in page.text
+    assert "80.0 % 69.0 to 91.0 % n 60, 20 parts" in page.text
+    assert "33.3 % 17.3 to 49.3 % n 30, 20 parts" in page.text
+    assert "0.830 0.730 to 0.930 n 60, 20 parts" in page.text
+    assert "+7.5 points −5.0 to +20.0 points n 60, 20 parts" in page.text
+    assert "| smol · with_comparison · seed 0 | 80.0 % (69.0 to 91.0 %; n 60, 20 parts) |" in markdown
+
+
+def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    # 12 of 60 wrong against 18 of 60
+    for text in (page.text, markdown):
+        assert "+10.0 points of accuracy (95 % interval" in text
+        assert "60 records of 20 parts, 1 seed)" in text
+
+
+def test_the_missing_link_stands_in_the_consistency_table(sweep: SweepDir) -> None:
+    page, _ = read(sweep)
+    table = page.text[page.text.index("Consistency:") : page.text.index("Further figures")]
+    assert "Missing link ↑ raw+rt" in table
+    assert "55.0 % 34.0 to 76.0 % n 20, 20 parts" in table
+
+
+def test_verdicts_cover_raw_pairs_processed_pairs_and_the_missing_link(sweep: SweepDir) -> None:
+    rows = verdicts(sweep)
+    places = [("judge_pair", "raw"), ("judge_pair", "rt"), ("judge_link", "raw+rt")]
+    assert [(row["task"], row["view"]) for row in rows] == places
+    # of 60, 40 and 20 records 6, 4 and 4 fewer are wrong
+    assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2])
+    assert [row["n_records"] for row in rows] == [60, 40, 20]
+    assert {(row["variant"], row["baseline"]) for row in rows} == {("with_comparison", "without_comparison")}
+
+
+def test_seeds_that_both_sides_finished_are_pooled_and_others_left_out(make_cell: CellMaker) -> None:
+    first = make_cell(0, "without_comparison")
+    make_cell(1, "with_comparison", wrong=FEWER_ERRORS)
+    make_cell(2, "without_comparison", details={"seed": 1})
+    make_cell(3, "with_comparison", details={"seed": 1})
+    make_cell(4, "with_comparison", details={"seed": 2})
+    row = verdicts(sweep_of(first))[0]
+    assert (row["seeds"], row["n_seeds"]) == ([0, 1], 2)
+    # seed 0: 10 points; seed 1: the same errors on both sides
+    assert row["difference"] == pytest.approx(0.05)
+
+
+def test_cells_of_different_settings_are_not_compared(make_cell: CellMaker) -> None:
+    first = make_cell(0, "without_comparison", details={"overrides": ["data=without_comparison", "trainer.epochs=1"]})
+    make_cell(1, "with_comparison", details={"overrides": ["data=with_comparison", "trainer.epochs=9"]})
+    assert verdicts(sweep_of(first)) == []
+    page, _ = read(sweep_of(first))
+    assert "smol · seed 0 · trainer.epochs=9" in page.text
+
+
+def test_the_control_is_a_baseline_too(make_cell: CellMaker) -> None:
+    first = make_cell(0, "matched_control")
+    make_cell(1, "with_comparison", wrong=FEWER_ERRORS)
+    rows = verdicts(sweep_of(first))
+    assert {(row["variant"], row["baseline"]) for row in rows} == {("with_comparison", "matched_control")}
+
+
+def test_cells_with_different_records_cost_the_comparison_and_not_the_report(make_cell: CellMaker) -> None:
+    first = make_cell(0, "without_comparison")
+    make_cell(1, "with_comparison", predictions=first.read_predictions()[1:])
+    page, _ = read(sweep_of(first))
+    assert "No comparison: record 'judge_pair-raw-none-000' was predicted by some" in page.text
+
+
+def test_a_failed_cell_is_shown_with_its_error_and_without_figures(make_cell: CellMaker) -> None:
+    cell = make_cell(0, "without_comparison", state=State.FAILED, details={"error": "out of memory at step 7"})
+    page, markdown = read(sweep_of(cell))
+    for text in (page.text, markdown):
+        assert "failed: out of memory at step 7" in text
+        assert "No cell has finished, so there is nothing to tell yet." in text
+        assert "70.0 %" not in text
+    assert verdicts(sweep_of(cell)) == []
+
+
+def test_warnings_and_notes_are_repeated_at_the_top(make_cell: CellMaker) -> None:
+    metrics = {"scores": {}, "data": {"warnings": ["Leak allowed: a.png"]}, "notes": ["Unsloth was left out"]}
+    page, markdown = read(sweep_of(make_cell(0, "without_comparison", metrics=metrics)))
+    for text in (page.text, markdown):
+        for warning in ("Leak allowed: a.png", "Unsloth was left out"):
+            assert text.index(warning) < text.index("does the variant help?")
+
+
+def test_a_cell_that_may_be_guessing_is_called_so(make_cell: CellMaker) -> None:
+    raw = {"balanced_accuracy": {"value": 0.55, "low": 0.45, "high": 0.65, "n": 60, "n_groups": 20}}
+    cell = make_cell(0, "without_comparison", metrics={"scores": {"judge_pair": {"raw": raw}}})
+    page, _ = read(sweep_of(cell))
+    assert "not told apart from guessing, with a balanced accuracy of 55.0 % (45.0 to 65.0 %; n 60" in page.text
+
+
+def test_the_gallery_shows_the_surest_errors_first_with_both_pictures(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    errors = page.text[page.text.index("Wrong answers that") :]
+    assert "13 shown, 45 wrong in all" in errors  # 18 + 10 + 9 + 8; shown 6 + 2 + 2 of tasks, 1 + 2 of controls
+    assert errors.index("95 % sure") < errors.index("94 % sure") < errors.index("93 % sure")
+    assert "judge_pair-raw-none-000" in markdown
+    # 13 errors a cell with 2 pictures each; 2 blank references in each cell are drawn, not embedded
+    assert sum(address.startswith("data:image/webp;base64,") for address in page.addresses) == 2 * (13 * 2 - 2)
+    assert errors.count("grey picture instead") == 4
+
+
+def test_a_missing_picture_leaves_a_placeholder_with_its_name(make_cell: CellMaker, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    wrong = judged(images=(str(tmp_path / "gone.png"), str(broken)))
+    page, _ = read(sweep_of(make_cell(0, "without_comparison", predictions=[wrong])))
+    assert "picture not found: gone.png" in page.text
+    assert "picture not found: broken.png" in page.text
+
+
+def judged(**given: Any) -> Prediction:
+    """A wrong answer."""
+    values: dict[str, Any] = {
+        "id": "r1",
+        "task": Task.JUDGE_PAIR,
+        "group": "g",
+        "view": "raw",
+        "expected": "normal",
+        "predicted": "abnormal",
+        "images": ("", ""),
+    }
+    return Prediction(**values | given)
+
+
+def test_one_cell_alone_says_why_there_is_no_comparison(make_cell: CellMaker) -> None:
+    page, markdown = read(sweep_of(make_cell(0, "without_comparison")))
+    assert "These cells hold no difference to tell" in page.text
+    assert "These cells hold no difference to tell" in markdown
+    assert "70.0 % 59.0 to 81.0 % n 60, 20 parts" in page.text
+
+
+def test_cells_without_predictions_metrics_and_log_say_so(make_cell: CellMaker) -> None:
+    cell = make_cell(0, "without_comparison", predictions=None, metrics=None, log=[], env={})
+    page, markdown = read(sweep_of(cell))
+    assert "No finished cell has predictions." in page.text
+    assert "No cell has a training log." in page.text
+    assert "No finished cell has these figures." in page.text
+    assert "No finished cell has predictions." in markdown
+    assert "<svg viewBox" not in (sweep_of(cell).report / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_metric_that_nobody_described_is_shown_under_its_name(make_cell: CellMaker) -> None:
+    raw = {"edge_score": {"value": 3.14159, "low": 2.5, "high": 4.0, "n": 60, "n_groups": 20}}
+    cell = make_cell(0, "without_comparison", metrics={"scores": {"judge_pair": {"raw": raw}}})
+    page, _ = read(sweep_of(cell))
+    assert "edge score" in page.text
+    assert "3.142 2.5 to 4 n 60, 20 parts" in page.text
+
+
+def test_what_was_run_can_be_run_again(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    command = "python -m vlmbench experiment=quick data=with_comparison hydra.mode=RUN"
+    assert command in page.text
+    assert f"`{command}`" in markdown
+    for fact in (
+        "Engine transformers because no CUDA GPU",
+        "Vision tower frozen",
+        "Hardware cpu: AMD EPYC 7B13",
+        "Seed 0",
+        "Time 5 min 12 s",
+        "Trained on 900 records, 5,400 tokens",
+        "Parts by side 224 train, 32 val, 64 test",
+        "torch 2.13.0, transformers 5.17.0",
+    ):
+        assert fact in page.text
+
+
+def test_curves_follow_the_pages_colours_and_share_no_ids(sweep: SweepDir) -> None:
+    html = write_report(sweep).read_text(encoding="utf-8")
+    plots = html[html.index('class="plots"') : html.index("Last values")]
+    assert plots.count("<svg viewBox") == 3
+    for title in ("Training loss", "Held-out loss", "Held-out balanced accuracy"):
+        assert f'aria-label="{title}"' in plots
+    assert "var(--series-1)" in plots
+    assert "#0072b2" not in plots
+    ids = [part.partition('"')[0] for part in plots.split('id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+def test_without_matplotlib_the_page_says_how_to_get_the_plots(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmbench.report.build.find_spec", lambda name: None)
+    page, _ = read(sweep)
+    assert 'The plots need matplotlib: pip install "vlmbench[report]"' in page.text
+    assert "smol · with_comparison · seed 0 300 0.3646 0.4646 71.0 %" in page.text  # the last values are there
+
+
+def test_the_page_loads_nothing(sweep: SweepDir) -> None:
+    page, _ = read(sweep)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert {"script", "iframe", "object", "embed"}.isdisjoint(page.tags)
+    assert "url(http" not in (sweep.report / "index.html").read_text(encoding="utf-8")
+
+
+def hostile(value: Any) -> Any:
+    """The same structure with every string, and every key, hostile."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, Mapping):
+        return {f"{HOSTILE}{i}": hostile(item) for i, item in enumerate(value.values())}
+    return [hostile(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def hostile_sweep(make_cell: CellMaker) -> SweepDir:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_groups": 5}
+    scores = {"judge_pair": {"raw": {"accuracy": estimate, HOSTILE: estimate}}, HOSTILE: {HOSTILE: {"ece": estimate}}}
+    metrics = {
+        "scores": scores,
+        "data": {"warnings": [HOSTILE], "by_task": {HOSTILE: 1}, "groups": {HOSTILE: 1}, "steps": HOSTILE},
+        "notes": [HOSTILE + "2"],
+    }
+    keys = ("command", "engine", "engine_reason", "vision", "device", "git")
+    env = dict.fromkeys(keys, HOSTILE) | {"versions": {HOSTILE: HOSTILE}}
+    texts = dict.fromkeys(("id", "group", "expected", "predicted", "text", "question", "answer"), HOSTILE)
+    wrong = judged(
+        **texts | {"predicted": HOSTILE + "!"},
+        images=(HOSTILE, f"/x/{HOSTILE}"),
+        meta={"defect": HOSTILE, HOSTILE: HOSTILE},
+        scores={HOSTILE: -1.0, HOSTILE + "!": -0.5},
+    )
+    elsewhere = judged(**texts | {"predicted": None}, view=HOSTILE, probe=Probe.BLANK)
+    names = {"model": HOSTILE, "overrides": [HOSTILE, f"a={HOSTILE}"]}
+    cell = make_cell(0, "without_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(1, "with_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(2, "x", state=State.FAILED, details=names | {"error": HOSTILE, "data": HOSTILE})
+    return sweep_of(cell)
+
+
+def test_nothing_that_others_wrote_becomes_markup_on_the_page(hostile_sweep: SweepDir) -> None:
+    page, _ = read(hostile_sweep)
+    assert "script" not in page.tags
+    assert page.text.count("<script>alert(1)</script>") > 50  # it is all there, as text
+
+
+def test_nothing_that_others_wrote_becomes_markup_in_markdown(hostile_sweep: SweepDir) -> None:
+    _, markdown = read(hostile_sweep)
+    lines = markdown.splitlines()
+    assert not any("<script" in line for line in lines if "``" not in line)  # but in code spans, where it is text
+    assert not any(line.startswith("# ") for line in lines[1:])
+    assert "\x1b" not in markdown
+    rows = [line.replace(r"\|", "") for line in lines if line.startswith("|")]
+    assert {row.count("|") for row in rows[:5]} == {7}  # the headline table: 6 columns; head, rule and three cells
+
+
+def test_the_terminals_table_is_as_drawn_by_hand(sweep: SweepDir) -> None:
+    error = "mine.jsonl:812: label 'ng' is not one of normal, abnormal; fix the row or add it to source.labels"
+    assert comparison_table(sweep) == (
+        "judge_pair raw, held out: % (95 % interval)\n"
+        "cell                            accuracy          balanced accuracy  misses            overkill\n"
+        "smol without_comparison seed 0  70.0 (59.0-81.0)  69.0 (57.0-81.0)   33.3 (17.3-49.3)  26.7 (11.7-41.7)\n"
+        "smol with_comparison seed 0     80.0 (69.0-91.0)  79.0 (67.0-91.0)   23.3 (7.3-39.3)   16.7 (1.7-31.7)\n"
+        "records (parts)                 60 (20)           60 (20)            30 (20)           30 (20)\n"
+        f"smol matched_control seed 0  failed: {error}\n"
+        "\n"
+        "other held-out records, accuracy: % (95 % interval)\n"
+        "cell                            judge_pair rt     compare_views raw+rt  judge_link raw+rt\n"
+        "smol without_comparison seed 0  75.0 (62.0-88.0)  50.0 (30.0-70.0)      55.0 (34.0-76.0)\n"
+        "smol with_comparison seed 0     85.0 (72.0-98.0)  80.0 (60.0-100.0)     65.0 (44.0-86.0)\n"
+        "records (parts)                 40 (20)           16 (20)               20 (20)\n"
+        f"smol matched_control seed 0  failed: {error}\n"
+    )
+
+
+def test_the_terminals_table_lets_no_escape_sequence_through(hostile_sweep: SweepDir) -> None:
+    assert "\x1b" not in comparison_table(hostile_sweep)

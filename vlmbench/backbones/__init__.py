@@ -1,0 +1,1 @@
+"""What a run needs from one model family: one family a file."""

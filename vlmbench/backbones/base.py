@@ -1,0 +1,198 @@
+"""What a run needs from one family of vision-language models, and what the families share."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
+from vlmbench.types import Sample, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+PaddingSide = Literal["left", "right"]
+IGNORED = -100  # a label that carries no loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """Positions of a record's whole sequence, and how many of them carry loss."""
+
+    total: int
+    trained: int
+
+
+class Backbone(Protocol):
+    """One model family, loaded, with its adapters."""
+
+    model: Any  # a peft.PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: Engine  # the one that runs: never auto
+    vision: Vision
+    max_tokens: int  # positions that the model can take
+
+    def collate(
+        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
+    ) -> dict[str, Tensor]:
+        """Model inputs for a batch: one processor call on the full text. With answers, `labels` (B, L) holds the ids of
+        exactly the answer and its end; IGNORED elsewhere."""
+
+    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
+        """Without opening pictures: `sizes` are their (width, height)."""
+
+    def encode(self, images: Sequence[Image]) -> list[Tensor]:
+        """Vision tokens of each picture, as the store keeps them: (tokens, size)."""
+
+    def fingerprint(self) -> str:
+        """Of everything that encode() depends on."""
+
+    def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
+        """Log-probability (B, len(labels)) of each label's words at the start of the answer, in nats."""
+
+    def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
+        """Greedy answers."""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter (safetensors)."""
+
+
+def seed_everything(seed: int) -> None:
+    """Before anything random is made: adapters drawn before this would differ between runs of one seed."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def choose_engine(engine: Engine) -> tuple[Engine, str]:
+    """The engine that runs, and why. Raises UserError where Unsloth is asked for and cannot run."""
+    import importlib.util
+
+    import torch
+
+    gpu, installed = torch.cuda.is_available(), importlib.util.find_spec("unsloth") is not None
+    if engine is Engine.transformers:
+        return engine, "asked for by trainer.engine"
+    lacking = "there is no CUDA GPU" if not gpu else "Unsloth is not installed (pip install 'vlmbench[gpu]')"
+    if gpu and installed:
+        return Engine.unsloth, f"CUDA GPU {torch.cuda.get_device_name(0)}"
+    if engine is Engine.unsloth:
+        raise UserError(f"trainer.engine=unsloth: {lacking}; set trainer.engine=transformers")
+    return Engine.transformers, lacking
+
+
+def adapted(
+    base: Any, request: BuildRequest, *, lora: LoraConfig, targets: str, trained: list[str] | None = None
+) -> Any:
+    """A PeftModel with adapters: fresh LoRA in the modules that the regular expression `targets` names, or those of
+    `request.adapter`. The modules `trained` train in full."""
+    import peft
+
+    if request.adapter is not None:
+        # A checkpoint in PyTorch's own format would be a pickle: only safetensors are read.
+        if not (request.adapter / "adapter_model.safetensors").exists():
+            raise UserError(f"{request.adapter}: no adapter_model.safetensors; name the folder of a finished run")
+        return peft.PeftModel.from_pretrained(base, request.adapter, is_trainable=True)
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        modules_to_save=trained,
+        task_type="CAUSAL_LM",
+    )
+    seed_everything(request.seed)
+    return peft.get_peft_model(base, config, low_cpu_mem_usage=not request.weights)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: PaddingSide) -> Tensor:
+    """(B, L) int64 from rows of different lengths."""
+    import torch
+
+    length = max(len(row) for row in rows)
+    padded = [
+        [*row, *[value] * (length - len(row))] if side == "right" else [*[value] * (length - len(row)), *row]
+        for row in rows
+    ]
+    return torch.tensor(padded, dtype=torch.int64)
+
+
+def text_batch(
+    prompts: Sequence[list[int]], answers: Sequence[list[int]] | None, *, pad_id: int, side: PaddingSide
+) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask`, `position_ids` and, with answers, `labels`, all (B, L)."""
+    ends = answers if answers is not None else [[] for _ in prompts]
+    rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
+    mask = pad([[1] * len(row) for row in rows], 0, side)
+    batch = {"input_ids": pad(rows, pad_id, side), "attention_mask": mask, "position_ids": positions(mask)}
+    if answers is not None:
+        labels = [[IGNORED] * len(prompt) + end for prompt, end in zip(prompts, answers, strict=True)]
+        batch["labels"] = pad(labels, IGNORED, side)
+    return batch
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Position of each token in its own row, so that padding on the left shifts nothing."""
+    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def score_labels(
+    model: Any,
+    prefix: Mapping[str, Tensor],
+    label_ids: Sequence[Sequence[int]],
+    *,
+    continuation: Callable[[Mapping[str, Tensor], int], dict[str, Tensor]],
+) -> Tensor:
+    """Log-probability (B, labels) of each label after a left-padded prefix, which is run once.
+
+    `label_ids` are the tokens of each label; `continuation(prefix, n)` gives the model's other inputs for n more
+    tokens after the prefix.
+    """
+    import torch
+
+    with torch.inference_mode():
+        several = any(len(ids) > 1 for ids in label_ids)
+        output = model(**prefix, use_cache=several, logits_to_keep=1)
+        first = output.logits[:, -1].float().log_softmax(-1)
+        scores = first[:, [ids[0] for ids in label_ids]]
+        for column, ids in enumerate(label_ids):
+            if len(ids) > 1:
+                said = torch.tensor(ids, device=first.device).expand(len(first), -1)
+                inputs = continuation(prefix, len(ids) - 1)
+                cache = copy.deepcopy(output.past_key_values)
+                rest = model(input_ids=said[:, :-1], past_key_values=cache, use_cache=True, **inputs).logits
+                scores[:, column] += rest.float().log_softmax(-1).gather(2, said[:, 1:, None])[..., 0].sum(1)
+    return scores
+
+
+def continued_text(prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+    """`attention_mask` over prefix and n more tokens (B, L + n), `position_ids` of these (B, n)."""
+    import torch
+
+    mask = prefix["attention_mask"]
+    last = prefix["position_ids"][:, -1:]
+    more = torch.arange(1, n + 1, device=mask.device)
+    return {"attention_mask": torch.cat([mask, mask.new_ones(len(mask), n)], 1), "position_ids": last + more}
+
+
+def to_device(batch: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """The batch on the model's device."""
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def without_gradients(module: Any) -> None:
+    """Keep a frozen module out of autograd's graph, also where checkpointing makes its inputs require gradients."""
+    import torch
+
+    module.requires_grad_(False)
+    module.forward = torch.no_grad()(module.forward)

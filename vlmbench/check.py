@@ -1,0 +1,142 @@
+"""Before paying for a GPU: what a run would train on, word for word, and what it would cost."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlmbench.config import TrainerConfig
+from vlmbench.data.dataset import Subset, without_pictures
+from vlmbench.data.load import Data
+from vlmbench.data.manifest import MAX_ERRORS
+from vlmbench.data.prompts import Wording
+from vlmbench.train import planned_steps
+from vlmbench.types import Sample, Task, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.base import Backbone
+
+log = logging.getLogger(__name__)
+
+BYTES_PER_TRAINED = 4 * 3 * 2 + 4  # weights and two moments in each of two checkpoints, and the adapter
+BYTES_PER_PREDICTION = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a run takes. `tokens` are positions of all epochs, `trained_tokens` those that carry loss in one."""
+
+    train_records: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    steps: int
+    test_records: int
+    trained_parameters: int
+    disk_bytes: int
+    by_task: dict[Task, int]
+
+    def lines(self) -> Iterator[str]:
+        tasks = ", ".join(f"{count:,} {task}" for task, count in self.by_task.items())
+        yield f"training records  {self.train_records:,} ({tasks})"
+        yield f"tokens            {self.tokens:,} in {self.steps:,} steps; the longest record has {self.longest:,}"
+        yield f"trained tokens    {self.trained_tokens:,} in one pass"
+        yield f"trained weights   {self.trained_parameters:,}"
+        yield f"held-out records  {self.test_records:,}, with controls"
+        yield f"disk              about {self.disk_bytes / 1e6:,.0f} MB"
+
+
+def trained_tokens(backbone: Backbone, records: Subset, position: int, *, data: Data, wording: Wording) -> int:
+    """How many tokens of a record carry loss."""
+    sample = without_pictures(records[position], wording=wording)
+    return backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).trained
+
+
+def check_lengths(
+    backbone: Backbone, sides: Sequence[Subset], *, data: Data, wording: Wording, max_tokens: int | None
+) -> None:
+    """Tokenise every record at the run's settings. Raises UserError that names each row that is too long."""
+    limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
+    errors: list[str] = []
+    for records in sides:
+        for position, record in enumerate(records):
+            sample = without_pictures(record, wording=wording)
+            try:
+                total = backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).total
+            except UserError as error:
+                errors.append(f"{records.place(position)}: {error}")
+                continue
+            if total > limit:
+                errors.append(
+                    f"{records.place(position)}: the record has {total} tokens, more than {limit}; shorten its "
+                    "question or answer, or raise trainer.max_tokens where the model allows it"
+                )
+            if len(errors) >= MAX_ERRORS:
+                break
+    if errors:
+        raise UserError("\n".join(errors[:MAX_ERRORS]))
+
+
+def cost_of(
+    backbone: Backbone,
+    train: Subset,
+    *,
+    num_test: int,
+    data: Data,
+    wording: Wording,
+    settings: TrainerConfig,
+) -> Cost:
+    """Count what a run would take."""
+    counts = [
+        backbone.count_tokens(without_pictures(record, wording=wording), data.sizes(int(index)))
+        for record, index in zip(train, train.indices, strict=True)
+    ]
+    steps = planned_steps(len(train), settings)
+    seen = steps * settings.batch_size * settings.gradient_accumulation
+    parameters = sum(weight.numel() for weight in backbone.model.parameters() if weight.requires_grad)
+    return Cost(
+        train_records=len(train),
+        tokens=round(sum(count.total for count in counts) / len(counts) * seen),
+        trained_tokens=sum(count.trained for count in counts),
+        longest=max(count.total for count in counts),
+        steps=steps,
+        test_records=num_test,
+        trained_parameters=parameters,
+        disk_bytes=parameters * BYTES_PER_TRAINED + num_test * BYTES_PER_PREDICTION,
+        by_task=train.tasks(),
+    )
+
+
+def loss_mask(backbone: Backbone, sample: Sample) -> str:
+    """The record as the model reads it, the part that carries loss between >>> and <<<; a run of one repeated token
+    (pictures) is shown once with its count."""
+    batch = backbone.collate([sample], with_answer=True)
+    pieces = []
+    trained = False
+    for token, is_trained, count in _runs(batch["input_ids"][0].tolist(), (batch["labels"][0] != -100).tolist()):
+        if is_trained != trained:
+            pieces.append(">>>" if is_trained else "<<<")
+            trained = is_trained
+        text = backbone.tokenizer.decode([token])
+        pieces.append(text if count == 1 else f"[{text} x {count}]")
+    return "".join([*pieces, "<<<"] if trained else pieces)
+
+
+def _runs(ids: Sequence[int], trained: Sequence[bool]) -> Iterator[tuple[int, bool, int]]:
+    start = 0
+    for i in range(1, len(ids) + 1):
+        if i == len(ids) or (ids[i], trained[i]) != (ids[start], trained[start]):
+            yield ids[start], trained[start], i - start
+            start = i
+
+
+def describe_sides(data: Data) -> Iterator[str]:
+    """A line for each side: parts, records by task, labels."""
+    for name, records in (("train", data.train), ("val", data.val), ("test", data.test)):
+        labels = Counter(record.label for record in records)
+        tasks = ", ".join(f"{count:,} {task}" for task, count in records.tasks().items())
+        words = ", ".join(f"{count:,} {label}" for label, count in sorted(labels.items()))
+        yield f"{name:5} {records.groups():,} parts, {len(records):,} records: {tasks}; {words}"

@@ -1,0 +1,159 @@
+"""From a manifest to the records of one run, and from a record to an opened sample."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmbench.data.manifest import SPLITS, TASKS, Manifest
+from vlmbench.data.pictures import open_picture
+from vlmbench.data.prompts import Wording
+from vlmbench.types import LABELS, ImageRef, Record, Role, Sample, Split, Task, UserError
+
+RAW = "raw"
+BLANK_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subset(Sequence[Record]):
+    """Some of a manifest's records, each decoded when it is asked for; an index may occur more than once."""
+
+    manifest: Manifest
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Subset: ...
+    def __getitem__(self, index: int | slice) -> Record | Subset:
+        if isinstance(index, slice):
+            return Subset(self.manifest, self.indices[index])
+        return self.manifest[int(self.indices[index])]
+
+    def place(self, index: int) -> str:
+        """Where a record stands, for messages."""
+        return self.manifest.place(int(self.indices[index]))
+
+    def tasks(self) -> dict[Task, int]:
+        """How many records there are of each task that occurs."""
+        counts = np.bincount(self.manifest.tasks[self.indices], minlength=len(TASKS))
+        return {task: int(count) for task, count in zip(TASKS, counts, strict=True) if count}
+
+    def groups(self) -> int:
+        return len(np.unique(self.manifest.groups[self.indices]))
+
+
+def side(manifest: Manifest, sides: NDArray[np.int8], split: Split) -> Subset:
+    """The records of one side."""
+    return Subset(manifest, np.flatnonzero(sides == SPLITS.index(split)).astype(np.int64))
+
+
+def check_labels(records: Subset, split: Split) -> None:
+    """Raise UserError where a judging task has only one label on a side: nothing could be learnt or measured there."""
+    labels: dict[Task, set[str]] = {}
+    missing = {task for task in records.tasks() if task in (Task.JUDGE_PAIR, Task.JUDGE_SINGLE)}
+    for record in records:
+        labels.setdefault(record.task, set()).add(record.label)
+        if len(labels[record.task]) == len(LABELS[record.task]):
+            missing.discard(record.task)
+        if not missing:
+            return
+    task = sorted(missing)[0]
+    (label,) = labels[task]
+    other = next(name for name in LABELS[task] if name != label)
+    raise UserError(
+        f"{records.manifest.path}: every {task} record of the {split} side is {label!r}; add {other!r} records, or "
+        "more parts, or change data.split"
+    )
+
+
+def limit_records(records: Subset, limit: int | None) -> Subset:
+    """At most `limit` records of each task and view, spread evenly over the side."""
+    if limit is None:
+        return records
+    kinds: dict[tuple[Task, str], list[int]] = {}
+    for position, record in enumerate(records):
+        kinds.setdefault((record.task, record.view), []).append(position)
+    chosen = [
+        positions[int(i)]
+        for positions in kinds.values()
+        for i in np.linspace(0, len(positions) - 1, min(limit, len(positions))).round()
+    ]
+    return Subset(records.manifest, records.indices[sorted(chosen)])
+
+
+class Viewer:
+    """Shows pictures: raw as they are, processed ones from files that are made once and kept by content."""
+
+    def __init__(
+        self, folder: Path, *, name: str, process: Callable[[Image.Image], Image.Image], fingerprint: str, cache: Path
+    ) -> None:
+        self._folder, self._name, self._process = folder, name, process
+        self._cache = cache / "views" / fingerprint
+        self._shown: dict[Path, Path] = {}
+
+    def path(self, image: ImageRef) -> Path | None:
+        """The file of the picture as shown; None for a blank one."""
+        if image.blank:
+            return None
+        if image.view == RAW:
+            return image.path
+        if image.view != self._name:
+            raise UserError(f"{image.path}: view {image.view!r} is not one of {RAW}, {self._name}; set view.name")
+        if image.path not in self._shown:
+            self._shown[image.path] = self._processed(image.path)
+        return self._shown[image.path]
+
+    def open(self, image: ImageRef) -> Image.Image:
+        """The picture as shown, RGB."""
+        shown = self.path(image)
+        if shown is None:
+            size = open_picture(image.path, inside=self._folder).size
+            return Image.new("RGB", size, BLANK_GREY)
+        return open_picture(shown, inside=self._folder if shown == image.path else None)
+
+    def _processed(self, path: Path) -> Path:
+        raw = open_picture(path, inside=self._folder)
+        target = self._cache / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.png"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = target.with_name(f".{target.stem}.{os.getpid()}.png")
+            self._process(raw).save(unfinished)
+            unfinished.replace(target)
+        return target
+
+
+def reference_pictures(records: Subset, most: int = 256) -> list[Path]:
+    """The raw reference pictures of records, once each, the first `most` in the order of their names."""
+    pictures = {
+        image.path
+        for record in records
+        for image in record.images
+        if image.role is Role.REFERENCE and image.view == RAW
+    }
+    return sorted(pictures)[:most]
+
+
+def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
+    """The record with its pictures opened and worded. Raises UserError that names the record."""
+    try:
+        images = tuple(viewer.open(image) for image in record.images)
+    except UserError as error:
+        raise UserError(f"record {record.id!r}: {error}") from error
+    return Sample(record=record, images=images, question=wording.question(record), answer=wording.answer(record))
+
+
+def without_pictures(record: Record, *, wording: Wording) -> Sample:
+    """The record worded but with no picture opened, for counting tokens."""
+    return Sample(record=replace(record), images=(), question=wording.question(record), answer=wording.answer(record))

@@ -1,0 +1,245 @@
+"""The manifest: JSON lines, one record a line, read lazily.
+
+A manifest of a million records costs a few arrays: rows are checked once, in one pass, and decoded again when asked
+for. Nothing in a row is trusted: see `_row_errors`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import overload
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from vlmbench.types import LABELS, NUM_IMAGES, ImageRef, Record, Role, Split, Task, UserError
+
+MAX_ERRORS = 20  # bad rows named in one message
+MAX_TEXT = 4000  # characters in a question or an answer
+MAX_LINE = 1_000_000  # bytes
+
+TASKS = tuple(Task)
+SPLITS = tuple(Split)
+NO_SPLIT = -1
+
+
+class ImageRow(msgspec.Struct, forbid_unknown_fields=True):
+    """A picture as the manifest writes it."""
+
+    path: str
+    role: Role
+    view: str = "raw"
+    sha256: str = ""
+
+
+class Row(msgspec.Struct, forbid_unknown_fields=True):
+    """A record as the manifest writes it."""
+
+    id: str
+    task: Task
+    group: str
+    label: str
+    images: list[ImageRow]
+    answer: str = ""
+    question: str = ""
+    split: Split | None = None
+    meta: dict[str, str] = {}
+
+
+def hash_name(name: str) -> int:
+    """The 64-bit number that stands for a group or a picture path in the columns of a manifest."""
+    return xxhash.xxh3_64_intdigest(name.encode())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest(Sequence[Record]):
+    """The records of a manifest, in its order; `labels` maps the user's label words to the tasks' labels.
+
+    `tasks` (N,) and `splits` (N,) index TASKS and SPLITS (NO_SPLIT: not fixed by the manifest); `groups` (N,) and
+    `pictures` (N, 2) are 64-bit hashes of names, a record with one picture having it twice.
+    """
+
+    path: Path
+    labels: Mapping[str, str]
+    tasks: NDArray[np.int8]
+    splits: NDArray[np.int8]
+    groups: NDArray[np.uint64]
+    pictures: NDArray[np.uint64]
+    _offsets: NDArray[np.int64]
+    _lines: NDArray[np.int32]
+    _bytes: mmap.mmap
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def place(self, index: int) -> str:
+        """Where a record stands, for messages: "mine.jsonl:812"."""
+        return f"{self.path}:{self._lines[index]}"
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = int(self._offsets[index])
+        end = self._bytes.find(b"\n", start)
+        line = self._bytes[start : len(self._bytes) if end < 0 else end]
+        return _record(_decoder.decode(line), self.folder, self.labels)
+
+
+_decoder = msgspec.json.Decoder(Row)
+
+
+def open_manifest(
+    path: Path, *, labels: Mapping[str, str] | None = None, views: Collection[str] = ("raw",)
+) -> Manifest:
+    """Check the structure of every row and give the records lazily. Pictures are not opened.
+
+    `views` are the views that this run can show. Raises UserError that names each bad row (MAX_ERRORS of them), its
+    line, the value and the cure.
+    """
+    labels = dict(labels or {})
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such manifest; give an existing JSON-lines file as source.path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the manifest is empty; write one JSON record a line")
+    scan = _Scan(labels=labels, views=frozenset(views))
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        offset = 0
+        for number, line in enumerate(iter(content.readline, b""), start=1):
+            scan.add(line, number, offset)
+            offset += len(line)
+            if len(scan.errors) >= MAX_ERRORS:
+                break
+    if scan.errors:
+        more = f"\n... the first {MAX_ERRORS} bad rows are shown" if len(scan.errors) >= MAX_ERRORS else ""
+        raise UserError("\n".join(f"{path}:{error}" for error in scan.errors) + more)
+    if not scan.offsets:
+        raise UserError(f"{path}: no record in it; write one JSON record a line")
+    return Manifest(
+        path=path,
+        labels=labels,
+        tasks=np.array(scan.tasks, dtype=np.int8),
+        splits=np.array(scan.splits, dtype=np.int8),
+        groups=np.array(scan.groups, dtype=np.uint64),
+        pictures=np.array(scan.pictures, dtype=np.uint64).reshape(-1, 2),
+        _offsets=np.array(scan.offsets, dtype=np.int64),
+        _lines=np.array(scan.lines, dtype=np.int32),
+        _bytes=content,
+    )
+
+
+class _Scan:
+    """One pass over the lines: columns of the good rows, messages for the bad ones."""
+
+    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str]) -> None:
+        self.labels, self.views = labels, views
+        self.tasks, self.splits = array("b"), array("b")
+        self.groups, self.pictures = array("Q"), array("Q")
+        self.offsets, self.lines = array("q"), array("i")
+        self.errors: list[str] = []
+        self._line_of_id: dict[int, int] = {}
+        self._task_index = {task: index for index, task in enumerate(TASKS)}
+        self._split_index = {None: NO_SPLIT} | {split: index for index, split in enumerate(SPLITS)}
+
+    def add(self, line: bytes, number: int, offset: int) -> None:
+        if not line.strip():
+            return
+        row = self._decode(line, number)
+        if row is None:
+            return
+        errors = list(_row_errors(row, self.labels, self.views))
+        seen = self._line_of_id.setdefault(hash_name(row.id), number)
+        if seen != number:
+            errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
+        if errors:
+            self.errors.extend(f"{number}: {error}" for error in errors)
+            return
+        self.offsets.append(offset)
+        self.lines.append(number)
+        self.tasks.append(self._task_index[row.task])
+        self.splits.append(self._split_index[row.split])
+        self.groups.append(hash_name(row.group))
+        pictures = [hash_name(image.path) for image in row.images]
+        self.pictures.extend((pictures[0], pictures[-1]))
+
+    def _decode(self, line: bytes, number: int) -> Row | None:
+        if len(line) > MAX_LINE:
+            self.errors.append(f"{number}: the line has {len(line)} bytes; a record may have {MAX_LINE}")
+            return None
+        try:
+            return _decoder.decode(line)
+        except UnicodeDecodeError as error:
+            self.errors.append(f"{number}: byte {error.start} of the line is not UTF-8; save the file as UTF-8")
+        except msgspec.MsgspecError as error:
+            self.errors.append(f"{number}: {error}; see 'Your own pictures' in the README for the format of a record")
+        return None
+
+
+def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> Iterator[str]:
+    for name, text in (("id", row.id), ("group", row.group)):
+        if not text or len(text) > 200 or not text.isprintable():
+            yield f"{name} {text[:60]!r} must be 1 to 200 printable characters; give another {name}"
+    known = LABELS[row.task]
+    label = labels.get(row.label, row.label)
+    if label not in known:
+        yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
+    elif row.answer and not row.answer.startswith((row.label, label)):
+        yield f"answer {row.answer[:60]!r} does not start with the label {row.label!r}; put the label first"
+    for name, text in (("question", row.question), ("answer", row.answer)):
+        if len(text) > MAX_TEXT:
+            yield f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken, shorten it"
+    wanted = NUM_IMAGES[row.task]
+    if len(row.images) != wanted:
+        yield f"task {row.task} shows pictures: {wanted}, the row has {len(row.images)}; fix images"
+    elif tuple(image.role for image in row.images) != (Role.REFERENCE, Role.QUERY)[-wanted:]:
+        roles = ", ".join(image.role for image in row.images)
+        yield f"roles are {roles}; task {row.task} takes {'the reference, then the query' if wanted > 1 else 'a query'}"
+    for image in row.images:
+        yield from _image_errors(image, views)
+
+
+def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:
+    path = PurePosixPath(image.path)
+    if not image.path or not image.path.isprintable():
+        yield f"picture path {image.path!r} is empty or has control characters; give a path relative to the manifest"
+    elif path.is_absolute() or ".." in path.parts or "\\" in image.path:
+        yield f"picture path {image.path!r} leaves the manifest's folder; give a path relative to it, with /"
+    if image.view not in views:
+        yield (
+            f"view {image.view!r} is not one of {', '.join(sorted(views))}; fix the row, or name the processed view "
+            f"with view.name={image.view}"
+        )
+
+
+def _record(row: Row, folder: Path, labels: Mapping[str, str]) -> Record:
+    label = labels.get(row.label, row.label)
+    rest = row.answer[len(row.label) :] if row.answer.startswith(row.label) else row.answer[len(label) :]
+    images = tuple(
+        ImageRef(path=folder / image.path, role=image.role, view=image.view, sha256=image.sha256)
+        for image in row.images
+    )
+    return Record(
+        id=row.id,
+        task=row.task,
+        images=images,
+        answer=label + rest,
+        label=label,
+        group=row.group,
+        question=row.question,
+        split=row.split,
+        meta=row.meta,
+    )

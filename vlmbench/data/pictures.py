@@ -1,0 +1,106 @@
+"""Opening pictures that nobody has vouched for, and the facts that leak checks need of each."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlmbench.types import UserError
+
+FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
+MAX_PIXELS = 100_000_000
+# Pillow warns of large pictures; MAX_PIXELS is an error instead.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+THUMBNAIL = 32  # side in pixels of the grey thumbnail that confirms a near-duplicate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts:
+    """What a leak check needs: `sha256` of the file, a 64-bit perceptual hash, a (32, 32) uint8 grey thumbnail."""
+
+    sha256: str
+    width: int
+    height: int
+    phash: int
+    thumbnail: NDArray[np.uint8]
+
+
+def open_picture(path: Path, *, inside: Path | None = None) -> Image.Image:
+    """The picture in RGB, upright by its EXIF orientation, transparency over white, 16 bits scaled to 8.
+
+    Raises UserError for a file that is missing, outside the folder `inside` (also by a symbolic link), empty, cut
+    short, too large or of another kind than its name says.
+    """
+    with _opened(path, inside) as image:
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise UserError(f"{path}: the picture is damaged ({error}); replace the file") from error
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
+    """(width, height) from the header alone. Raises UserError as `open_picture` does, but for damaged content."""
+    with _opened(path, inside) as image:
+        return image.size
+
+
+def picture_facts(path: Path, *, inside: Path | None = None) -> PictureFacts:
+    """Read the file once for its hashes. Raises UserError as `open_picture` does."""
+    image = open_picture(path, inside=inside).convert("L")
+    small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return PictureFacts(
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        width=image.width,
+        height=image.height,
+        phash=int(str(imagehash.phash(image)), 16),
+        thumbnail=np.asarray(small, dtype=np.uint8),
+    )
+
+
+@contextmanager
+def _opened(path: Path, inside: Path | None) -> Iterator[Image.Image]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such picture; fix the path or add the file")
+    if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
+        raise UserError(f"{path}: the link leads out of the folder {inside}; copy the picture into the folder")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); replace it")
+    try:
+        image = Image.open(path, formats=tuple(FORMATS))
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: {error}; the limit is {MAX_PIXELS} pixels, scale the picture down") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        kinds = ", ".join(FORMATS)
+        raise UserError(f"{path}: not a picture that can be read ({kinds}); convert or replace it") from error
+    with image:
+        _check_header(path, image)
+        yield image
+
+
+def _check_header(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise UserError(f"{path}: {size} pixels are more than {MAX_PIXELS}; scale the picture down")
+    suffixes = FORMATS[str(image.format)]
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{path}: the file holds a {image.format} picture; rename it to {suffixes[0]}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        values = np.asarray(image, dtype=np.float64) / 257.0
+        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""Where pictures and records come from: one plug-in a file."""

@@ -1,0 +1,1 @@
+"""Which records train: one plug-in a file."""

@@ -1,0 +1,17 @@
+"""The training set as it was: only records that show whether a part is good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vlmbench.config import VariantConfig, schema
+from vlmbench.data.variants._common import of_tasks
+from vlmbench.types import Record, Task
+
+
+@schema("data", "without_comparison")
+@dataclass(kw_only=True)
+class WithoutComparisonConfig(VariantConfig):
+    def select(self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int) -> list[int]:
+        return of_tasks(records, [Task.JUDGE_PAIR])

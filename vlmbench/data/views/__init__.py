@@ -1,0 +1,1 @@
+"""How a picture is shown: one plug-in a file."""

@@ -1,0 +1,1 @@
+"""Model code in the habits of transformers: usable on its own."""

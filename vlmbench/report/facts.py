@@ -1,0 +1,131 @@
+"""Sentences and facts about cells that no table of metrics holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmbench.report.cells import Cell
+from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
+from vlmbench.report.verdicts import BASELINE, Finding, Refusal
+from vlmbench.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caution:
+    """Something that whoever reads the figures must know, and the cells or comparisons that it is about."""
+
+    text: str
+    about: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The last logged values of a cell's training."""
+
+    label: str
+    step: str
+    loss: str
+    eval_loss: str
+    eval_balanced_accuracy: str
+
+
+def cautions(cells: Sequence[Cell], refused: Sequence[Refusal]) -> list[Caution]:
+    """Cells without figures, comparisons that failed, then the warnings and notes of every cell; each text once."""
+    told: dict[str, list[str]] = {}
+    for cell in cells:
+        if not cell.finished:
+            detail = f": {cell.error}" if cell.error else ""
+            told.setdefault(f"No figures from a {cell.state} cell{detail}", []).append(cell.label)
+    for refusal in refused:
+        told.setdefault(f"No comparison: {refusal.reason}", []).append(refusal.question.name)
+    for cell in cells:
+        for text in (*cell.metrics.get("data", {}).get("warnings", ()), *cell.metrics.get("notes", ())):
+            told.setdefault(str(text), []).append(cell.label)
+    return [Caution(text=text, about=tuple(dict.fromkeys(labels))) for text, labels in told.items()]
+
+
+def outcome(cells: Sequence[Cell], found: Sequence[Finding]) -> str:
+    """Why there is no answer to the main question; "" where there is one."""
+    if any(finding.question.main for finding in found):
+        return ""
+    if not any(cell.finished for cell in cells):
+        return "No cell has finished, so there is nothing to tell yet."
+    return (
+        f"These cells hold no difference to tell: that takes a finished cell of {BASELINE} and a finished cell of "
+        "another variant, with the same model, setting and seed, and their predictions on held-out raw pairs."
+    )
+
+
+def doubts(cells: Sequence[Cell]) -> list[str]:
+    """One sentence for each cell whose balanced accuracy on held-out raw pairs may be that of a coin."""
+    sentences = []
+    for cell in cells:
+        shown = _pair_figure(cell, "balanced_accuracy")
+        if shown.low is not None and shown.high is not None and shown.low <= 0.5:
+            verdict = "not told apart from guessing" if shown.high >= 0.5 else "worse than guessing"
+            sentences.append(f"{cell.label}: {verdict}, with a balanced accuracy of {shown.sentence}.")
+    return sentences
+
+
+def _pair_figure(cell: Cell, name: str) -> Figure:
+    return figure(name, cell.scores.get(Task.JUDGE_PAIR, {}).get("raw", {}).get(name))
+
+
+def progress(cells: Sequence[Cell]) -> list[Progress]:
+    """One row for each cell with a training log."""
+    return [
+        Progress(
+            label=cell.label,
+            step=str(cell.log[-1].get("step", MISSING_FIGURE)),
+            loss=_last(cell, "loss"),
+            eval_loss=_last(cell, "eval_loss"),
+            eval_balanced_accuracy=_last(cell, "eval_balanced_accuracy", share=True),
+        )
+        for cell in cells
+        if cell.log
+    ]
+
+
+def _last(cell: Cell, key: str, *, share: bool = False) -> str:
+    values = [row[key] for row in cell.log if row.get(key) is not None]
+    return MISSING_FIGURE if not values else percent(values[-1]) if share else plain(values[-1])
+
+
+def facts(cell: Cell) -> list[tuple[str, str]]:
+    """What was run and on what, beside the commands: (term, value), those that are known."""
+    env, data = cell.env, cell.metrics.get("data", {})
+    engine = " because ".join(str(env[key]) for key in ("engine", "engine_reason") if env.get(key))
+    rows = {
+        "Folder": cell.name,
+        "Engine": engine,
+        "Vision tower": env.get("vision"),
+        "Hardware": env.get("device"),
+        "Seed": cell.seed,
+        "Time": duration(cell.status.get("seconds")),
+        "Trained on": _counts({"records": data.get("train_records"), "tokens": data.get("train_tokens")}),
+        "Steps": data.get("steps"),
+        "Records by task": _counts(data.get("by_task", {})),
+        "Parts by side": _counts(data.get("groups", {})),
+        "Versions": ", ".join(f"{name} {version}" for name, version in env.get("versions", {}).items()),
+        "Code": env.get("git"),
+        "Content hash": cell.status.get("hash"),
+    }
+    return [(term, str(value)) for term, value in rows.items() if value is not None and value != ""]
+
+
+def duration(seconds: float | None) -> str:
+    """In the two largest units that are not 0; "" for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    parts = (f"{number:,} {name}" if isinstance(number, int) else f"{number} {name}" for name, number in counts.items())
+    return ", ".join(part for part, number in zip(parts, counts.values(), strict=True) if number is not None)
