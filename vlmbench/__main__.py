@@ -13,6 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -72,7 +73,7 @@ def run_dir(stage: str, cell: str) -> str:
     return cell if Stage(stage) in CELL_STAGES else f".cache/stages/{stage}"
 
 
-class ReportCallback(Callback):  # type: ignore[misc]  # hydra has no types here
+class ReportCallback(Callback):
     """Writes the report when a sweep ends, whatever launched it."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -105,7 +106,7 @@ def _task(raw: DictConfig) -> None:
             overrides=list(hydra_config.overrides.task),
         )
     )
-    if config.stage is Stage.run and hydra_config.mode.name == "RUN":
+    if config.stage is Stage.run and hydra_config.mode is RunMode.RUN:
         _report(Path(config.sweep))
 
 

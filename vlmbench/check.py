@@ -13,7 +13,6 @@ from vlmbench.data.dataset import Subset, without_pictures
 from vlmbench.data.load import Data
 from vlmbench.data.manifest import MAX_ERRORS
 from vlmbench.data.prompts import Wording
-from vlmbench.train import planned_steps
 from vlmbench.types import Sample, Task, UserError
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def cost_of(
         backbone.count_tokens(without_pictures(record, wording=wording), data.sizes(int(index)))
         for record, index in zip(train, train.indices, strict=True)
     ]
-    steps = planned_steps(len(train), settings)
+    steps = settings.planned_steps(len(train))
     seen = steps * settings.batch_size * settings.gradient_accumulation
     parameters = sum(weight.numel() for weight in backbone.model.parameters() if weight.requires_grad)
     return Cost(
@@ -120,7 +119,7 @@ def loss_mask(backbone: Backbone, sample: Sample) -> str:
         if is_trained != trained:
             pieces.append(">>>" if is_trained else "<<<")
             trained = is_trained
-        text = backbone.tokenizer.decode([token])
+        text = str(backbone.tokenizer.decode([token]))
         pieces.append(text if count == 1 else f"[{text} x {count}]")
     return "".join([*pieces, "<<<"] if trained else pieces)
 

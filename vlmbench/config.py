@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -255,6 +256,13 @@ class TrainerConfig:
         check_range("trainer.early_stopping", self.early_stopping, 1)
         if self.early_stopping is not None and self.eval_steps is None:
             raise UserError("trainer.early_stopping needs evaluations to count; set trainer.eval_steps=<steps>")
+
+    def planned_steps(self, num_records: int) -> int:
+        """Optimiser steps that training on so many records takes, early stopping aside."""
+        if self.max_steps is not None:
+            return self.max_steps
+        batches = math.ceil(num_records / self.batch_size)
+        return math.ceil(max(1, math.ceil(batches / self.gradient_accumulation)) * self.epochs)
 
 
 @dataclass(kw_only=True)

@@ -152,8 +152,8 @@ def _is_finished(cell: Cell, content: str) -> bool:
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
     engine, reason = _engine(cell)
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, cell.config.trainer.vision)
-    describe = partial(cell.folder.write_status, content_hash=content, **_identity(cell))
-    describe(State.RUNNING)
+    identity = _identity(cell)
+    cell.folder.write_status(State.RUNNING, content_hash=content, **identity)
     cell.folder.write_env(_environment(cell, engine, reason))
     started = time.monotonic()
     tracker = tracking.start_tracker(
@@ -166,12 +166,13 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     try:
         _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates)
     except BaseException as error:
-        message = str(error) or type(error).__name__
-        describe(State.FAILED, error=message, seconds=time.monotonic() - started)
+        seconds, message = time.monotonic() - started, str(error) or type(error).__name__
+        cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **identity)
         tracker.finish(failed=True)
         raise
     if evaluates:
-        describe(State.FINISHED, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **identity)
     tracker.finish(failed=False)
 
 

@@ -81,7 +81,7 @@ class WandbTracker:
 def _prediction_table(predictions: Sequence[Prediction], open_picture: Callable[[str], Any]) -> Any:
     import wandb
 
-    columns = ["id", "task", "view", "question", "expected", "predicted", "probability", "reference", "query"]
+    columns: list[str | int] = ["id", "task", "view", "question", "expected", "predicted", "probability", "reference", "query"]
     table = wandb.Table(columns=columns)
     for one in predictions:
         pictures = [wandb.Image(open_picture(path)) if path else None for path in one.images]
@@ -125,7 +125,7 @@ def start_tracker(
             resume="allow",
             config=dict(config),
             dir=folder,
-            mode=mode.value,
+            mode="online" if mode is TrackingMode.online else "offline",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,14 +29,6 @@ class TrainSummary:
     best_metric: float | None
     resumed_from: int | None
     stopped_early: bool
-
-
-def planned_steps(num_records: int, settings: TrainerConfig) -> int:
-    """Optimiser steps that training will take, early stopping aside."""
-    if settings.max_steps is not None:
-        return settings.max_steps
-    batches = math.ceil(num_records / settings.batch_size)
-    return math.ceil(max(1, math.ceil(batches / settings.gradient_accumulation)) * settings.epochs)
 
 
 def train(
@@ -159,14 +150,15 @@ def _make_trainer(
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTTrainer
 
-    class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # trl has no types
+    class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         """Evaluates with the real metric and stops on a loss that is no number."""
 
         record_ids: Sequence[str] = ()
 
         def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
             self.record_ids = inputs.pop("record_ids", ())
-            return super()._prepare_inputs(inputs)
+            prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+            return prepared
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
@@ -209,7 +201,7 @@ def _log_callback(cell: RunDir, tracker: Tracker, title: str) -> Any:
     from tqdm import tqdm
     from transformers import TrainerCallback
 
-    class LogCallback(TrainerCallback):  # type: ignore[misc]  # transformers' class is untyped here
+    class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         """One bar with ETA and live figures; every row to the cell's log and to the tracker."""
 
         bar: Any = None

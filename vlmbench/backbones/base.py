@@ -142,7 +142,8 @@ def text_batch(
 
 def positions(attention_mask: Tensor) -> Tensor:
     """Position of each token in its own row, so that padding on the left shifts nothing."""
-    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+    places: Tensor = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    return places
 
 
 def score_labels(

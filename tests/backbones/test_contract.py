@@ -1,0 +1,245 @@
+"""What every backbone promises. A new one is added to `BACKBONES` and has to keep all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import picture
+from vlmbench.backbones.base import IGNORED
+from vlmbench.backbones.llama32 import Layout, Llama32TinyConfig
+from vlmbench.backbones.smol import SmolModelConfig
+from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, Vision
+from vlmbench.types import Record, Sample, Task
+
+BACKBONES: dict[str, Callable[[], ModelConfig]] = {
+    "smol": SmolModelConfig,
+    "llama32_tiny": Llama32TinyConfig,
+    "llama32_tiny stitched": lambda: Llama32TinyConfig(layout=Layout.stitched),
+}
+QUESTION = "Is the second part normal?"
+
+
+def sample(
+    seed: int = 0, answer: str = "abnormal: a scratch", question: str = QUESTION, size: tuple[int, int] = (40, 30)
+) -> Sample:
+    record = Record(id=f"r{seed}", task=Task.JUDGE_PAIR, images=(), answer=answer, label=answer[:8], group="g")
+    images = (picture(seed, size), picture(seed + 100, size))
+    return Sample(record=record, images=images, question=question, answer=answer)
+
+
+def build(name: str, cache: Path, **changes: Any) -> Any:
+    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=cache)
+    return BACKBONES[name]().build(replace(request, **changes))
+
+
+@pytest.fixture(scope="module", params=list(BACKBONES))
+def backbone(request: pytest.FixtureRequest, shared_cache: Path) -> Iterator[Any]:
+    built = build(request.param, shared_cache)
+    # Fresh adapters do nothing: give them weights, so that what they touch shows.
+    with torch.no_grad():
+        for name, weight in built.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    yield built.model.eval() and built
+
+
+def answer_logits(backbone: Any, samples: list[Sample], **collate: Any) -> list[torch.Tensor]:
+    """Logits that predict each sample's answer tokens, in their order."""
+    batch = backbone.collate(samples, with_answer=True, **collate)
+    labels = batch["labels"]
+    with torch.no_grad():
+        logits = backbone.model(**batch).logits
+    return [logits[row, :-1][labels[row, 1:] != IGNORED] for row in range(len(samples))]
+
+
+def test_labels_cover_exactly_the_answer_and_its_end(backbone: Any) -> None:
+    samples = [sample(0, "normal"), sample(1, "abnormal: a scratch")]
+    for side in ("left", "right"):
+        batch = backbone.collate(samples, with_answer=True, padding_side=side)
+        for row, one in enumerate(samples):
+            learnt = batch["labels"][row]
+            ids = learnt[learnt != IGNORED]
+            assert torch.equal(batch["input_ids"][row][learnt != IGNORED], ids)
+            assert ids[-1] == backbone.tokenizer.eos_token_id
+            assert backbone.tokenizer.decode(ids[:-1]).strip() == one.answer
+            assert (learnt == backbone.tokenizer.eos_token_id).sum() == 1
+
+
+def test_every_sequence_long_tensor_is_as_long_as_the_ids(backbone: Any) -> None:
+    batch = backbone.collate([sample(0, "normal"), sample(1)], with_answer=True)
+    length = batch["input_ids"].shape[1]
+    for name in ("attention_mask", "position_ids", "labels", "cross_attention_mask"):
+        if name in batch:
+            assert batch[name].shape[:2] == (2, length), name
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_changing_either_picture_changes_the_answer(backbone: Any, position: int) -> None:
+    one = sample(0)
+    images = list(one.images)
+    images[position] = picture(999, images[position].size)
+    (before,), (after,) = answer_logits(backbone, [one]), answer_logits(backbone, [replace(one, images=tuple(images))])
+    assert not torch.allclose(before, after, atol=1e-6)
+
+
+def test_the_order_of_the_pictures_matters(backbone: Any) -> None:
+    one = sample(0)
+    (before,), (after,) = (
+        answer_logits(backbone, [one]),
+        answer_logits(backbone, [replace(one, images=one.images[::-1])]),
+    )
+    assert not torch.allclose(before, after, atol=1e-6)
+
+
+def test_a_batch_of_four_equals_four_batches_of_one(backbone: Any) -> None:
+    samples = [
+        sample(0, "normal"),
+        sample(1, "abnormal: a dent", size=(90, 30)),
+        sample(2, question="Hm?"),
+        sample(3, size=(30, 90)),
+    ]
+    together = answer_logits(backbone, samples)
+    for one, expected in zip(samples, together, strict=True):
+        (alone,) = answer_logits(backbone, [one])
+        torch.testing.assert_close(alone, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_the_padding_side_changes_nothing(backbone: Any) -> None:
+    samples = [sample(0, "normal", question="Hm?"), sample(1)]
+    right = answer_logits(backbone, samples, padding_side="right")
+    left = answer_logits(backbone, samples, padding_side="left")
+    for one, other in zip(right, left, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+
+
+def test_one_picture_and_two_may_share_a_batch(backbone: Any) -> None:
+    pair, single = sample(0), replace(sample(1), images=sample(1).images[:1])
+    together = answer_logits(backbone, [pair, single])
+    (alone,) = answer_logits(backbone, [single])
+    torch.testing.assert_close(alone, together[1], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [["normal", "abnormal"], ["same part", "different part"]])
+def test_scores_are_the_log_probabilities_of_the_labels(backbone: Any, labels: list[str]) -> None:
+    """Against the plain way: the whole sequence with each label in it, its tokens' log-probabilities summed."""
+    samples = [sample(0, question="Hm?"), sample(1)]
+    scores = backbone.score(samples, labels)
+    for column, label in enumerate(labels):
+        said = [replace(one, answer=label) for one in samples]
+        batch = backbone.collate(said, with_answer=True)
+        for row, logits in enumerate(answer_logits(backbone, said)):
+            ids = batch["labels"][row][batch["labels"][row] != IGNORED][:-1]  # without the end
+            expected = logits[:-1].log_softmax(-1).gather(1, ids[:, None]).sum()
+            torch.testing.assert_close(scores[row, column], expected, atol=5e-4, rtol=1e-4)
+
+
+def test_generation_does_not_depend_on_the_batch(backbone: Any) -> None:
+    samples = [sample(0, question="Hm?"), sample(1)]
+    together = backbone.generate(samples, max_new_tokens=5)
+    assert together == [backbone.generate([one], max_new_tokens=5)[0] for one in samples]
+
+
+def test_counted_tokens_are_those_of_the_batch(backbone: Any) -> None:
+    one = sample(0)
+    batch = backbone.collate([one], with_answer=True)
+    count = backbone.count_tokens(replace(one, images=()), [image.size for image in one.images])
+    assert count.total == batch["input_ids"].shape[1]
+    assert count.trained == int((batch["labels"] != IGNORED).sum())
+
+
+def test_markers_of_pictures_in_a_users_words_are_not_pictures(backbone: Any) -> None:
+    markers = {backbone.tokenizer.decode([i]) for i in _marker_ids(backbone)}
+    for marker in markers:
+        hostile = sample(0, question=f"Is {marker} normal?")
+        try:
+            batch = backbone.collate([hostile], with_answer=True)
+        except Exception as error:  # noqa: BLE001  refusing it is as good
+            assert marker in str(error)
+            continue
+        plain = backbone.collate([sample(0)], with_answer=True)
+        for i in _marker_ids(backbone):
+            assert (batch["input_ids"] == i).sum() == (plain["input_ids"] == i).sum()
+
+
+def _marker_ids(backbone: Any) -> list[int]:
+    config = backbone.model.config
+    names = ("image_token_id", "comparison_token_id", "image_token_index")
+    return [getattr(config, name) for name in names if hasattr(config, name)]
+
+
+def test_encoding_is_repeatable_and_tells_pictures_apart(backbone: Any) -> None:
+    one, again, other = backbone.encode([picture(0), picture(0), picture(1)])
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other)
+    assert backbone.fingerprint() == backbone.fingerprint()
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_same_seed_draws_the_same_adapters(name: str, shared_cache: Path) -> None:
+    def adapters(seed: int) -> dict[str, torch.Tensor]:
+        model = build(name, shared_cache, seed=seed).model
+        return {key: weight.clone() for key, weight in model.named_parameters() if "lora_A" in key}
+
+    first, same, other = adapters(0), adapters(0), adapters(1)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_training_reaches_the_adapters_and_nothing_frozen(name: str, shared_cache: Path) -> None:
+    backbone = build(name, shared_cache)
+    backbone.model.train()
+    batch = backbone.collate([sample(0), sample(1, "normal")], with_answer=True)
+    backbone.model(**batch).loss.backward()
+    trained = {key for key, weight in backbone.model.named_parameters() if weight.grad is not None}
+    assert any("lora_B" in key for key in trained)
+    assert all("lora_" in key or "modules_to_save" in key for key in trained), sorted(trained)
+    assert not any("vision" in key for key in trained)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_saved_adapter_loads_back_to_the_same_answers(name: str, shared_cache: Path, tmp_path: Path) -> None:
+    backbone = build(name, shared_cache)
+    with torch.no_grad():
+        for weight in backbone.model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.01)
+    backbone.model.eval()
+    expected = backbone.score([sample(0)], ["normal", "abnormal"])
+    backbone.save(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    loaded = build(name, shared_cache, adapter=tmp_path)
+    loaded.model.eval()
+    torch.testing.assert_close(loaded.score([sample(0)], ["normal", "abnormal"]), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
+    light, full = build(name, shared_cache, weights=False), build(name, shared_cache)
+    assert light.count_tokens(sample(0), [(40, 30)] * 2) == full.count_tokens(sample(0), [(40, 30)] * 2)
+    trained = [
+        sum(weight.numel() for weight in one.model.parameters() if weight.requires_grad) for one in (light, full)
+    ]
+    assert trained[0] == trained[1] > 0
+    assert all(weight.is_meta for weight in light.model.parameters())
+
+
+def test_vision_adapters_are_drawn_only_where_they_are_asked_for(shared_cache: Path) -> None:
+    frozen, adapted = (build("llama32_tiny", shared_cache, vision=vision) for vision in (Vision.frozen, Vision.lora))
+    for backbone, expected in ((frozen, False), (adapted, True)):
+        backbone.model(**backbone.collate([sample(0)], with_answer=True)).loss.backward()
+        reached = any("vision_model" in key and w.grad is not None for key, w in backbone.model.named_parameters())
+        assert reached is expected
+
+
+def test_lora_has_the_rank_that_was_asked_for(shared_cache: Path) -> None:
+    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=shared_cache)
+    backbone = Llama32TinyConfig(lora=LoraConfig(r=3, alpha=6)).build(request)
+    shapes = {weight.shape[0] for key, weight in backbone.model.named_parameters() if "lora_A" in key}
+    assert shapes == {3}

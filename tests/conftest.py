@@ -1,0 +1,130 @@
+"""What all tests share: small data made on the spot, and the command line called in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the golden figures instead of comparing with them")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`python -m vlmbench ...` in an empty folder, in this process (an import of torch takes seconds)."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from vlmbench.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Outcome:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["vlmbench", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session: unpacking the small model takes half a minute."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def picture(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    """A picture like no other: smooth random colours, so that no two look alike."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+class ManifestBuilder:
+    """Writes a small right manifest that a test then spoils."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        (folder / "img").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "mine.jsonl"
+
+    def add_part(self, number: int) -> None:
+        """A part with a reference, a normal and an abnormal query, and three records of them."""
+        for index, name in enumerate(("ref", "good", "bad")):
+            picture(10 * number + index).save(self.folder / "img" / f"{number}-{name}.png")
+        for label, name in (("normal", "good"), ("abnormal", "bad")):
+            self.add_row(id=f"{number}-{name}", group=f"part-{number}", label=label, pictures=("ref", name))
+        self.add_row(id=f"{number}-single", group=f"part-{number}", label="normal", pictures=("good",))
+
+    def add_row(self, *, id: str, group: str, label: str, pictures: Sequence[str]) -> None:  # noqa: A002
+        number = group.removeprefix("part-")
+        roles = ("reference", "query")[-len(pictures) :]
+        self.rows.append(
+            {
+                "id": id,
+                "task": "judge_pair" if len(pictures) == 2 else "judge_single",
+                "group": group,
+                "label": label,
+                "answer": label if label == "normal" else f"{label}: a scratch",
+                "images": [
+                    {"path": f"img/{number}-{name}.png", "role": role, "view": "raw"}
+                    for name, role in zip(pictures, roles, strict=True)
+                ],
+            }
+        )
+
+    def write(self) -> Path:
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        return self.path
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> ManifestBuilder:
+    """Ten parts, thirty records; not written yet."""
+    builder = ManifestBuilder(tmp_path / "mine")
+    for number in range(10):
+        builder.add_part(number)
+    return builder
+
+
+@pytest.fixture(autouse=True)
+def _quiet_tracking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test asks the network."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield

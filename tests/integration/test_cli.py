@@ -1,0 +1,360 @@
+"""The command line for real: small runs, sweeps, resuming, and what a newcomer does wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ManifestBuilder, Outcome, picture
+from tests.data.test_manifest import SPOILT
+from tests.data.test_pictures import spoil
+from vlmbench.rundir import RunDir, State, SweepDir
+
+Cli = Callable[..., Outcome]
+TINY = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=8")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Generated pictures and what was read of them, shared by the module's runs."""
+    folder = tmp_path_factory.mktemp("parts")
+    return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
+
+
+def only_cell(folder: Path) -> RunDir:
+    (sweep,) = (folder / "runs").iterdir()
+    (cell,) = SweepDir(sweep).cells()
+    return cell
+
+
+def test_one_run_goes_from_pictures_to_a_report(tmp_path: Path) -> None:
+    """In a process of its own, as a user starts it, with W&B offline and a comparison run."""
+    command = [sys.executable, "-m", "vlmbench", "model=llama32_tiny", "data=with_comparison", "trainer=debug"]
+    done = subprocess.run(
+        [*command, "source.num_parts=24"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    cell = only_cell(tmp_path)
+    assert cell.path.name == "0_llama32_tiny_with_comparison_s0"
+    for name in ("config.yaml", "env.json", "status.json", "train_log.jsonl", "predictions.jsonl", "metrics.json"):
+        assert (cell.path / name).stat().st_size > 0, name
+    assert (cell.path / ".hydra" / "overrides.yaml").exists()
+    assert (cell.adapter / "adapter_model.safetensors").exists()
+    assert list(cell.path.rglob("*.wandb"))
+    status = cell.read_status()
+    assert status["state"] == State.FINISHED
+    assert cell.read_env()["engine"] == "transformers"
+    losses = [row for row in cell.read_train_log() if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 2, 3, 4]
+    evaluated = [row for row in cell.read_train_log() if "eval_balanced_accuracy" in row]
+    assert [row["step"] for row in evaluated] == [2, 4]
+    scores = cell.read_metrics()["scores"]
+    assert set(scores) == {"judge_pair", "compare_views", "compare_shapes", "judge_single", "judge_link"}
+    accuracy = scores["judge_pair"]["raw"]["accuracy"]
+    plain = [one for one in cell.read_predictions() if (one.task, one.view, one.probe) == ("judge_pair", "raw", "none")]
+    assert accuracy["n"] == len(plain) > 0
+    assert accuracy["value"] == sum(one.correct for one in plain) / len(plain)
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    report = cell.path.parent / "report" / "index.html"
+    assert str(report.relative_to(tmp_path)) in done.stdout + done.stderr
+    assert "http" not in report.read_text().replace("http://www.w3.org", "")
+
+
+def test_a_sweep_of_two_cells_ends_in_one_report_and_is_not_run_twice(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    sweep = ("-m", "data=without_comparison,with_comparison", *TINY, *parts)
+    first = cli(*sweep)
+    assert first.code == 0, first.err[-2000:]
+    (folder,) = (tmp_path / "runs").iterdir()
+    cells = SweepDir(folder).cells()
+    assert [cell.path.name for cell in cells] == [
+        "0_llama32_tiny_without_comparison_s0",
+        "1_llama32_tiny_with_comparison_s0",
+    ]
+    held_out = [[(one.id, one.task) for one in cell.read_predictions()] for cell in cells]
+    assert held_out[0] == held_out[1]
+    assert (folder / "report" / "index.html").exists()
+    before = [(cell.path / "predictions.jsonl").stat().st_mtime_ns for cell in cells]
+    again = cli(*sweep)
+    assert again.code == 0
+    assert again.out.count("is finished already") == 2
+    assert [(cell.path / "predictions.jsonl").stat().st_mtime_ns for cell in cells] == before
+
+
+def figures(cell: RunDir) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in cell.read_train_log() if "loss" in row]
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert cli(f"name={name}", f"seed={seed}", *TINY, *parts).code == 0
+    cells = {path.name.partition("_")[2]: SweepDir(path).cells()[0] for path in (tmp_path / "runs").iterdir()}
+    assert figures(cells["a"]) == figures(cells["b"])
+    assert cells["a"].read_predictions() == cells["b"].read_predictions()
+    assert figures(cells["a"]) != figures(cells["c"])
+
+
+def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
+    cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("name=whole", *TINY, *parts).code == 0
+    append = RunDir.append_train_log
+
+    def break_at_step_three(self: RunDir, row: dict) -> None:
+        if row["step"] == 3:
+            raise OSError(28, "No space left on device")
+        append(self, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDir, "append_train_log", break_at_step_three)
+        with pytest.raises(OSError, match="No space left"):
+            cli("name=broken", *TINY, *parts)
+    whole, broken = (SweepDir(next((tmp_path / "runs").glob(f"*_{name}"))).cells()[0] for name in ("whole", "broken"))
+    assert broken.read_status()["state"] == State.FAILED
+    assert "No space left" in broken.read_status()["error"]
+    again = cli("name=broken", *TINY, *parts)
+    assert again.code == 0
+    assert "going on from step 2" in again.out
+    assert figures(broken) == figures(whole)
+    assert broken.read_predictions() == whole.read_predictions()
+
+
+def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    assert cli(*TINY, *parts).code == 0
+    assert cli("data=single", *TINY, *parts).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert [cell.path.name for cell in SweepDir(folder).cells()] == [
+        "0_llama32_tiny_without_comparison_s0",
+        "1_llama32_tiny_single_s0",
+    ]
+    refused = cli("-m", "data=without_comparison", "trainer.learning_rate=1e-5", *TINY, *parts)
+    assert refused.code == 2
+    assert "name=<a name>" in refused.err
+
+
+def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("<|eot_id|><<<") == 2
+    assert "<|image|> x 2]Is " in outcome.out
+    assert ">>>" in outcome.out
+    assert "training records" in outcome.out
+    assert " in 4 steps" in outcome.out
+    assert "nothing stands in the way" in outcome.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    outcome = cli("stage=prepare", *TINY, *parts)
+    assert outcome.code == 0
+    manifest = Path(outcome.out.strip().splitlines()[-1])
+    assert manifest.name == "manifest.jsonl"
+    assert (tmp_path / manifest).exists()
+
+
+def test_a_finished_run_judges_two_pictures(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    assert cli(*TINY, *parts).code == 0
+    for name in ("a", "b"):
+        picture(ord(name), (40, 40)).save(tmp_path / f"{name}.png")
+    cell = only_cell(tmp_path)
+    outcome = cli("stage=predict", f"run={cell.path}", "images=[a.png,b.png]", *TINY, *parts)
+    assert outcome.code == 0, outcome.err
+    answer = json.loads(outcome.out.strip().splitlines()[-1])
+    assert answer["label"] in ("normal", "abnormal")
+    assert set(answer["probabilities"]) == {"normal", "abnormal"}
+
+
+@pytest.mark.parametrize("method", ["score", "generate"])
+def test_your_own_manifest_trains(cli: Cli, tmp_path: Path, manifest: ManifestBuilder, method: str) -> None:
+    outcome = cli(
+        "source=manifest",
+        f"source.path={manifest.write()}",
+        f"eval.method={method}",
+        "data.split.val=0.2",
+        "data.split.train=0.6",
+        *[item for item in TINY if "num_parts" not in item],
+    )
+    assert outcome.code == 0, outcome.err
+    scores = only_cell(tmp_path).read_metrics()["scores"]["judge_pair"]["raw"]
+    assert scores["accuracy"]["n"] == 4  # two of ten parts, two pairs each
+    assert ("auroc" in scores) is (method == "score")
+
+
+def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
+    for label, count in (("good", 30), ("bad", 12)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(count):
+            picture(1000 * count + number).save(tmp_path / "photos" / label / f"{label}{number}.png")
+    outcome = cli(
+        "source=folder",
+        "source.path=photos",
+        "source.lots=6",
+        "data.split.train=0.5",
+        "data.split.test=0.3",
+        "data.split.val=0.2",
+        *[item for item in TINY if "num_parts" not in item],
+    )
+    assert outcome.code == 0, outcome.err
+    assert only_cell(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
+
+
+def test_training_stops_early_when_nothing_gets_better(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    outcome = cli(
+        *TINY,
+        *parts,
+        "trainer.eval_steps=1",
+        "trainer.early_stopping=1",
+        "trainer.learning_rate=0",
+        "trainer.max_steps=10",
+    )
+    assert outcome.code == 0, outcome.err
+    assert "trained 2 steps, kept the adapter of step 1" in outcome.out
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_and_records(
+    cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from vlmbench.models import llama32_tiny
+
+    build = llama32_tiny.tiny_mllama
+
+    def broken(*args: object, **kwargs: object) -> object:
+        model = build(*args, **kwargs)
+        torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+        return model
+
+    monkeypatch.setattr(llama32_tiny, "tiny_mllama", broken)
+    outcome = cli(*TINY, *parts)
+    assert outcome.code == 2
+    assert "step 1: the loss is nan on records p" in outcome.err
+    assert "trainer.learning_rate" in outcome.err
+    assert only_cell(tmp_path).read_status()["state"] == State.FAILED
+
+
+def test_a_model_that_cannot_run_here_is_refused_with_those_that_can(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcome = cli("model=llama32", "tracking=off", "source.num_parts=24")
+    assert outcome.code == 2
+    assert "there is no CUDA GPU" in outcome.err
+    assert "model=smol" in outcome.err
+    assert "model=llama32_tiny" in outcome.err
+
+
+def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is typed wrong, and what the message has to name."""
+    yield ("model=phi4",), "phi4"
+    yield ("trainer.batchsize=4",), "batchsize"
+    yield ("trainer.batch_size=many",), "many"
+    yield ("trainer.batch_size=-1",), "trainer.batch_size=-1: it must be at least 1"
+    yield ("trainer.learning_rate=-0.1",), "trainer.learning_rate=-0.1"
+    yield ("trainer.warmup_ratio=2",), "trainer.warmup_ratio=2"
+    yield ("trainer.vision=melted",), "melted"
+    yield ("trainer.engine=unsloth",), "trainer.engine=transformers"
+    yield ("stage=fly",), "fly"
+    yield ("seed=-1",), "seed=-1"
+    yield ("data.split.train=0.9",), "make the shares add up"
+    yield ("data.split.test=1.5",), "data.split.test=1.5"
+    yield ("source.num_parts=23",), "source.num_parts"
+    yield ("source.abnormal_rate=-1",), "source.abnormal_rate"
+    yield ("view.window=4",), "view.window=4"
+    yield ("model.lora.r=0",), "model.lora.r=0"
+    yield ("prompt.labels.abnormal=normal too",), "begin alike"
+    yield ("trainer.max_tokens=5",), "tokens, more than 5"
+    yield ("data=with_comparison", "data.comparison=[sounds]"), "sounds"
+    yield ("eval.batch_size=0",), "eval.batch_size=0"
+    yield ("stage=report", "sweep=runs/nothing"), "no run in this folder"
+    yield ("stage=predict", "images=[a.png]"), "no finished run"
+    yield ("stage=predict",), "give a reference and a query"
+    yield ("stage=evaluate",), "train first"
+    yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
+    yield ("source=manifest",), "source.path"
+    yield ("source=folder", "source.path=nothing"), "nothing/good"
+    yield ("+source.shiny=true",), "shiny"
+    yield ("trainer.early_stopping=2", "trainer.eval_steps=null"), "trainer.early_stopping"
+
+
+def assert_refused(outcome: Outcome, message: str, folder: Path) -> None:
+    assert outcome.code == 2, outcome.out + outcome.err
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.suffix in (".png", ".json")]
+    for name in ("predictions.jsonl", "metrics.json", "adapter_model.safetensors", "index.html"):
+        assert not list(folder.rglob(name)), name
+
+
+@pytest.mark.parametrize(("arguments", "message"), bad_commands(), ids=lambda value: str(value)[:60])
+def test_a_bad_command_is_refused_by_name(
+    cli: Cli, tmp_path: Path, parts: tuple, arguments: tuple[str, ...], message: str
+) -> None:
+    defaults = [item for item in (*TINY, *parts) if item.split("=")[0] not in {one.split("=")[0] for one in arguments}]
+    if any(one.startswith("source=") for one in arguments):
+        defaults.remove("source.num_parts=24")
+    assert_refused(cli(*defaults, *arguments), message, tmp_path)
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_bad_row_is_refused_by_file_line_and_value(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, how: str
+) -> None:
+    change, message = SPOILT[how]
+    change(manifest.rows[3])
+    path = manifest.write()
+    outcome = cli("source=manifest", f"source.path={path}", "view=raw", *TINY[:2], "tracking=off")
+    assert_refused(outcome, message, tmp_path)
+    assert f"{path}:4: " in outcome.err
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "cut short", "text", "huge", "JPEG named png", "svg"])
+def test_a_bad_picture_is_refused_by_file_and_row(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, how: str
+) -> None:
+    path = manifest.write()
+    spoil(manifest.folder / "img" / "1-bad.png", how)
+    outcome = cli("source=manifest", f"source.path={path}", *TINY[:2], "tracking=off")
+    assert_refused(outcome, "1-bad.png", tmp_path)
+    assert f"{path}:5: " in outcome.err
+
+
+def test_text_where_a_photo_should_be_is_refused(cli: Cli, tmp_path: Path) -> None:
+    for label in ("good", "bad"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "notes.txt").write_text("hello")
+    outcome = cli("source=folder", "source.path=photos", *TINY[:2], "tracking=off")
+    assert_refused(outcome, "notes.txt", tmp_path)
+
+
+def test_too_few_photos_for_the_lots_are_refused(cli: Cli, tmp_path: Path) -> None:
+    for label in ("good", "bad"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        picture(len(label)).save(tmp_path / "photos" / label / "a.png")
+    outcome = cli("source=folder", "source.path=photos", *TINY[:2], "tracking=off")
+    assert_refused(outcome, "lower source.lots", tmp_path)
+
+
+def test_a_side_without_records_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:
+    for row in manifest.rows:
+        row["group"] = "one"
+    outcome = cli("source=manifest", f"source.path={manifest.write()}", *TINY[:2], "tracking=off")
+    assert_refused(outcome, "no record is left for the", tmp_path)
+
+
+def test_a_text_with_a_marker_of_the_model_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:
+    manifest.rows[0]["question"] = "Is <|image|> normal?"
+    path = manifest.write()
+    outcome = cli("source=manifest", f"source.path={path}", *TINY[:2], "tracking=off")
+    assert_refused(outcome, f"{path}:1: ", tmp_path)
+    assert "<|image|>" in outcome.err

@@ -1,0 +1,115 @@
+"""Every yaml composes; what is wrong is refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from vlmbench.__main__ import CONF, cell_number, help_text, run_dir
+from vlmbench.config import RunConfig, Stage, TrainerConfig, register_plugins, schema
+from vlmbench.data.prompts import Wording
+from vlmbench.types import Task, UserError
+
+LEFT_TO_THE_USER = {
+    "source/manifest": ["source.path=mine.jsonl"],
+    "source/folder": ["source.path=photos"],
+    "view/files": ["view.name=mine"],
+}
+GROUPS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered() -> None:
+    register_plugins()
+    for name, resolver in (("cell_number", cell_number), ("run_dir", run_dir)):
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_yaml_composes_into_its_schema(path: Path) -> None:
+    group = path.parent.relative_to(CONF).as_posix()
+    overrides = [f"{group}={path.stem}", "cell=x", *LEFT_TO_THE_USER.get(f"{group}/{path.stem}", [])]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", overrides=overrides))
+    assert isinstance(config, RunConfig)
+    assert config.trainer.batch_size > 0
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_yaml_repeats_the_defaults_of_its_schema(path: Path) -> None:
+    """Who builds from the class and who builds from the yaml gets the same."""
+    group = path.parent.relative_to(CONF).as_posix()
+    if group in ("experiment", "prompt", "trainer"):
+        pytest.skip("these yamls are the choice, the schema is not")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        raw = compose("config", overrides=[f"{group}={path.stem}", "cell=x"])
+    node = raw[group]
+    plain = OmegaConf.structured(OmegaConf.get_type(node))
+    for key in plain:
+        if OmegaConf.is_missing(plain, key) or OmegaConf.is_missing(node, key) or key in ("mode", "lora"):
+            continue
+        assert plain[key] == node[key], f"{path.name}: {key}"
+
+
+@pytest.mark.parametrize("name", ["en", "ja"])
+def test_every_prompt_tells_its_labels_apart(name: str) -> None:
+    prompt = OmegaConf.load(CONF / "prompt" / f"{name}.yaml")
+    wording = Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)
+    for task in Task:
+        assert len(set(wording.label_words(task).values())) == 2
+
+
+def test_a_name_cannot_be_registered_twice() -> None:
+    with pytest.raises(ValueError, match="registered twice"):
+        schema("view", "rt")(TrainerConfig)
+
+
+def test_planned_steps_count_the_last_small_batch() -> None:
+    # 10 records in batches of 4 are 3 batches; two batches a step make 2 steps, three epochs 6.
+    assert TrainerConfig(batch_size=4, gradient_accumulation=2, epochs=3).planned_steps(10) == 6
+    assert TrainerConfig(batch_size=4, max_steps=5).planned_steps(10) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"batch_size": 0}, "trainer.batch_size=0"),
+        ({"learning_rate": -1.0}, "trainer.learning_rate=-1.0"),
+        ({"warmup_ratio": 1.5}, "trainer.warmup_ratio=1.5"),
+        ({"early_stopping": 3, "eval_steps": None}, "trainer.early_stopping"),
+    ],
+)
+def test_a_value_out_of_range_is_named(changes: dict[str, float], place: str) -> None:
+    with pytest.raises(UserError, match=place):
+        TrainerConfig(**changes)
+
+
+def test_help_names_every_choice() -> None:
+    text = help_text()
+    for path in GROUPS:
+        assert path.stem in text
+    assert all(stage in text for stage in Stage)
+
+
+def test_a_cell_keeps_its_number_and_another_takes_the_next(tmp_path: Path) -> None:
+    made = tmp_path / "0_smol_single_s0" / ".hydra"
+    made.mkdir(parents=True)
+    (made / "overrides.yaml").write_text("- data=single\n")
+    assert cell_number(str(tmp_path), ["data=single"]) == 0
+    assert cell_number(str(tmp_path), ["data=single", "seed=1"]) == 1
+    assert cell_number(str(tmp_path / "new"), []) == 0
+
+
+def test_only_stages_that_make_a_cell_write_into_runs() -> None:
+    assert run_dir("run", "runs/x/0_y") == "runs/x/0_y"
+    assert run_dir("check", "runs/x/0_y") == ".cache/stages/check"
+
+
+def test_help_answers_without_torch(cli: Callable) -> None:
+    outcome = cli("--help")
+    assert outcome.code == 0
+    assert "experiment=quick" in outcome.out

@@ -1,0 +1,78 @@
+"""From answers to predictions, with a backbone that says what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vlmbench.config import EvalConfig, ScoreMethod
+from vlmbench.data.prompts import Wording
+from vlmbench.evaluate import predict
+from vlmbench.types import ImageRef, Record, Role, Sample, Task
+
+WORDING = Wording(
+    questions=dict.fromkeys(Task, "?"),
+    labels={"normal": "fine", "abnormal": "broken", "same_shape": "alike", "different_shape": "unlike"},
+)
+
+
+class Scripted:
+    """Scores by the number in a record's id; writes the text in its answer."""
+
+    model = torch.nn.Identity()
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[str], tuple[str, ...]]] = []
+
+    def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> torch.Tensor:
+        self.asked.append(([one.record.id for one in samples], tuple(labels)))
+        return torch.tensor([[-float(one.record.id), -1.0] for one in samples])
+
+    def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
+        return [one.answer for one in samples]
+
+
+def record(name: str, task: Task = Task.JUDGE_PAIR, answer: str = "normal") -> Record:
+    image = ImageRef(path=Path("a"), role=Role.QUERY, view="raw")
+    return Record(id=name, task=task, images=(image,), answer=answer, label="normal", group="g")
+
+
+def run(records: list[Record], settings: EvalConfig, backbone: Scripted | None = None) -> list:
+    return predict(
+        backbone or Scripted(),  # type: ignore[arg-type]
+        records,
+        open_sample=lambda one: Sample(record=one, images=(), question="?", answer=one.answer),
+        shown=lambda image: f"shown/{image.path}",
+        wording=WORDING,
+        settings=settings,
+        title=None,
+    )
+
+
+def test_the_likelier_label_wins_and_a_tie_is_negative() -> None:
+    found = run([record("2"), record("0.5"), record("1")], EvalConfig())
+    assert [one.predicted for one in found] == ["abnormal", "normal", "normal"]
+    assert found[0].scores == {"normal": -2.0, "abnormal": -1.0}
+    assert found[0].images == ("shown/a",)
+
+
+def test_records_are_batched_by_task_with_its_words_and_come_back_in_order() -> None:
+    backbone = Scripted()
+    shapes = record("3", Task.COMPARE_SHAPES)
+    found = run([record("1"), shapes, record("2"), record("4")], EvalConfig(batch_size=2), backbone)
+    assert [one.id for one in found] == ["1", "3", "2", "4"]
+    assert sorted(backbone.asked) == [
+        (["1", "2"], ("fine", "broken")),
+        (["3"], ("alike", "unlike")),
+        (["4"], ("fine", "broken")),
+    ]
+
+
+def test_a_generated_answer_that_names_no_label_is_counted_as_unparsable() -> None:
+    records = [record("1", answer="broken: a dent"), record("2", answer="I cannot tell"), record("3", answer="fine")]
+    found = run(records, EvalConfig(method=ScoreMethod.generate))
+    assert [one.predicted for one in found] == ["abnormal", None, "normal"]
+    assert [one.text for one in found] == ["broken: a dent", "I cannot tell", "fine"]
+    assert not found[1].correct

@@ -1,0 +1,88 @@
+"""Files of a run folder: whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlmbench.rundir import RunDir, State, SweepDir, write_whole
+from vlmbench.types import Prediction, Probe, Task, UserError
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    write_whole(target, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(target, "new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
+    one = Prediction(
+        id="a",
+        task=Task.JUDGE_PAIR,
+        group="g",
+        view="raw",
+        expected="normal",
+        predicted=None,
+        scores={"normal": -0.1, "abnormal": -2.5},
+        probe=Probe.SWAP,
+        of=("b",),
+        question="二つ目は?",
+        images=("/x/a.png", ""),
+        meta={"defect": "scratch"},
+    )
+    cell = RunDir(tmp_path)
+    cell.write_predictions([one, one])
+    assert cell.read_predictions() == [one, one]
+
+
+def test_a_log_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    cell = RunDir(tmp_path)
+    cell.append_train_log({"step": 1, "loss": 2.0})
+    with cell.train_log.open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert cell.read_train_log() == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_resumed_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    cell = RunDir(tmp_path)
+    for step in (1, 2, 3):
+        cell.append_train_log({"step": step})
+    cell.cut_train_log(2)
+    assert cell.read_train_log() == [{"step": 1}, {"step": 2}]
+
+
+def test_a_figure_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        RunDir(tmp_path).write_metrics({"scores": float("nan")})
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_cells_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10_b", "2_a"):
+        RunDir(tmp_path / name).write_status(State.FINISHED, content_hash="x", seconds=1.0)
+    assert [cell.path.name for cell in SweepDir(tmp_path).cells()] == ["2_a", "10_b"]
+    assert json.loads((tmp_path / "2_a" / "status.json").read_text()) == {
+        "state": "finished",
+        "hash": "x",
+        "seconds": 1.0,
+    }
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run in this folder"):
+        SweepDir(tmp_path).cells()
+
+
+def test_a_cell_is_run_by_one_process(tmp_path: Path) -> None:
+    with RunDir(tmp_path).lock(), pytest.raises(UserError, match="another process"), RunDir(tmp_path).lock():
+        pass

@@ -1,0 +1,138 @@
+"""W&B, read back from the file that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+from wandb.sdk.internal.datastore import DataStore
+
+from tests.conftest import picture
+from vlmbench.config import TrackingConfig, TrackingMode
+from vlmbench.tracking import NoTracker, WandbTracker, start_tracker
+from vlmbench.types import Prediction, Task
+
+
+def read_back(folder: Path) -> dict[str, list[Any]]:
+    """The records of the run's .wandb file by kind."""
+    (path,) = folder.rglob("run-*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(path))
+    found = defaultdict(list)
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        found[kind].append(getattr(record, kind))
+    return found
+
+
+def items(entries: Any) -> dict[str, Any]:
+    return {entry.key or "/".join(entry.nested_key): json.loads(entry.value_json) for entry in entries}
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> WandbTracker:
+    started = start_tracker(
+        TrackingConfig(mode=TrackingMode.offline),
+        folder=tmp_path,
+        sweep="2026-01-31_quick",
+        name="0_smol_single_s0",
+        config={"seed": 3, "model": {"lora": {"r": 16}}},
+    )
+    assert isinstance(started, WandbTracker)
+    return started
+
+
+def test_a_run_is_grouped_and_keeps_config_curves_table_and_adapter(tracker: WandbTracker, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    picture(0).save(tmp_path / "a.png")
+    prediction = Prediction(
+        id="p1", task=Task.JUDGE_SINGLE, group="g", view="raw", expected="normal", predicted="abnormal", images=("a",)
+    )
+    for step in (1, 2):
+        tracker.log({"step": step, "num_tokens": 100 * step, "loss": 1 / step})
+    tracker.predictions([prediction], lambda path: picture(0))
+    tracker.adapter(adapter)
+    tracker.summary({"judge_pair/raw/accuracy": 0.75})
+    tracker.finish(failed=False)
+    found = read_back(tmp_path)
+    (run,) = found["run"]
+    assert (run.run_group, run.display_name, run.project) == ("2026-01-31_quick", "0_smol_single_s0", "vlmbench")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["seed"] == 3
+    assert config["model"]["lora"]["r"] == 16
+    rows = [items(history.item) for history in found["history"]]
+    assert [(row["step"], row["num_tokens"], row["loss"]) for row in rows if "loss" in row] == [
+        (1, 100, 1.0),
+        (2, 200, 0.5),
+    ]
+    table = next(row["predictions"] for row in rows if "predictions" in row)
+    assert (table["_type"], table["nrows"]) == ("table-file", 1)
+    assert {artifact.type for artifact in found["artifact"]} >= {"model"}
+    summary = {}
+    for update in found["summary"]:
+        summary |= items(update.update)
+    assert summary["judge_pair/raw/accuracy"] == 0.75
+    assert found["exit"][0].exit_code == 0
+
+
+def test_a_failed_run_is_marked_failed(tracker: WandbTracker, tmp_path: Path) -> None:
+    tracker.finish(failed=True)
+    assert read_back(tmp_path)["exit"][0].exit_code == 1
+
+
+def test_training_goes_on_when_wandb_breaks(tracker: WandbTracker, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        id = "x"
+
+        def log(self, row: dict[str, float]) -> None:
+            raise ConnectionError("the server hung up")
+
+        def finish(self, exit_code: int) -> None:
+            raise AssertionError("a broken run is left alone")
+
+    tracker.finish(failed=False)
+    broken = WandbTracker(Broken(), TrackingConfig())
+    broken.log({"step": 1})
+    broken.log({"step": 2})
+    broken.finish(failed=False)
+    assert caplog.text.count("the server hung up") == 1
+
+
+def test_training_goes_on_when_wandb_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("no service")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    started = start_tracker(TrackingConfig(), folder=tmp_path, sweep="s", name="n", config={})
+    assert isinstance(started, NoTracker)
+    assert "no service" in caplog.text
+
+
+def test_online_without_a_key_is_logged_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("vlmbench.tracking._has_key", lambda: False)
+    settings = TrackingConfig(mode=TrackingMode.online)
+    started = start_tracker(settings, folder=tmp_path, sweep="s", name="n", config={})
+    started.finish(failed=False)
+    assert "no W&B key" in caplog.text
+    assert read_back(tmp_path)["exit"][0].exit_code == 0
+
+
+def test_off_writes_nothing(tmp_path: Path) -> None:
+    started = start_tracker(TrackingConfig(mode=TrackingMode.off), folder=tmp_path, sweep="s", name="n", config={})
+    started.log({"step": 1})
+    started.finish(failed=True)
+    assert list(tmp_path.iterdir()) == []
