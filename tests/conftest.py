@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,6 @@ def manifest(tmp_path: Path) -> ManifestBuilder:
 
 
 @pytest.fixture(autouse=True)
-def _quiet_tracking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quiet_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks the network."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    yield

@@ -17,7 +17,7 @@ LEVELS = [
     {"config"},
     {"data", "models", "metrics", "stats", "tracking", "rundir"},
     {"features", "backbones"},
-    {"train", "evaluate", "check", "report"},
+    {"train", "evaluate", "check", "report", "experiment", "provenance"},
     {"run"},
     {"__main__"},
 ]

@@ -178,7 +178,7 @@ def test_the_difference_of_one_seed_each_is_a_paired_t_interval():
 def test_power_is_planned_from_the_observed_spread():
     # variance 0.2778 a group; (0.5 / (1.960 + 0.8416))^2 = 0.03185: 0.2778 / 0.03185 = 8.7
     note = compare([run([1] * 10)], [run(first(5, 10))], seed=0).power_note
-    assert note.startswith("About 9 record groups give 80 % power to see a difference of 50.0 points; there are 10.")
+    assert note.startswith("About 9 parts give 80 % power to see a difference of 50.0 points; there are 10.")
     assert "One seed" in note
 
 
@@ -197,7 +197,7 @@ def test_two_equal_models_are_known_to_differ_little_only_after_many_groups():
     assert (verdict(few), verdict(many)) == ("not enough data to tell", "no difference larger than 2 points")
     assert few.mcnemar_p == 1.0
     # 5 points: 1 / G = 0.05 / 2.802, so 57 groups
-    assert few.power_note.startswith("About 57 record groups give 80 % power to see a difference of 5.0 points")
+    assert few.power_note.startswith("About 57 parts give 80 % power to see a difference of 5.0 points")
 
 
 def test_a_difference_within_the_spread_of_the_seeds_is_not_taken_for_real():
@@ -211,7 +211,7 @@ def test_a_difference_within_the_spread_of_the_seeds_is_not_taken_for_real():
     assert (varied.high - varied.low) / 2 == pytest.approx(0.45, abs=0.04)
     assert varied.n_seeds == 3
     assert varied.mcnemar_p is None
-    assert varied.power_note.startswith("No number of record groups gives 80 % power")
+    assert varied.power_note.startswith("No number of parts gives 80 % power")
 
 
 def test_seeds_may_be_unequal_in_number():

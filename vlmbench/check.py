@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from vlmbench.config import TrainerConfig
 from vlmbench.data.dataset import Subset, without_pictures
 from vlmbench.data.load import Data
-from vlmbench.data.manifest import MAX_ERRORS
 from vlmbench.data.prompts import Wording
-from vlmbench.types import Sample, Task, UserError
+from vlmbench.types import Sample, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -46,37 +45,6 @@ class Cost:
         yield f"trained weights   {self.trained_parameters:,}"
         yield f"held-out records  {self.test_records:,}, with controls"
         yield f"disk              about {self.disk_bytes / 1e6:,.0f} MB"
-
-
-def trained_tokens(backbone: Backbone, records: Subset, position: int, *, data: Data, wording: Wording) -> int:
-    """How many tokens of a record carry loss."""
-    sample = without_pictures(records[position], wording=wording)
-    return backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).trained
-
-
-def check_lengths(
-    backbone: Backbone, sides: Sequence[Subset], *, data: Data, wording: Wording, max_tokens: int | None
-) -> None:
-    """Tokenise every record at the run's settings. Raises UserError that names each row that is too long."""
-    limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
-    errors: list[str] = []
-    for records in sides:
-        for position, record in enumerate(records):
-            sample = without_pictures(record, wording=wording)
-            try:
-                total = backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).total
-            except UserError as error:
-                errors.append(f"{records.place(position)}: {error}")
-                continue
-            if total > limit:
-                errors.append(
-                    f"{records.place(position)}: the record has {total} tokens, more than {limit}; shorten its "
-                    "question or answer, or raise trainer.max_tokens where the model allows it"
-                )
-            if len(errors) >= MAX_ERRORS:
-                break
-    if errors:
-        raise UserError("\n".join(errors[:MAX_ERRORS]))
 
 
 def cost_of(

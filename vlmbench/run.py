@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlmbench import check, metrics, stats, tracking
-from vlmbench.config import BuildRequest, Engine, RunConfig, Stage
-from vlmbench.data.dataset import (
-    RAW,
-    Subset,
-    Viewer,
-    limit_records,
-    open_sample,
-    reference_pictures,
-    without_pictures,
-)
-from vlmbench.data.load import Data, load_data
-from vlmbench.data.manifest import open_manifest
+from vlmbench.config import BuildRequest, Engine, RunConfig, Stage, runnable_models
 from vlmbench.data.pictures import open_picture
-from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
 from vlmbench.evaluate import predict
+from vlmbench.experiment import Experiment, make_experiment
 from vlmbench.metrics import accuracy
+from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import RunDir, State, SweepDir
-from vlmbench.types import ImageRef, Prediction, Probe, Record, Sample, Split, Task, UserError
+from vlmbench.types import Prediction, Probe, Record, Sample, Task, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
 
 log = logging.getLogger(__name__)
-
-JUDGING = (Task.JUDGE_PAIR, Task.JUDGE_SINGLE)
-VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
-# What a cell's results do not depend on.
-NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "tracking", "run", "images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,25 +49,6 @@ class Cell:
         return Path(self.config.cache_dir)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """The data of a run, ready to be opened."""
-
-    data: Data
-    train: Subset
-    watched: Subset
-    held_out: list[Record]
-    viewer: Viewer
-    wording: Wording
-
-    def open(self, record: Record) -> Sample:
-        return open_sample(record, viewer=self.viewer, wording=self.wording)
-
-    def shown(self, image: ImageRef) -> str:
-        path = self.viewer.path(image)
-        return "" if path is None else str(path.resolve())
-
-
 def run(cell: Cell) -> None:
     """Do what `stage` says. Raises UserError for everything that the user can mend."""
     steps: dict[Stage, Callable[[Cell], None]] = {
@@ -103,24 +65,23 @@ def run(cell: Cell) -> None:
 
 def prepare(cell: Cell) -> None:
     """Write the source's pictures and manifest."""
-    path = cell.config.source.prepare(Path(cell.config.data_dir))
-    log.info("%s", path)
+    log.info("%s", _manifest(cell))
 
 
 def check_only(cell: Cell) -> None:
     """Read everything that the run would read, show what the model would learn, and say what it would cost."""
     engine, reason = _engine(cell)
     backbone = _build(cell, engine, weights=False)
-    prepared = _prepare_data(cell, backbone)
-    for line in check.describe_sides(prepared.data):
+    experiment = _make_experiment(cell, backbone)
+    for line in check.describe_sides(experiment.data):
         log.info("%s", line)
-    for record in (prepared.train[0], prepared.train[len(prepared.train) // 2]):
+    for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
-        log.info("%s\n", check.loss_mask(backbone, prepared.open(record)))
-    for line in _cost(cell, backbone, prepared).lines():
+        log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
+    for line in _cost(cell, backbone, experiment).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
-    for warning in prepared.data.warnings:
+    for warning in experiment.data.warnings:
         log.warning("%s", warning)
     for sentence in cell.config.model.requirements():
         log.warning("model=%s cannot run on this machine: %s", cell.choices["model"], sentence)
@@ -130,7 +91,7 @@ def check_only(cell: Cell) -> None:
 def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = True) -> None:
     """One cell, from pictures to figures. A cell that is finished already is left as it is."""
     _require_machine(cell)
-    content = _content_hash(cell)
+    content = content_hash(cell.plain, _manifest(cell))
     with cell.folder.lock():
         if _is_finished(cell, content) and trains:
             log.info("%s is finished already; nothing to do", cell.title)
@@ -154,7 +115,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     identity = _identity(cell)
     cell.folder.write_status(State.RUNNING, content_hash=content, **identity)
-    cell.folder.write_env(_environment(cell, engine, reason))
+    cell.folder.write_env(environment(engine, reason, cell.config.trainer.vision))
     started = time.monotonic()
     tracker = tracking.start_tracker(
         cell.config.tracking,
@@ -234,93 +195,53 @@ def _run_steps(cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains:
     if not trains and not cell.folder.adapter.exists():
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
     backbone = _build(cell, engine, adapter=None if trains else cell.folder.adapter)
-    prepared = _prepare_data(cell, backbone)
-    cost = _cost(cell, backbone, prepared)
+    experiment = _make_experiment(cell, backbone)
+    cost = _cost(cell, backbone, experiment)
     for line in cost.lines():
         log.info("%s", line)
-    for warning in prepared.data.warnings:
+    for warning in experiment.data.warnings:
         log.warning("%s", warning)
     if trains:
-        _train(cell, backbone, prepared, tracker)
+        _train(cell, backbone, experiment, tracker)
         tracker.adapter(cell.folder.adapter)
     if evaluates:
-        _evaluate(cell, backbone, prepared, tracker, cost=cost)
+        _evaluate(cell, backbone, experiment, tracker, cost=cost)
 
 
-def _prepare_data(cell: Cell, backbone: Backbone) -> Prepared:
+def _manifest(cell: Cell) -> Path:
+    """The source's manifest, written now where it is not there yet."""
+    return cell.config.source.prepare(Path(cell.config.data_dir))
+
+
+def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
     config = cell.config
-    path = config.source.prepare(Path(config.data_dir))
-    manifest = open_manifest(path, labels=config.source.labels, views={RAW, config.view.name})
-    data = load_data(
-        manifest,
-        {split: getattr(config.data.split, split) for split in Split},
-        split_seed=config.data.split_seed,
-        allow_leak=config.data.allow_leak,
+    return make_experiment(
+        backbone,
+        _manifest(cell),
+        labels=config.source.labels,
+        variant=config.data,
+        view=config.view,
+        wording=_wording(config),
+        trainer=config.trainer,
+        evaluation=config.eval,
+        seed=config.seed,
         cache_dir=cell.cache,
     )
-    wording = _wording(config)
-    sides = (data.train, data.val, data.test)
-    check.check_lengths(backbone, sides, data=data, wording=wording, max_tokens=config.trainer.max_tokens)
-    chosen = config.data.select(
-        data.train,
-        cost=partial(_answer_tokens, backbone, wording),
-        seed=config.seed,
-    )
-    train = Subset(manifest, data.train.indices[chosen])
-    test = limit_records(data.test, config.eval.limit)
-    held_out = [*test, *(make_probes(test) if config.eval.probes else [])]
-    references = reference_pictures(data.train)
-    viewer = Viewer(
-        manifest.folder,
-        name=config.view.name,
-        process=config.view.build(references),
-        fingerprint=config.view.fingerprint(_hashes(references)),
-        cache=cell.cache,
-    )
-    return Prepared(
-        data=data,
-        train=train,
-        watched=_watched(data.val, train, config.trainer.eval_records),
-        held_out=held_out,
-        viewer=viewer,
-        wording=wording,
-    )
 
 
-def _answer_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:
-    return backbone.count_tokens(without_pictures(record, wording=wording), [(1, 1)] * len(record.images)).trained
-
-
-def _hashes(paths: Sequence[Path]) -> list[str]:
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-
-
-def _watched(val: Subset, train: Subset, most: int) -> Subset:
-    """The validation records that are followed while training: those of the judging tasks that train."""
-    tasks = set(train.tasks()) & set(JUDGING)
-    positions = [i for i, record in enumerate(val) if record.task in tasks and record.view in _views(train)]
-    if len(positions) > most:
-        positions = [positions[int(i)] for i in np.linspace(0, len(positions) - 1, most).round()]
-    return Subset(val.manifest, val.indices[positions])
-
-
-def _views(records: Subset) -> set[str]:
-    return {record.view for record in records}
-
-
-def _train(cell: Cell, backbone: Backbone, prepared: Prepared, tracker: tracking.Tracker) -> None:
+def _train(cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker) -> None:
     from vlmbench.train import train
 
     config = cell.config
-    watched = list(prepared.watched)
+    watched = list(experiment.watched)
 
     def judge() -> dict[str, float]:
         predictions = predict(
             backbone,
             watched,
-            open_sample=prepared.open,
+            open_sample=experiment.open,
             shown=lambda image: "",
-            wording=prepared.wording,
+            wording=experiment.wording,
             settings=config.eval,
             title=None,
         )
@@ -329,9 +250,9 @@ def _train(cell: Cell, backbone: Backbone, prepared: Prepared, tracker: tracking
 
     summary = train(
         backbone,
-        num_records=len(prepared.train),
-        open_record=lambda index: prepared.open(prepared.train[index]),
-        watched=[partial(prepared.open, record) for record in watched],
+        num_records=len(experiment.train),
+        open_record=lambda index: experiment.open(experiment.train[index]),
+        watched=[partial(experiment.open, record) for record in watched],
         judge=judge,
         settings=config.trainer,
         seed=config.seed,
@@ -345,20 +266,20 @@ def _train(cell: Cell, backbone: Backbone, prepared: Prepared, tracker: tracking
 
 
 def _evaluate(
-    cell: Cell, backbone: Backbone, prepared: Prepared, tracker: tracking.Tracker, *, cost: check.Cost
+    cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker, *, cost: check.Cost
 ) -> None:
     predictions = predict(
         backbone,
-        prepared.held_out,
-        open_sample=prepared.open,
-        shown=prepared.shown,
-        wording=prepared.wording,
+        experiment.held_out,
+        open_sample=experiment.open,
+        shown=experiment.shown,
+        wording=experiment.wording,
         settings=cell.config.eval,
         title=f"evaluate {cell.title}",
     )
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
-    cell.folder.write_metrics({"scores": scores, "data": _data_summary(prepared, cost), "notes": []})
+    cell.folder.write_metrics({"scores": scores, "data": _data_summary(experiment, cost), "notes": []})
     tracker.summary(
         {
             f"{task}/{view}/{name}": figure["value"]
@@ -382,8 +303,8 @@ def measure(predictions: Sequence[Prediction], *, seed: int) -> dict[str, dict[s
     return scores
 
 
-def _data_summary(prepared: Prepared, cost: check.Cost) -> dict[str, Any]:
-    data = prepared.data
+def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
+    data = experiment.data
     return {
         "train_records": cost.train_records,
         "train_tokens": cost.trained_tokens,
@@ -394,13 +315,13 @@ def _data_summary(prepared: Prepared, cost: check.Cost) -> dict[str, Any]:
     }
 
 
-def _cost(cell: Cell, backbone: Backbone, prepared: Prepared) -> check.Cost:
+def _cost(cell: Cell, backbone: Backbone, experiment: Experiment) -> check.Cost:
     return check.cost_of(
         backbone,
-        prepared.train,
-        num_test=len(prepared.held_out),
-        data=prepared.data,
-        wording=prepared.wording,
+        experiment.train,
+        num_test=len(experiment.held_out),
+        data=experiment.data,
+        wording=experiment.wording,
         settings=cell.config.trainer,
     )
 
@@ -434,8 +355,6 @@ def _build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: 
 
 def _require_machine(cell: Cell) -> None:
     """Refuse a model that this machine cannot run, before anything is downloaded."""
-    from vlmbench.config import runnable_models
-
     lacking = cell.config.model.requirements()
     if lacking:
         raise UserError(
@@ -444,37 +363,10 @@ def _require_machine(cell: Cell) -> None:
         )
 
 
-def _content_hash(cell: Cell) -> str:
-    content = {key: value for key, value in cell.plain.items() if key not in NOT_CONTENT}
-    manifest = cell.config.source.prepare(Path(cell.config.data_dir))
-    if not manifest.is_file():
-        raise UserError(f"{manifest}: there is no such manifest; give an existing JSON-lines file as source.path")
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    with manifest.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 def _identity(cell: Cell) -> dict[str, Any]:
     return {
         "model": cell.choices["model"],
         "data": cell.choices["data"],
         "seed": cell.config.seed,
         "overrides": list(cell.overrides),
-    }
-
-
-def _environment(cell: Cell, engine: Engine, reason: str) -> dict[str, Any]:
-    import torch
-
-    gpu = torch.cuda.is_available()
-    device = f"cuda: {torch.cuda.get_device_name(0)}" if gpu else f"cpu: {platform.processor() or platform.machine()}"
-    return {
-        "command": " ".join(["python -m vlmbench", *sys.argv[1:]]),
-        "engine": engine,
-        "engine_reason": reason,
-        "vision": cell.config.trainer.vision,
-        "device": device,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
     }

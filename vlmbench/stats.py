@@ -290,9 +290,9 @@ def _power_note(difference: float, per_group: float, from_seeds: float, n_groups
     room = (target / float(norm.ppf(0.975) + norm.ppf(POWER))) ** 2 - from_seeds
     seen = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} points"
     if room <= 0:
-        return f"No number of record groups gives {seen} while the seeds vary as they do; train more than {n_seeds}."
+        return f"No number of parts gives {seen} while the seeds vary as they do; train more than {n_seeds}."
     needed = math.ceil(max(per_group / room, room**-0.5))  # the second: so many that one changed group is noise
-    note = f"About {needed} record groups give {seen}; there are {n_groups}."
+    note = f"About {needed} parts give {seen}; there are {n_groups}."
     if n_seeds == 1:
         note += " One seed: this compares two trained models; what another seed would change is not in the interval."
     return note

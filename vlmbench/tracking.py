@@ -81,13 +81,13 @@ class WandbTracker:
 def _prediction_table(predictions: Sequence[Prediction], open_picture: Callable[[str], Any]) -> Any:
     import wandb
 
-    columns: list[str | int] = ["id", "task", "view", "question", "expected", "predicted", "probability", "reference", "query"]
-    table = wandb.Table(columns=columns)
+    words: list[str | int] = ["id", "task", "view", "question", "expected", "predicted", "probability"]
+    table = wandb.Table(columns=[*words, "reference", "query"])
     for one in predictions:
         pictures = [wandb.Image(open_picture(path)) if path else None for path in one.images]
         reference = pictures[0] if len(pictures) > 1 else None
-        words = [one.id, str(one.task), one.view, one.question, one.expected, one.predicted]
-        table.add_data(*words, one.positive_probability, reference, pictures[-1])
+        said = [one.id, str(one.task), one.view, one.question, one.expected, one.predicted]
+        table.add_data(*said, one.positive_probability, reference, pictures[-1])
     return table
 
 

@@ -127,6 +127,7 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         dataloader_pin_memory=gpu,
         prediction_loss_only=True,
         remove_unused_columns=False,
+        label_names=["labels"],
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,  # nothing is cut: a cut could fall among picture positions
         loss_type="nll",

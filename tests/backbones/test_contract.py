@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import torch
 
 from tests.conftest import picture
 from vlmbench.backbones.base import IGNORED
-from vlmbench.backbones.llama32 import Layout, Llama32TinyConfig
+from vlmbench.backbones.llama32 import Layout, Llama32Backbone, Llama32TinyConfig
 from vlmbench.backbones.smol import SmolModelConfig
 from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, Vision
-from vlmbench.types import Record, Sample, Task
+from vlmbench.types import Record, Sample, Task, UserError
 
 BACKBONES: dict[str, Callable[[], ModelConfig]] = {
     "smol": SmolModelConfig,
@@ -39,14 +39,15 @@ def build(name: str, cache: Path, **changes: Any) -> Any:
 
 
 @pytest.fixture(scope="module", params=list(BACKBONES))
-def backbone(request: pytest.FixtureRequest, shared_cache: Path) -> Iterator[Any]:
+def backbone(request: pytest.FixtureRequest, shared_cache: Path) -> Any:
     built = build(request.param, shared_cache)
     # Fresh adapters do nothing: give them weights, so that what they touch shows.
     with torch.no_grad():
         for name, weight in built.model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.02)
-    yield built.model.eval() and built
+    built.model.eval()
+    return built
 
 
 def answer_logits(backbone: Any, samples: list[Sample], **collate: Any) -> list[torch.Tensor]:
@@ -157,11 +158,11 @@ def test_markers_of_pictures_in_a_users_words_are_not_pictures(backbone: Any) ->
     markers = {backbone.tokenizer.decode([i]) for i in _marker_ids(backbone)}
     for marker in markers:
         hostile = sample(0, question=f"Is {marker} normal?")
-        try:
-            batch = backbone.collate([hostile], with_answer=True)
-        except Exception as error:  # noqa: BLE001  refusing it is as good
-            assert marker in str(error)
+        if isinstance(backbone, Llama32Backbone):  # its processor would take them for pictures
+            with pytest.raises(UserError, match="a marker of the model"):
+                backbone.collate([hostile], with_answer=True)
             continue
+        batch = backbone.collate([hostile], with_answer=True)
         plain = backbone.collate([sample(0)], with_answer=True)
         for i in _marker_ids(backbone):
             assert (batch["input_ids"] == i).sum() == (plain["input_ids"] == i).sum()

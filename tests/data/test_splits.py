@@ -28,6 +28,13 @@ def test_shares_are_met_in_whole_parts(manifest: ManifestBuilder) -> None:
     assert all(len(on) == 1 for on in where.values())
 
 
+def test_three_parts_fill_three_sides(manifest: ManifestBuilder) -> None:
+    manifest.rows = manifest.rows[:9]
+    opened = open_manifest(manifest.write())
+    sides = split_records(opened, {Split.TRAIN: 0.7, Split.VAL: 0.1, Split.TEST: 0.2}, seed=0)
+    assert np.bincount(sides).tolist() == [3, 3, 3]
+
+
 def test_a_split_depends_on_the_seed_and_not_on_the_order_of_rows(manifest: ManifestBuilder) -> None:
     def by_id(seed: int) -> dict[str, int]:
         opened = open_manifest(manifest.write())

@@ -50,11 +50,21 @@ def split_records(
     middles = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
     edges = np.cumsum([shares[split] for split in SPLITS])
     sides[order] = np.minimum(np.searchsorted(edges, middles, side="right"), len(SPLITS) - 1)
+    _fill_empty_sides(sides, order, shares)
     # A record without a side of its own, in a part where others have theirs, goes with the first of them.
     sides[parts[fixed][::-1]] = manifest.splits[fixed][::-1]
     result = np.where(fixed, manifest.splits, sides[parts]).astype(np.int8)
     _check_sides(manifest, result, parts, shares)
     return result
+
+
+def _fill_empty_sides(sides: NDArray[np.int8], order: NDArray[np.int64], shares: Mapping[Split, float]) -> None:
+    """With few parts a small share may catch none: give it one of the side that has the most."""
+    for index, split in enumerate(SPLITS):
+        counts = np.bincount(sides[sides != NO_SPLIT], minlength=len(SPLITS))
+        if shares[split] > 0 and counts[index] == 0 and counts.max() > 1:
+            rich = order[sides[order] == counts.argmax()]
+            sides[rich[-1:]] = index
 
 
 def _components(manifest: Manifest, *, by_group_only: bool) -> NDArray[np.int32]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -95,15 +96,33 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         picture_features: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """`input_ids` (B, L) with `image_token_id` where a picture goes, in the order of `picture_features`
-        (B, P, 864), and `comparison_token_id` where the comparison of the first and last picture goes."""
+        (B, P, 864), and `comparison_token_id` where the comparison of the first and last picture goes.
+
+        With `labels` (B, L), logits are computed only where a label follows, and are 0 elsewhere: the vocabulary's
+        matrix is a fifth of the model's work.
+        """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
             if picture_features is not None:
                 inputs_embeds = self._place(input_ids, inputs_embeds, picture_features)
-        return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        if labels is None:
+            return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        num_items = kwargs.pop("num_items_in_batch", None)
+        hidden = self.language_model.model(inputs_embeds=inputs_embeds, **kwargs).last_hidden_state
+        return self._labelled(hidden, labels, num_items)
+
+    def _labelled(self, hidden: Tensor, labels: Tensor, num_items: Tensor | int | None) -> CausalLMOutputWithPast:
+        following = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+        wanted = following != -100
+        computed = self.language_model.lm_head(hidden[wanted])
+        loss = cross_entropy(computed.float(), following[wanted], reduction="mean" if num_items is None else "sum")
+        logits = computed.new_zeros(*labels.shape, computed.shape[-1])
+        logits[wanted] = computed.detach()
+        return CausalLMOutputWithPast(loss=loss if num_items is None else loss / num_items, logits=logits)
 
     def _place(self, input_ids: Tensor, inputs_embeds: Tensor, picture_features: Tensor) -> Tensor:
         pictures, comparison = self.projector(picture_features)

@@ -1,0 +1,131 @@
+"""What one run learns and is asked: its training records, those followed while training, those held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlmbench.config import EvalConfig, TrainerConfig, VariantConfig, ViewConfig
+from vlmbench.data.dataset import (
+    RAW,
+    Subset,
+    Viewer,
+    limit_records,
+    open_sample,
+    reference_pictures,
+    without_pictures,
+)
+from vlmbench.data.load import Data, load_data
+from vlmbench.data.manifest import MAX_ERRORS, open_manifest
+from vlmbench.data.probes import make_probes
+from vlmbench.data.prompts import Wording
+from vlmbench.types import ImageRef, Record, Sample, Split, Task, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.base import Backbone
+
+JUDGING = (Task.JUDGE_PAIR, Task.JUDGE_SINGLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """The records of one run, and how to open them. `held_out` has the test side and the probes made from it."""
+
+    data: Data
+    train: Subset
+    watched: Subset
+    held_out: list[Record]
+    viewer: Viewer
+    wording: Wording
+
+    def open(self, record: Record) -> Sample:
+        return open_sample(record, viewer=self.viewer, wording=self.wording)
+
+    def shown(self, image: ImageRef) -> str:
+        """The file of a picture as the model sees it, "" for a blank one."""
+        path = self.viewer.path(image)
+        return "" if path is None else str(path.resolve())
+
+
+def make_experiment(
+    backbone: Backbone,
+    manifest_path: Path,
+    *,
+    labels: Mapping[str, str],
+    variant: VariantConfig,
+    view: ViewConfig,
+    wording: Wording,
+    trainer: TrainerConfig,
+    evaluation: EvalConfig,
+    seed: int,
+    cache_dir: Path,
+) -> Experiment:
+    """Read, check and split a manifest. Raises UserError that names what is wrong, by row where it is a row."""
+    manifest = open_manifest(manifest_path, labels=labels, views={RAW, view.name})
+    shares = {split: getattr(variant.split, split) for split in Split}
+    data = load_data(
+        manifest, shares, split_seed=variant.split_seed, allow_leak=variant.allow_leak, cache_dir=cache_dir
+    )
+    check_lengths(backbone, data, wording=wording, max_tokens=trainer.max_tokens)
+    cost = partial(_trained_tokens, backbone, wording)
+    train = Subset(manifest, data.train.indices[variant.select(data.train, cost=cost, seed=seed)])
+    test = limit_records(data.test, evaluation.limit)
+    references = reference_pictures(data.train)
+    viewer = Viewer(
+        manifest.folder,
+        name=view.name,
+        process=view.build(references),
+        fingerprint=view.fingerprint([hashlib.sha256(path.read_bytes()).hexdigest() for path in references]),
+        cache=cache_dir,
+    )
+    return Experiment(
+        data=data,
+        train=train,
+        watched=_watched(data.val, train, trainer.eval_records),
+        held_out=[*test, *(make_probes(test) if evaluation.probes else [])],
+        viewer=viewer,
+        wording=wording,
+    )
+
+
+def check_lengths(backbone: Backbone, data: Data, *, wording: Wording, max_tokens: int | None) -> None:
+    """Tokenise every record at the run's settings. Raises UserError that names each row that is too long."""
+    limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
+    errors: list[str] = []
+    for records in (data.train, data.val, data.test):
+        for position, record in enumerate(records):
+            sample = without_pictures(record, wording=wording)
+            try:
+                total = backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).total
+            except UserError as error:
+                errors.append(f"{records.place(position)}: {error}")
+                continue
+            if total > limit:
+                errors.append(
+                    f"{records.place(position)}: the record has {total} tokens, more than {limit}; shorten its "
+                    "question or answer, or raise trainer.max_tokens where the model allows it"
+                )
+            if len(errors) >= MAX_ERRORS:
+                break
+    if errors:
+        raise UserError("\n".join(errors[:MAX_ERRORS]))
+
+
+def _trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:
+    # How large the pictures are does not matter to the answer's tokens.
+    return backbone.count_tokens(without_pictures(record, wording=wording), [(1, 1)] * len(record.images)).trained
+
+
+def _watched(val: Subset, train: Subset, most: int) -> Subset:
+    """The validation records that are followed while training: of the judging tasks and views that train."""
+    trained = {(record.task, record.view) for record in train if record.task in JUDGING}
+    positions: Sequence[int] = [i for i, record in enumerate(val) if (record.task, record.view) in trained]
+    if len(positions) > most:
+        positions = [positions[int(i)] for i in np.linspace(0, len(positions) - 1, most).round()]
+    return Subset(val.manifest, val.indices[list(positions)])

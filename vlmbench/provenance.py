@@ -1,0 +1,56 @@
+"""What a run's figures depend on, and where they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vlmbench.config import Engine, Vision
+from vlmbench.types import UserError
+
+VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
+# What a cell's figures do not depend on.
+NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "tracking", "run", "images")
+
+
+def content_hash(config: Mapping[str, Any], manifest: Path) -> str:
+    """Of the resolved configuration without places, and of the manifest's bytes."""
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: there is no such manifest; give an existing JSON-lines file as source.path")
+    content = {key: value for key, value in config.items() if key not in NOT_CONTENT}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    with manifest.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:
+    """The command, the engine and why, the device and the versions."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "command": " ".join(["python -m vlmbench", *sys.argv[1:]]),
+        "engine": engine,
+        "engine_reason": reason,
+        "vision": vision,
+        "device": f"cuda: {torch.cuda.get_device_name(0)}" if gpu else f"cpu: {_cpu_name()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def _cpu_name() -> str:
+    """The processor's name, as Linux tells it; elsewhere its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
