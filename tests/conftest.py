@@ -65,7 +65,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def picture(seed: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+def picture(seed: int, size: tuple[int, int] = (64, 56)) -> Image.Image:
     """A picture like no other: smooth random colours, so that no two look alike."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))

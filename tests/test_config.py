@@ -100,6 +100,7 @@ def test_a_cell_keeps_its_number_and_another_takes_the_next(tmp_path: Path) -> N
     made.mkdir(parents=True)
     (made / "overrides.yaml").write_text("- data=single\n")
     assert cell_number(str(tmp_path), ["data=single"]) == 0
+    assert cell_number(str(tmp_path), ["stage=evaluate", "data=single", "tracking=off"]) == 0
     assert cell_number(str(tmp_path), ["data=single", "seed=1"]) == 1
     assert cell_number(str(tmp_path / "new"), []) == 0
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlmbench.config import RunConfig, Stage, register_plugins
+from vlmbench.provenance import NOT_CONTENT
 from vlmbench.rundir import RunDir, SweepDir, write_whole
 from vlmbench.types import UserError
 
@@ -59,13 +60,19 @@ def help_text() -> str:
 def cell_number(sweep: str, overrides: Sequence[str]) -> int:
     """The number of the cell in a sweep's folder that the same overrides made, else the next free one."""
     numbers = [-1]
+    wanted = _of_content(overrides)
     for path in Path(sweep).glob("[0-9]*_*"):
         number = int(path.name.partition("_")[0]) if path.name.partition("_")[0].isdigit() else -1
         made_by = path / ".hydra" / "overrides.yaml"
-        if made_by.exists() and list(OmegaConf.load(made_by)) == list(overrides):
+        if made_by.exists() and _of_content(list(OmegaConf.load(made_by))) == wanted:
             return number
         numbers.append(number)
     return max(numbers) + 1
+
+
+def _of_content(overrides: Sequence[str]) -> list[str]:
+    """Those that change a run's figures."""
+    return [override for override in overrides if override.lstrip("+").partition("=")[0] not in NOT_CONTENT]
 
 
 def run_dir(stage: str, cell: str) -> str:

@@ -16,6 +16,7 @@ from vlmbench.data.dataset import (
     RAW,
     Subset,
     Viewer,
+    check_labels,
     limit_records,
     open_sample,
     reference_pictures,
@@ -30,7 +31,7 @@ from vlmbench.types import ImageRef, Record, Sample, Split, Task, UserError
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
 
-JUDGING = (Task.JUDGE_PAIR, Task.JUDGE_SINGLE)
+JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,9 @@ def make_experiment(
     check_lengths(backbone, data, wording=wording, max_tokens=trainer.max_tokens)
     cost = partial(_trained_tokens, backbone, wording)
     train = Subset(manifest, data.train.indices[variant.select(data.train, cost=cost, seed=seed)])
+    judging = set(train.tasks()) & JUDGING
+    check_labels(train, Split.TRAIN, judging)
+    check_labels(data.test, Split.TEST, judging)
     test = limit_records(data.test, evaluation.limit)
     references = reference_pictures(data.train)
     viewer = Viewer(

@@ -113,7 +113,7 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
 def test_facts_name_size_and_content(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
     facts = picture_facts(tmp_path / "a.png")
-    assert (facts.width, facts.height, facts.thumbnail.shape) == (24, 20, (32, 32))
+    assert (facts.width, facts.height, facts.thumbnail.shape) == (64, 56, (32, 32))
     picture(0).save(tmp_path / "b.png", compress_level=1)
     other = picture_facts(tmp_path / "b.png")
     assert other.sha256 != facts.sha256

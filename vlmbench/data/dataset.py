@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -59,23 +59,20 @@ def side(manifest: Manifest, sides: NDArray[np.int8], split: Split) -> Subset:
     return Subset(manifest, np.flatnonzero(sides == SPLITS.index(split)).astype(np.int64))
 
 
-def check_labels(records: Subset, split: Split) -> None:
-    """Raise UserError where a judging task has only one label on a side: nothing could be learnt or measured there."""
-    labels: dict[Task, set[str]] = {}
-    missing = {task for task in records.tasks() if task in (Task.JUDGE_PAIR, Task.JUDGE_SINGLE)}
+def check_labels(records: Subset, split: Split, tasks: Collection[Task]) -> None:
+    """Raise UserError where one of the tasks has only one label on a side: nothing could be learnt or measured."""
+    labels: dict[Task, set[str]] = {task: set() for task in tasks}
     for record in records:
-        labels.setdefault(record.task, set()).add(record.label)
-        if len(labels[record.task]) == len(LABELS[record.task]):
-            missing.discard(record.task)
-        if not missing:
-            return
-    task = sorted(missing)[0]
-    (label,) = labels[task]
-    other = next(name for name in LABELS[task] if name != label)
-    raise UserError(
-        f"{records.manifest.path}: every {task} record of the {split} side is {label!r}; add {other!r} records, or "
-        "more parts, or change data.split"
-    )
+        if record.task in labels:
+            labels[record.task].add(record.label)
+            if all(len(found) == len(LABELS[task]) for task, found in labels.items()):
+                return
+    for task, found in labels.items():
+        for missing in set(LABELS[task]) - found:
+            raise UserError(
+                f"{records.manifest.path}: no {task} record of the {split} side is {missing!r}; add such records, or "
+                "more parts, or change data.split"
+            )
 
 
 def limit_records(records: Subset, limit: int | None) -> Subset:

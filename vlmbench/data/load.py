@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vlmbench.data.dataset import Subset, check_labels, side
+from vlmbench.data.dataset import Subset, side
 from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
 from vlmbench.data.pictures import PictureFacts, picture_facts
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
@@ -43,7 +43,7 @@ def load_data(
 ) -> Data:
     """Read every picture, split by part and check the sides.
 
-    Raises UserError that names each unreadable picture, a leak's two rows, an empty side, or a side with one label.
+    Raises UserError that names each unreadable picture, a leak's two rows, or an empty side.
     `allow_leak` makes leaks warnings and splits by group alone, so that pictures may be shared.
     """
     facts = read_pictures(manifest, cache_dir)
@@ -58,8 +58,6 @@ def load_data(
         )
         raise UserError("\n".join([*leaks[:MAX_LEAKS], *more, cure]))
     parts = {split: side(manifest, sides, split) for split in Split}
-    for split in (Split.TRAIN, Split.TEST):
-        check_labels(parts[split], split)
     warnings = [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
     return Data(
         manifest=manifest,

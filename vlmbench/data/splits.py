@@ -154,6 +154,8 @@ def _near_duplicates(
 
 
 def _look_alike(one: PictureFacts, other: PictureFacts) -> bool:
+    if one.sha256 == other.sha256:  # found by its content already
+        return False
     difference = np.abs(one.thumbnail.astype(np.int16) - other.thumbnail.astype(np.int16))
     return bool(difference.mean() <= THUMBNAIL_DIFFERENCE)
 
