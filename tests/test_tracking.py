@@ -17,7 +17,6 @@ from vlmbench.config import TrackingConfig, TrackingMode
 from vlmbench.tracking import NoTracker, WandbTracker, start_tracker
 from vlmbench.types import Prediction, Task
 
-
 HEADER = 7  # bytes before the first record: ":W&B", a magic number, a version
 BLOCK = 32768
 

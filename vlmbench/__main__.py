@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,23 @@ def _report(sweep: Path) -> None:
     print_report(SweepDir(sweep))
 
 
+def refuse_unknown_keys(node: DictConfig, place: str = "") -> None:
+    """Raise UserError for keys that a `+` on the command line added to a schema."""
+    schema = OmegaConf.get_type(node)
+    for key in node:
+        if is_dataclass(schema) and key not in {field.name for field in fields(schema)}:
+            raise UserError(f"{place}{key} is not a setting; leave out +{place}{key}")
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            refuse_unknown_keys(node[key], f"{place}{key}.")
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _task(raw: DictConfig) -> None:
     from vlmbench.run import Cell, run
 
     hydra_config = HydraConfig.get()
     folder = RunDir(Path(hydra_config.runtime.output_dir))
+    refuse_unknown_keys(raw)
     plain = OmegaConf.to_container(raw, resolve=True, enum_to_str=True)
     config: RunConfig = OmegaConf.to_object(raw)  # type: ignore[assignment]
     if config.stage in CELL_STAGES:

@@ -33,7 +33,9 @@ def model_folder() -> Path:
     tiny = tiny_processor()
     tokenizer = tiny.tokenizer
     if not (folder / "config.json").exists():
-        config = MllamaConfig(image_token_index=tokenizer.convert_tokens_to_ids(IMAGE))
+        config = MllamaConfig(
+            vision_config={"image_size": 560}, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE)
+        )
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             setattr(config.text_config, name, getattr(tokenizer, name))
         torch.set_default_dtype(torch.bfloat16)

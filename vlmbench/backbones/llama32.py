@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -118,7 +119,8 @@ class Llama32TinyConfig(ModelConfig):
         if request.engine is Engine.unsloth:
             raise UserError("trainer.engine=unsloth: llama32_tiny is for tests; set trainer.engine=transformers")
         processor = tiny_processor()
-        model = _adapted(tiny_mllama(processor.tokenizer, max_tokens=self.max_tokens), request, self.lora)
+        base = tiny_mllama(processor.tokenizer, max_tokens=self.max_tokens)
+        model = _adapted(base if request.weights else base.to("meta"), request, self.lora)
         return Llama32Backbone(model, processor, layout=self.layout, request=request)
 
 
@@ -137,6 +139,10 @@ def _adapted(base: Any, request: BuildRequest, lora: LoraConfig) -> Any:
     without_gradients(base.model.vision_model)
     without_gradients(base.model.multi_modal_projector)
     return adapted(base, request, lora=lora, targets=LANGUAGE_TARGETS)
+
+
+# Its warning stands once a layer and batch; transformers mends it in 5.20.
+warnings.filterwarnings("ignore", message="`hidden_state` is deprecated", category=FutureWarning)
 
 
 class Llama32Backbone:
@@ -165,6 +171,7 @@ class Llama32Backbone:
                 return_tensors="pt",
             )
         )
+        _fill_missing_pictures(batch, [len(self._pictures(sample.images)) for sample in samples])
         batch["position_ids"] = positions(batch["attention_mask"])
         if with_answer:
             batch["labels"] = self._labels(batch, prompts, padding_side)
@@ -252,6 +259,17 @@ class Llama32Backbone:
                 raise UserError(f"the answer changes the tokens of the prompt {self.tokenizer.decode(prompt)!r}")
             rows.append([IGNORED] * len(prompt) + full[len(prompt) :])
         return pad(rows, IGNORED, side)
+
+
+def _fill_missing_pictures(batch: dict[str, Tensor], counts: Sequence[int]) -> None:
+    """Where a batch mixes one picture and two, repeat the last picture in the places that would be empty.
+
+    No word of the text sees them; but Mllama's words before the pictures attend evenly to all places, so that what is
+    there would depend on the batch's other records.
+    """
+    for row, count in enumerate(counts):
+        for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
+            batch[name][row, count:] = batch[name][row, count - 1]
 
 
 def stitch(images: Sequence[Image]) -> Image:

@@ -57,7 +57,7 @@ def test_answers_come_from_a_short_fixed_list(rows):
         "abnormal: the hole is missing",
         "abnormal: there should be no hole",
         "abnormal: the hole is off centre",
-        "same_part: one part, raw and processed",
+        "same_part: one part",
         "different_part: another shape",
         "different_part: only one has a hole",
         "same_shape: both are prisms",

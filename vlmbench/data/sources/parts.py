@@ -102,7 +102,7 @@ class PartsConfig(SourceConfig):
             yield from compare_views_records(
                 specimen,
                 other,
-                same="one part, raw and processed",
+                same="one part",
                 different=_difference(specimen, other),
                 processed_view=self.processed_view,
             )

@@ -117,7 +117,7 @@ class SurfacesConfig(SourceConfig):
             yield from compare_views_records(
                 specimen,
                 specimens[number ^ 1],
-                same="one surface, raw and processed",
+                same="one surface",
                 different="another surface",
                 processed_view=self.processed_view,
             )
