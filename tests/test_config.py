@@ -55,7 +55,7 @@ def test_a_yaml_repeats_the_defaults_of_its_schema(path: Path) -> None:
         assert plain[key] == node[key], f"{path.name}: {key}"
 
 
-@pytest.mark.parametrize("name", ["en", "ja"])
+@pytest.mark.parametrize("name", ["en", "ja", "short"])
 def test_every_prompt_tells_its_labels_apart(name: str) -> None:
     prompt = OmegaConf.load(CONF / "prompt" / f"{name}.yaml")
     wording = Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)

@@ -98,7 +98,7 @@ def _report(sweep: Path) -> None:
 def refuse_unknown_keys(node: DictConfig, place: str = "") -> None:
     """Raise UserError for keys that a `+` on the command line added to a schema."""
     schema = OmegaConf.get_type(node)
-    for key in node:
+    for key in map(str, node):
         if is_dataclass(schema) and key not in {field.name for field in fields(schema)}:
             raise UserError(f"{place}{key} is not a setting; leave out +{place}{key}")
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):

@@ -2,7 +2,7 @@
 
 The first stage of LLaVA (Liu et al. 2023, arXiv:2304.08485): the projector alone learns to say what a picture shows in
 the decoder's own words, here against the decoder's word embeddings. The pictures are crops of everyday photos that
-scikit-image carries, the words are their names, "alike" and "changed": none of them occurs in an experiment.
+scikit-image carries, the words are their names, "equal" and "changed": none of them occurs in an experiment.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def align(cache_dir: Path, *, seed: int = 0) -> SmolForConditionalGeneration:
         return torch.stack([table[tokenizer(word, add_special_tokens=False)["input_ids"]].mean(0) for word in words])
 
     names = embeddings([word for _, word in crops])
-    alike, changed_word = embeddings([" alike", " changed"])
+    equal, other = embeddings([" equal", " changed"])
     optimizer = torch.optim.AdamW(projector.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     for _ in tqdm(range(STEPS), desc="align"):
         batch = torch.from_numpy(rng.choice(len(crops), BATCH, replace=False))
@@ -64,7 +64,7 @@ def align(cache_dir: Path, *, seed: int = 0) -> SmolForConditionalGeneration:
         queries = torch.where(half, again[batch], changed[batch])
         pictures, comparison = projector(torch.stack([originals[batch], queries], 1))
         loss = (pictures - names[batch][:, None]).square().mean() + (
-            comparison[:, 0] - torch.where(half, alike, changed_word)
+            comparison[:, 0] - torch.where(half, equal, other)
         ).square().mean()
         (loss / table.var()).backward()
         optimizer.step()
@@ -98,20 +98,13 @@ def _moved(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _changed(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The same scene with something added: a disc, a box or a line in another colour."""
+    """The same scene with something added: a disc or a box in another colour."""
     moved = _moved(crop, rng)
     draw = ImageDraw.Draw(moved)
     x, y = rng.integers(30, 190, 2).tolist()
-    colour = tuple(rng.integers(0, 256, 3).tolist())
-    kind = rng.integers(3)
-    if kind == 2:
-        angle, length = rng.uniform(0, np.pi), rng.uniform(25, 70)
-        end = (x + length * np.cos(angle), y + length * np.sin(angle))
-        draw.line([(x, y), end], fill=colour, width=int(rng.integers(2, 5)))
-        return moved
-    radius = int(rng.integers(5, 20))
-    shape = draw.ellipse if kind == 0 else draw.rectangle
-    shape((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    radius = int(rng.integers(8, 24))
+    shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+    shape((x - radius, y - radius, x + radius, y + radius), fill=tuple(rng.integers(0, 256, 3).tolist()))
     return moved
 
 

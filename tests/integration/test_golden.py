@@ -1,0 +1,40 @@
+"""Golden figures: a change here is a change of behaviour, and is explained in the commit that makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome
+from vlmbench.rundir import SweepDir
+
+GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "llama32_tiny.json"
+
+
+def test_golden_losses_and_scores_of_the_tiny_model(
+    cli: Callable[..., Outcome], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    outcome = cli(
+        "model=llama32_tiny", "data=with_comparison", "trainer=debug", "source.num_parts=24", "eval.limit=4",
+        "trainer.learning_rate=1e-2", "tracking=off",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    (sweep,) = (tmp_path / "runs").iterdir()
+    (cell,) = SweepDir(sweep).cells()
+    found = {
+        "losses": [row["loss"] for row in cell.read_train_log() if "loss" in row],
+        "scores": {one.id: dict(one.scores) for one in cell.read_predictions()},
+    }
+    if request.config.getoption("--golden"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        return
+    golden = json.loads(GOLDEN.read_text())
+    # Another processor rounds float32 otherwise; a changed prompt, picture or seed shows far more.
+    assert found["losses"] == pytest.approx(golden["losses"], abs=1e-3)
+    assert found["scores"].keys() == golden["scores"].keys()
+    for name, scores in golden["scores"].items():
+        assert found["scores"][name] == pytest.approx(scores, abs=1e-2), name
