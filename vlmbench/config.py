@@ -6,7 +6,7 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -186,6 +186,10 @@ class VariantConfig(ABC):
 
         `cost` counts the trained tokens of a record: those of its answer.
         """
+
+    def notes(self, tasks: Collection[Task]) -> list[str]:
+        """What the report has to repeat about the selection, given the tasks that the source has; a sentence each."""
+        return []
 
 
 @dataclass(kw_only=True)

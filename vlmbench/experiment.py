@@ -44,6 +44,7 @@ class Experiment:
     held_out: list[Record]
     viewer: Viewer
     wording: Wording
+    notes: tuple[str, ...]
 
     def open(self, record: Record) -> Sample:
         return open_sample(record, viewer=self.viewer, wording=self.wording)
@@ -95,6 +96,7 @@ def make_experiment(
         held_out=[*test, *(make_probes(test) if evaluation.probes else [])],
         viewer=viewer,
         wording=wording,
+        notes=tuple(variant.notes(data.train.tasks())),
     )
 
 

@@ -81,7 +81,7 @@ def check_only(cell: Cell) -> None:
     for line in _cost(cell, backbone, experiment).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
-    for warning in experiment.data.warnings:
+    for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     for sentence in cell.config.model.requirements():
         log.warning("model=%s cannot run on this machine: %s", cell.choices["model"], sentence)
@@ -199,7 +199,7 @@ def _run_steps(cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains:
     cost = _cost(cell, backbone, experiment)
     for line in cost.lines():
         log.info("%s", line)
-    for warning in experiment.data.warnings:
+    for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     if trains:
         _train(cell, backbone, experiment, tracker)
@@ -279,7 +279,9 @@ def _evaluate(
     )
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
-    cell.folder.write_metrics({"scores": scores, "data": _data_summary(experiment, cost), "notes": []})
+    cell.folder.write_metrics(
+        {"scores": scores, "data": _data_summary(experiment, cost), "notes": list(experiment.notes)}
+    )
     tracker.summary(
         {
             f"{task}/{view}/{name}": figure["value"]

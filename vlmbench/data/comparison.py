@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from vlmbench.types import Task
+from vlmbench.types import Task, UserError
 
 
 class Comparison(StrEnum):
@@ -18,6 +18,22 @@ class Comparison(StrEnum):
 TASK_OF = {Comparison.views: Task.COMPARE_VIEWS, Comparison.shapes: Task.COMPARE_SHAPES}
 
 
-def comparison_tasks(kinds: Iterable[Comparison]) -> list[Task]:
-    """The tasks of some kinds of comparison record."""
-    return [TASK_OF[kind] for kind in kinds]
+def comparison_tasks(kinds: Iterable[Comparison], tasks: Collection[Task]) -> list[Task]:
+    """The tasks of those kinds that `tasks`, what the source has, contains. Raises UserError where it has none."""
+    wanted = [TASK_OF[kind] for kind in kinds]
+    found = [task for task in wanted if task in tasks]
+    if not found:
+        raise UserError(
+            f"data.comparison={','.join(kinds)}: the training side has no {' or '.join(wanted)} record; choose "
+            "data=without_comparison, or a source that writes them"
+        )
+    return found
+
+
+def missing_kinds(kinds: Iterable[Comparison], tasks: Collection[Task]) -> list[str]:
+    """A sentence for each kind that the source has no records of."""
+    return [
+        f"data.comparison asks for {kind}, but the source has no {TASK_OF[kind]} record: nothing was added for it"
+        for kind in kinds
+        if TASK_OF[kind] not in tasks
+    ]

@@ -68,6 +68,17 @@ def test_the_control_is_drawn_by_the_seed() -> None:
     assert first == same != other
 
 
-def test_a_variant_without_its_records_is_refused() -> None:
-    with pytest.raises(UserError, match="no compare_shapes record"):
-        WithComparisonConfig().select(RECORDS[:7], cost=cost, seed=0)
+def test_a_kind_that_the_source_lacks_is_left_out_and_said() -> None:
+    without_shapes = RECORDS[:7]
+    for variant in (WithComparisonConfig(), MatchedControlConfig()):
+        assert variant.select(without_shapes, cost=cost, seed=0)
+        (note,) = variant.notes({Task.JUDGE_PAIR, Task.COMPARE_VIEWS})
+        assert "no compare_shapes record" in note
+        assert variant.notes({Task.COMPARE_SHAPES, Task.COMPARE_VIEWS}) == []
+
+
+def test_a_variant_without_any_of_its_records_is_refused() -> None:
+    with pytest.raises(UserError, match="no compare_views or compare_shapes record"):
+        WithComparisonConfig().select(RECORDS[:4], cost=cost, seed=0)
+    with pytest.raises(UserError, match="no judge_single record"):
+        SingleConfig().select(RECORDS[:4], cost=cost, seed=0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vlmbench.config import VariantConfig, schema
-from vlmbench.data.comparison import Comparison, comparison_tasks
+from vlmbench.data.comparison import Comparison, comparison_tasks, missing_kinds
 from vlmbench.data.variants._common import of_tasks
 from vlmbench.types import Record, Task
 
@@ -23,8 +23,9 @@ class MatchedControlConfig(VariantConfig):
 
         Repeats are drawn in whole passes over all of them, each pass in its own random order.
         """
+        tasks = {record.task for record in records}
         judged = of_tasks(records, [Task.JUDGE_PAIR])
-        missing = sum(cost(records[i]) for i in of_tasks(records, comparison_tasks(self.comparison)))
+        missing = sum(cost(records[i]) for i in of_tasks(records, comparison_tasks(self.comparison, tasks)))
         costs = {i: cost(records[i]) for i in judged}
         rng = np.random.default_rng([seed, len(judged)])
         repeats: list[int] = []
@@ -34,3 +35,6 @@ class MatchedControlConfig(VariantConfig):
                     return judged + repeats
                 missing -= costs[i]
                 repeats.append(i)
+
+    def notes(self, tasks: Collection[Task]) -> list[str]:
+        return missing_kinds(self.comparison, tasks)
