@@ -49,7 +49,7 @@ COLOURS = (
 class PartsConfig(SourceConfig):
     """conf/source/parts.yaml."""
 
-    num_parts: int = 176
+    num_parts: int = 144
     size: int = 160
     queries_per_part: int = 4
     abnormal_rate: float = 0.5

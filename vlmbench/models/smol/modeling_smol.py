@@ -28,6 +28,7 @@ class SmolVisionTower(nn.Module):
         super().__init__()
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # half the time on a CPU
         self.eval()
 
     def train(self, mode: bool = True) -> SmolVisionTower:
@@ -37,6 +38,7 @@ class SmolVisionTower(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, 224, 224) in [-1, 1] -> (B, 864): mean and maximum of the stride-16 and stride-32 maps."""
+        pixel_values = pixel_values.to(memory_format=torch.channels_last)
         hidden = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values)))
         maps = {}
         for block in self.network._blocks:
