@@ -24,7 +24,7 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 	$(BIN)/python -m vlmbench experiment=quick
 
 test: $(READY)  ## every test, in ten minutes
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
