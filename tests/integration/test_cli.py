@@ -146,7 +146,7 @@ def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path:
     outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("<|eot_id|><<<") == 2
-    assert "<|image|> x 2]Is " in outcome.out
+    assert "<|image|> x 2]The first part is good. " in outcome.out
     assert ">>>" in outcome.out
     assert "training records" in outcome.out
     assert " in 4 steps" in outcome.out
@@ -278,7 +278,7 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("eval.batch_size=0",), "eval.batch_size=0"
     yield ("stage=report", "sweep=runs/nothing"), "no run in this folder"
     yield ("stage=predict", "images=[a.png]"), "no finished run"
-    yield ("stage=predict", "images=[a,b,c]"), "give a reference and a query"
+    yield ("stage=predict", "images=[a,b,c]"), "give the reference and the query"
     yield ("stage=evaluate",), "train first"
     yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
     yield ("source=manifest",), "source.path"
