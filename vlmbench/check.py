@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BYTES_PER_TRAINED = 4 * 3 * 2 + 4  # weights and two moments in each of two checkpoints, and the adapter
+MANY = 4  # repeats of one token, as of a picture's, that are shown as their number
 BYTES_PER_PREDICTION = 1_000
 
 
@@ -78,8 +79,8 @@ def cost_of(
 
 
 def loss_mask(backbone: Backbone, sample: Sample) -> str:
-    """The record as the model reads it, the part that carries loss between >>> and <<<; a run of one repeated token
-    (pictures) is shown once with its count."""
+    """The record as the model reads it, the part that carries loss between >>> and <<<; many
+    repeats of one token (a picture's) are shown as their number."""
     batch = backbone.collate([sample], with_answer=True)
     pieces = []
     trained = False
@@ -88,7 +89,7 @@ def loss_mask(backbone: Backbone, sample: Sample) -> str:
             pieces.append(">>>" if is_trained else "<<<")
             trained = is_trained
         text = str(backbone.tokenizer.decode([token]))
-        pieces.append(text if count == 1 else f"[{text} x {count}]")
+        pieces.append(text * count if count < MANY else f"[{text} x {count}]")
     return "".join([*pieces, "<<<"] if trained else pieces)
 
 

@@ -146,7 +146,7 @@ def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path:
     outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("<|eot_id|><<<") == 2
-    assert "<|image|> x 2]The first part is good. " in outcome.out
+    assert "<|image|><|image|>The first part is good. Is the second part normal or abnormal?<|eot_id|>" in outcome.out
     assert ">>>" in outcome.out
     assert "training records" in outcome.out
     assert " in 4 steps" in outcome.out
