@@ -175,6 +175,23 @@ def score_labels(
     return scores
 
 
+def generate_answers(model: Any, tokenizer: Any, prefix: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
+    """Greedy answers after a left-padded prefix."""
+    import torch
+
+    inputs = {name: tensor for name, tensor in prefix.items() if name != "position_ids"}  # generate() makes its own
+    with torch.inference_mode():
+        ids = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    said = ids[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
+
+
 def continued_text(prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
     """`attention_mask` over prefix and n more tokens (B, L + n), `position_ids` of these (B, n)."""
     import torch

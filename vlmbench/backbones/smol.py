@@ -13,6 +13,7 @@ from vlmbench.backbones.base import (
     TokenCount,
     adapted,
     continued_text,
+    generate_answers,
     score_labels,
     text_batch,
     to_device,
@@ -106,19 +107,8 @@ class SmolBackbone:
         return score_labels(self.model, prefix, ids, continuation=continued_text)
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
-        import torch
-
         prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
-        prompt = prefix.pop("position_ids").shape[1]  # generate() makes its own
-        with torch.inference_mode():
-            ids = self.model.generate(
-                **prefix,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        return [text.strip() for text in self.tokenizer.batch_decode(ids[:, prompt:], skip_special_tokens=True)]
+        return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
