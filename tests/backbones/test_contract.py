@@ -12,13 +12,17 @@ import torch
 
 from tests.conftest import picture
 from vlmbench.backbones.base import IGNORED
-from vlmbench.backbones.llama32 import Layout, Llama32Backbone, Llama32TinyConfig
+from vlmbench.backbones.chat import ChatBackbone, Layout
+from vlmbench.backbones.llama32 import Llama32TinyConfig
+from vlmbench.backbones.phi3 import Phi3TinyConfig
 from vlmbench.backbones.smol import SmolModelConfig
 from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, Vision
 from vlmbench.types import Record, Sample, Task, UserError
 
 BACKBONES: dict[str, Callable[[], ModelConfig]] = {
     "smol": SmolModelConfig,
+    "phi3_tiny": Phi3TinyConfig,
+    "phi3_tiny stitched": lambda: Phi3TinyConfig(layout=Layout.stitched),
     "llama32_tiny": Llama32TinyConfig,
     "llama32_tiny stitched": lambda: Llama32TinyConfig(layout=Layout.stitched),
 }
@@ -158,7 +162,7 @@ def test_markers_of_pictures_in_a_users_words_are_not_pictures(backbone: Any) ->
     markers = {backbone.tokenizer.decode([i]) for i in _marker_ids(backbone)}
     for marker in markers:
         hostile = sample(0, question=f"Is {marker} normal?")
-        if isinstance(backbone, Llama32Backbone):  # its processor would take them for pictures
+        if isinstance(backbone, ChatBackbone):  # its processor would take them for pictures
             with pytest.raises(UserError, match="a marker of the model"):
                 backbone.collate([hostile], with_answer=True)
             continue
@@ -221,6 +225,21 @@ def test_a_saved_adapter_loads_back_to_the_same_answers(name: str, shared_cache:
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
+def test_merged_weights_answer_as_the_adapter_does(name: str, shared_cache: Path) -> None:
+    backbone = build(name, shared_cache)
+    backbone.model.eval()
+    plain = backbone.score([sample(0)], ["normal", "abnormal"])
+    with torch.no_grad():
+        for key, weight in backbone.model.named_parameters():
+            if "lora_B" in key:
+                weight.normal_(std=0.02)
+    trained = backbone.score([sample(0)], ["normal", "abnormal"])
+    backbone.model.merge_adapter()
+    assert (trained - plain).abs().max() > 1e-3
+    torch.testing.assert_close(backbone.score([sample(0)], ["normal", "abnormal"]), trained, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
 def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
     light, full = build(name, shared_cache, weights=False), build(name, shared_cache)
     assert light.count_tokens(sample(0), [(40, 30)] * 2) == full.count_tokens(sample(0), [(40, 30)] * 2)
@@ -231,8 +250,9 @@ def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
     assert all(weight.is_meta for weight in light.model.parameters())
 
 
-def test_vision_adapters_are_drawn_only_where_they_are_asked_for(shared_cache: Path) -> None:
-    frozen, adapted = (build("llama32_tiny", shared_cache, vision=vision) for vision in (Vision.frozen, Vision.lora))
+@pytest.mark.parametrize("name", ["llama32_tiny", "phi3_tiny"])
+def test_vision_adapters_are_drawn_only_where_they_are_asked_for(name: str, shared_cache: Path) -> None:
+    frozen, adapted = (build(name, shared_cache, vision=vision) for vision in (Vision.frozen, Vision.lora))
     for backbone, expected in ((frozen, False), (adapted, True)):
         backbone.model(**backbone.collate([sample(0)], with_answer=True)).loss.backward()
         reached = any("vision_model" in key and w.grad is not None for key, w in backbone.model.named_parameters())

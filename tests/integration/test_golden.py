@@ -11,14 +11,15 @@ import pytest
 from tests.conftest import Outcome
 from vlmbench.rundir import SweepDir
 
-GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "llama32_tiny.json"
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 
-def test_golden_losses_and_scores_of_the_tiny_model(
-    cli: Callable[..., Outcome], tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
+def test_golden_losses_and_scores_of_the_tiny_models(
+    cli: Callable[..., Outcome], tmp_path: Path, request: pytest.FixtureRequest, model: str
 ) -> None:
     outcome = cli(
-        "model=llama32_tiny", "data=with_comparison", "trainer=debug", "source.num_parts=24", "eval.limit=4",
+        f"model={model}", "data=with_comparison", "trainer=debug", "source.num_parts=24", "eval.limit=4",
         "trainer.learning_rate=1e-2", "tracking=off",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
@@ -28,11 +29,12 @@ def test_golden_losses_and_scores_of_the_tiny_model(
         "losses": [row["loss"] for row in cell.read_train_log() if "loss" in row],
         "scores": {one.id: dict(one.scores) for one in cell.read_predictions()},
     }
+    path = GOLDENS / f"{model}.json"
     if request.config.getoption("--golden"):
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        GOLDENS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
         return
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(path.read_text())
     # Another processor rounds float32 otherwise; a changed prompt, picture or seed shows far more.
     assert found["losses"] == pytest.approx(golden["losses"], abs=1e-3)
     assert found["scores"].keys() == golden["scores"].keys()

@@ -10,23 +10,20 @@ os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
 
 import unsloth
 
-from vlmbench.config import BuildRequest, LoraConfig, Vision
 
-
-def load(path: str, request: BuildRequest, *, bits: int, lora: LoraConfig) -> Any:
-    """A vision-language model on Unsloth's kernels, with fresh adapters or those in the folder `request.adapter`."""
-    source = path if request.adapter is None else str(request.adapter)
-    model, _ = unsloth.FastVisionModel.from_pretrained(source, load_in_4bit=bits == 4, use_gradient_checkpointing=False)
-    if request.adapter is not None:
-        return model
+def load(path: str, *, lora: Any, seed: int, quantization: Any | None) -> Any:
+    """A published model on Unsloth's kernels with fresh adapters, as the peft.LoraConfig `lora` has them."""
+    # 16 bits unless `quantization` (a BitsAndBytesConfig) says otherwise; Unsloth's own default is 4.
+    quantized = {} if quantization is None else {"quantization_config": quantization}
+    model, _ = unsloth.FastVisionModel.from_pretrained(
+        path, load_in_4bit=False, use_gradient_checkpointing=False, trust_remote_code=False, **quantized
+    )
     return unsloth.FastVisionModel.get_peft_model(
         model,
-        finetune_vision_layers=request.vision is Vision.lora,
-        finetune_language_layers=True,
-        finetune_attention_modules=True,
-        finetune_mlp_modules=True,
+        target_modules=lora.target_modules,
         r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        random_state=request.seed,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        random_state=seed,
+        use_gradient_checkpointing=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,17 @@ def adapted(
     import peft
 
     if request.adapter is not None:
-        # A checkpoint in PyTorch's own format would be a pickle: only safetensors are read.
-        if not (request.adapter / "adapter_model.safetensors").exists():
-            raise UserError(f"{request.adapter}: no adapter_model.safetensors; name the folder of a finished run")
+        saved_config(request.adapter)
         return peft.PeftModel.from_pretrained(base, request.adapter, is_trainable=True)
-    config = peft.LoraConfig(
+    seed_everything(request.seed)
+    return peft.get_peft_model(base, peft_config(lora, targets, trained), low_cpu_mem_usage=not request.weights)
+
+
+def peft_config(lora: LoraConfig, targets: str, trained: list[str] | None = None) -> Any:
+    """The peft.LoraConfig of fresh adapters."""
+    import peft
+
+    return peft.LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -110,8 +117,16 @@ def adapted(
         modules_to_save=trained,
         task_type="CAUSAL_LM",
     )
-    seed_everything(request.seed)
-    return peft.get_peft_model(base, config, low_cpu_mem_usage=not request.weights)
+
+
+def saved_config(adapter: Path) -> Any:
+    """The peft.LoraConfig of a saved adapter. Raises UserError where its weights are no safetensors: a checkpoint in
+    PyTorch's own format would be a pickle."""
+    import peft
+
+    if not (adapter / "adapter_model.safetensors").exists():
+        raise UserError(f"{adapter}: no adapter_model.safetensors; name the folder of a finished run")
+    return peft.LoraConfig.from_pretrained(adapter)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: PaddingSide) -> Tensor:
@@ -152,27 +167,47 @@ def score_labels(
     label_ids: Sequence[Sequence[int]],
     *,
     continuation: Callable[[Mapping[str, Tensor], int], dict[str, Tensor]],
+    cached: bool = True,
 ) -> Tensor:
-    """Log-probability (B, labels) of each label after a left-padded prefix, which is run once.
+    """Log-probability (B, labels) of each label after a left-padded prefix.
 
-    `label_ids` are the tokens of each label; `continuation(prefix, n)` gives the model's other inputs for n more
-    tokens after the prefix.
+    `label_ids` are the tokens of each label; `continuation(prefix, n)` gives the model's inputs that n more tokens
+    after the prefix change. The prefix is run once, and kept in the cache of keys and values; without `cached` it is
+    run with each label of several tokens.
     """
     import torch
 
     with torch.inference_mode():
         several = any(len(ids) > 1 for ids in label_ids)
-        output = model(**prefix, use_cache=several, logits_to_keep=1)
+        output = model(**prefix, use_cache=several and cached, logits_to_keep=1)
         first = output.logits[:, -1].float().log_softmax(-1)
         scores = first[:, [ids[0] for ids in label_ids]]
         for column, ids in enumerate(label_ids):
-            if len(ids) > 1:
-                said = torch.tensor(ids, device=first.device).expand(len(first), -1)
-                inputs = continuation(prefix, len(ids) - 1)
+            if len(ids) == 1:
+                continue
+            said = torch.tensor(ids, device=first.device).expand(len(first), -1)
+            more = {"input_ids": said[:, :-1], **continuation(prefix, len(ids) - 1)}
+            if cached:
                 cache = copy.deepcopy(output.past_key_values)
-                rest = model(input_ids=said[:, :-1], past_key_values=cache, use_cache=True, **inputs).logits
-                scores[:, column] += rest.float().log_softmax(-1).gather(2, said[:, 1:, None])[..., 0].sum(1)
+                logits = model(**more, past_key_values=cache, use_cache=True).logits
+                scores[:, column] += _log_probability(logits, said[:, 1:])
+            else:
+                logits = model(**_appended(prefix, more), use_cache=False, logits_to_keep=len(ids)).logits
+                scores[:, column] = _log_probability(logits, said)
     return scores
+
+
+def _log_probability(logits: Tensor, ids: Tensor) -> Tensor:
+    """(B,) of the ids (B, n) under the logits (B, n, vocabulary) that predict them."""
+    return logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0].sum(1)
+
+
+def _appended(prefix: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of the whole sequence: the prefix's, those of n more tokens after its own."""
+    import torch
+
+    whole = {name: torch.cat([prefix[name], more[name]], 1) for name in ("input_ids", "position_ids")}
+    return {**prefix, **more, **whole}
 
 
 def generate_answers(model: Any, tokenizer: Any, prefix: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
@@ -214,3 +249,15 @@ def without_gradients(module: Any) -> None:
 
     module.requires_grad_(False)
     module.forward = torch.no_grad()(module.forward)
+
+
+def content_of(settings: str, *modules: Any) -> str:
+    """A fingerprint (128 bits, hexadecimal) of settings and of the modules' weights, their types included."""
+    import torch
+
+    digest = hashlib.sha256(settings.encode())
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]

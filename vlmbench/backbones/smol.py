@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from vlmbench.backbones.base import (
     PaddingSide,
     TokenCount,
     adapted,
+    content_of,
     continued_text,
     generate_answers,
     score_labels,
@@ -96,10 +96,7 @@ class SmolBackbone:
         return list(self.tower(pixels))
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self.image_processor.to_json_string().encode())
-        for name, tensor in self.tower.state_dict().items():
-            digest.update(name.encode() + tensor.numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return content_of(self.image_processor.to_json_string(), self.tower)
 
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
         prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)

@@ -1,0 +1,179 @@
+"""What the models have in common that come with a processor of transformers and a chat template."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.backbones.base import (
+    IGNORED,
+    PaddingSide,
+    TokenCount,
+    content_of,
+    continued_text,
+    generate_answers,
+    pad,
+    positions,
+    score_labels,
+    to_device,
+    without_gradients,
+)
+from vlmbench.config import BuildRequest, Vision
+from vlmbench.types import Sample, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+GAP = 16  # pixels between the pictures of a stitched pair
+
+
+class Layout(StrEnum):
+    two_images = "two_images"  # the pair as two pictures, next to each other before the text
+    stitched = "stitched"  # side by side on one canvas: the publisher of Llama-3.2-Vision advises one picture a prompt
+
+
+class ChatBackbone(ABC):
+    """A record is one turn: its pictures next to each other, its question, and the answer with the turn's end."""
+
+    def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
+        self.model, self.processor, self.layout = model, processor, layout
+        self.tokenizer = processor.tokenizer
+        self.vision, self.engine = request.vision, request.engine
+        self.max_tokens = int(model.config.text_config.max_position_embeddings)
+        self._markers = re.compile("|".join(self._marker_patterns()))
+        if request.vision is Vision.frozen:
+            for module in self._vision_modules():
+                without_gradients(module)
+
+    @abstractmethod
+    def _vision_modules(self) -> Sequence[Any]:
+        """Tower and projector: what makes a picture's tokens."""
+
+    @abstractmethod
+    def _encode(self, image: Image) -> Tensor:
+        """Tokens of one picture after the projector: (tokens, hidden)."""
+
+    @abstractmethod
+    def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
+        """Positions that a text takes with pictures of these (width, height)."""
+
+    def collate(
+        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
+    ) -> dict[str, Tensor]:
+        pictures = [self._pictures(sample.images) for sample in samples]
+        texts = [self._prompt(sample.question, len(shown)) for sample, shown in zip(samples, pictures, strict=True)]
+        ends = [self._answer(sample.answer) for sample in samples] if with_answer else [""] * len(samples)
+        batch = self._process([text + end for text, end in zip(texts, ends, strict=True)], pictures, padding_side)
+        batch["position_ids"] = positions(batch["attention_mask"])
+        if with_answer:
+            batch["labels"] = self._labels(batch, ends, padding_side)
+        return batch
+
+    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Tensor]:
+        inputs = self.processor(
+            text=texts, images=pictures, padding=True, padding_side=padding_side, return_tensors="pt"
+        )
+        return dict(inputs)
+
+    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
+        shown = [stitched_size(sizes)] if self.layout is Layout.stitched and len(sizes) > 1 else list(sizes)
+        answer = self._answer(sample.answer)
+        total = self._length(self._prompt(sample.question, len(shown)) + answer, shown)
+        return TokenCount(total=total, trained=len(self._ids(answer)))
+
+    def encode(self, images: Sequence[Image]) -> list[Tensor]:
+        """(tokens, hidden) of each picture after the projector; only tiles that show something."""
+        import torch
+
+        with torch.no_grad():
+            return [self._encode(image) for image in images]
+
+    def fingerprint(self) -> str:
+        return content_of(self.processor.image_processor.to_json_string(), *self._vision_modules())
+
+    def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
+        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        ids = [self._ids(label) for label in labels]
+        return score_labels(
+            self.model, prefix, ids, continuation=self._continued, cached=self._may_continue(prefix, ids)
+        )
+
+    def _continued(self, prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+        return continued_text(prefix, n)
+
+    def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
+        """Whether the prefix's keys and values still hold when a label follows."""
+        return True
+
+    def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
+        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+    def _pictures(self, images: Sequence[Image]) -> list[Image]:
+        if self.layout is Layout.stitched and len(images) > 1:
+            return [stitch(images)]
+        return list(images)
+
+    def _prompt(self, question: str, num_images: int) -> str:
+        self._refuse_markers("question", question)
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
+        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    def _answer(self, answer: str) -> str:
+        self._refuse_markers("answer", answer)
+        return f"{answer}{self.tokenizer.eos_token}"
+
+    def _marker_patterns(self) -> list[str]:
+        """Regular expressions of what has a meaning of its own to the model: turns, pictures."""
+        return [re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values()]
+
+    def _refuse_markers(self, what: str, text: str) -> None:
+        found = self._markers.search(text)
+        if found is not None:
+            raise UserError(f"{what} {text[:60]!r} holds {found[0]!r}, a marker of the model; reword it")
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _labels(self, batch: Mapping[str, Tensor], answers: Sequence[str], side: PaddingSide) -> Tensor:
+        """The ids of the answers, which are the last of each full text."""
+        rows = []
+        for ids, mask, answer in zip(batch["input_ids"], batch["attention_mask"], answers, strict=True):
+            full, expected = ids[mask.bool()].tolist(), self._ids(answer)
+            if full[-len(expected) :] != expected:
+                raise UserError(f"the answer {answer!r} has other tokens beside its prompt than alone; reword it")
+            rows.append([IGNORED] * (len(full) - len(expected)) + expected)
+        return pad(rows, IGNORED, side)
+
+
+def stitch(images: Sequence[Image]) -> Image:
+    """The pictures side by side on white, scaled to the height of the tallest."""
+    from PIL import Image
+
+    widths, height = _scaled([image.size for image in images])
+    canvas = Image.new("RGB", stitched_size([image.size for image in images]), "white")
+    left = 0
+    for image, width in zip(images, widths, strict=True):
+        canvas.paste(image.resize((width, height)), (left, 0))
+        left += width + GAP
+    return canvas
+
+
+def stitched_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(width, height) of the canvas of pictures of these (width, height)."""
+    widths, height = _scaled(sizes)
+    return sum(widths) + GAP * (len(widths) - 1), height
+
+
+def _scaled(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+    height = max(high for _, high in sizes)
+    return [max(1, round(wide * height / high)) for wide, high in sizes], height

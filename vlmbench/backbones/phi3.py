@@ -1,0 +1,129 @@
+"""Phi-3-vision and Phi-3.5-vision: vlmbench's own port of them, and the same classes small and random for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vlmbench.backbones.base import adapted, to_device
+from vlmbench.backbones.chat import ChatBackbone, Layout
+from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted
+from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
+from vlmbench.types import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+# Queries, keys and values are one matrix in this family, and so are gate and up: one adapter serves all its parts.
+LANGUAGE_TARGETS = r".*\.(qkv_proj|o_proj|gate_up_proj|down_proj)"
+TURN_END = "<|end|>"
+
+
+@schema("model", "phi3")
+@dataclass(kw_only=True)
+class Phi3Config(HubConfig):
+    gigabytes: ClassVar[Mapping[int, int]] = {16: 14, 4: 8}
+
+    path: str = "microsoft/Phi-3-vision-128k-instruct"  # hub name or local folder
+    num_crops: int = 4  # tiles of 336 pixels that a picture is cut into, at most
+
+    def __post_init__(self) -> None:
+        HubConfig.__post_init__(self)
+        check_range("model.num_crops", self.num_crops, 1)
+
+    def build(self, request: BuildRequest) -> Phi3Backbone:
+        import_engine(request)
+        from vlmbench.models.phi3_v import Phi3VProcessor  # registers the type
+
+        model = load_adapted(
+            self,
+            request,
+            model_type="phi3_v",
+            targets=lambda config: targets(config, request.vision),
+            kept_whole=["vision_embed_tokens"],
+        )
+        processor = Phi3VProcessor.from_pretrained(self.path, num_crops=self.num_crops, trust_remote_code=False)
+        return Phi3Backbone(model, processor, layout=self.layout, request=request)
+
+
+@schema("model", "phi35")
+@dataclass(kw_only=True)
+class Phi35Config(Phi3Config):
+    path: str = "microsoft/Phi-3.5-vision-instruct"
+
+
+@schema("model", "phi3_tiny")
+@dataclass(kw_only=True)
+class Phi3TinyConfig(ModelConfig):
+    layout: Layout = Layout.two_images
+    num_crops: int = 4
+    max_tokens: int = 512  # the longest sequence it takes
+
+    def __post_init__(self) -> None:
+        check_range("model.num_crops", self.num_crops, 1)
+        check_range("model.max_tokens", self.max_tokens, 16)
+
+    def requirements(self) -> Sequence[str]:
+        return []
+
+    def build(self, request: BuildRequest) -> Phi3Backbone:
+        from vlmbench.models.phi3_v_tiny import tiny_phi3_processor, tiny_phi3_v
+
+        if request.engine is Engine.unsloth:
+            raise UserError("trainer.engine=unsloth: phi3_tiny is for tests; set trainer.engine=transformers")
+        processor = tiny_phi3_processor(self.num_crops)
+        base = tiny_phi3_v(processor.tokenizer, max_tokens=self.max_tokens)
+        base = base if request.weights else base.to("meta")
+        model = adapted(base, request, lora=self.lora, targets=targets(base.config, request.vision))
+        return Phi3Backbone(model, processor, layout=self.layout, request=request)
+
+
+def targets(config: Any, vision: Vision) -> str:
+    """The modules that get adapters: in the tower, only the layers that are run."""
+    if vision is Vision.frozen:
+        return LANGUAGE_TARGETS
+    layer = config.vision_feature_layer
+    num_layers = layer if layer >= 0 else config.vision_config.num_hidden_layers + 1 + layer
+    numbers = "|".join(str(number) for number in range(num_layers))
+    return (
+        rf"{LANGUAGE_TARGETS}|.*vision_model\.encoder\.layers\.({numbers})\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+    )
+
+
+class Phi3Backbone(ChatBackbone):
+    """Each picture stands on a line of its own under its number, the question below them."""
+
+    def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
+        processor.tokenizer.eos_token = TURN_END
+        super().__init__(model, processor, layout=layout, request=request)
+
+    def _vision_modules(self) -> Sequence[Any]:
+        return (self.model.get_base_model().model.vision_embed_tokens,)
+
+    def _marker_patterns(self) -> list[str]:
+        from vlmbench.models.phi3_v.processing_phi3_v import TAG
+
+        return [*super()._marker_patterns(), TAG.pattern]
+
+    def _encode(self, image: Image) -> Tensor:
+        inputs = self.processor.image_processor(images=[image], return_tensors="pt")
+        inputs.pop("num_img_tokens")
+        tokens: Tensor = self.model.get_base_model().get_image_features(**to_device(inputs, self.model))[0]
+        return tokens
+
+    def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
+        count = self.processor.image_processor.get_num_img_tokens
+        counts = [count(height, width) for width, height in sizes]
+        return len(self.processor(text=text, num_img_tokens=[counts])["input_ids"][0])
+
+    def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
+        """Past the original context all keys are rotated otherwise (LongRoPE): those in the cache are then wrong."""
+        rope = self.model.config.text_config.rope_parameters
+        if rope["rope_type"] != "longrope":
+            return True
+        context = rope["original_max_position_embeddings"]
+        lengths = prefix["attention_mask"].sum(1)
+        longest = max(len(ids) for ids in label_ids) - 1
+        return not bool(((lengths <= context) & (lengths + longest > context)).any())
