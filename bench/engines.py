@@ -96,10 +96,12 @@ def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _backbone(arguments: argparse.Namespace) -> Any:
     from vlmbench.backbones.phi3 import Phi3Config, Phi3TinyConfig
-    from vlmbench.config import BuildRequest, Engine, Vision
+    from vlmbench.config import BuildRequest, Engine, StoreConfig, Vision
 
     engine = Engine.transformers if arguments.tiny else Engine(arguments.engine)
-    request = BuildRequest(seed=0, engine=engine, vision=Vision.frozen, cache_dir=Path(".cache"))
+    request = BuildRequest(
+        seed=0, engine=engine, vision=Vision.frozen, cache_dir=Path(".cache"), store=StoreConfig(enabled=False)
+    )
     if arguments.tiny:
         return Phi3TinyConfig(max_tokens=4096).build(request)
     if not (arguments.model / "config.json").exists():

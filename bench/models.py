@@ -13,35 +13,44 @@ import torch
 PHI3_CROPS = 16  # as the publisher's preprocessor_config.json of Phi-3-vision says
 
 
-def random_llama32(folder: Path) -> Path:
-    """Llama-3.2-11B-Vision, 21 GB, in the publisher's layout, with the tiny model's tokenizer."""
+def random_llama32(folder: Path, *, tiny: bool = False) -> Path:
+    """Llama-3.2-11B-Vision, 21 GB, in the publisher's layout, with the tiny model's tokenizer; or all of that tiny."""
     from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaImageProcessorPil, MllamaProcessor
 
-    from vlmbench.models.llama32_tiny import IMAGE, tiny_processor
+    from vlmbench.models.llama32_tiny import IMAGE, tiny_mllama, tiny_processor
 
     if (folder / "config.json").exists():
         return folder
-    tiny = tiny_processor()
-    tokenizer = tiny.tokenizer
+    small = tiny_processor()
+    if tiny:
+        tiny_mllama(small.tokenizer, max_tokens=4096).save_pretrained(folder)
+        small.save_pretrained(folder)
+        return folder
+    tokenizer = small.tokenizer
     config = MllamaConfig(vision_config={"image_size": 560}, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE))
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(tokenizer, name))
     _save_random(MllamaForConditionalGeneration, config, folder)
     images = MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=4)
-    MllamaProcessor(images, tokenizer, chat_template=tiny.chat_template).save_pretrained(folder)
+    MllamaProcessor(images, tokenizer, chat_template=small.chat_template).save_pretrained(folder)
     return folder
 
 
-def random_phi3(folder: Path, published: Path | None = None) -> Path:
+def random_phi3(folder: Path, published: Path | None = None, *, tiny: bool = False) -> Path:
     """Phi-3-vision, 8.3 GB, in the hub's layout.
 
     `published` is a folder with the hub's own config.json and tokenizer files; without it the sizes are the same, and
     the tokenizer and the factors of the rotary embedding are the tiny model's kind.
     """
     from vlmbench.models.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor, Phi3VProcessor
-    from vlmbench.models.phi3_v_tiny import IMAGE, tiny_phi3_processor
+    from vlmbench.models.phi3_v_tiny import IMAGE, tiny_phi3_processor, tiny_phi3_v
 
     if (folder / "config.json").exists():
+        return folder
+    if tiny:
+        small = tiny_phi3_processor(PHI3_CROPS)
+        tiny_phi3_v(small.tokenizer, max_tokens=4096).save_pretrained(folder)
+        small.save_pretrained(folder)
         return folder
     if published is not None:
         hub = json.loads((published / "config.json").read_text())

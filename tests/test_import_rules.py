@@ -28,7 +28,7 @@ ONLY_IN = {
     "hydra": {"config.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
-    "trl": {"train.py"},
+    "trl": {"train/trainer.py"},
 }
 
 

@@ -37,6 +37,7 @@ class Cost:
     trained_parameters: int
     disk_bytes: int
     by_task: dict[Task, int]
+    prompt_lengths: tuple[int, ...]  # of each training record
 
     def lines(self) -> Iterator[str]:
         tasks = ", ".join(f"{count:,} {task}" for task, count in self.by_task.items())
@@ -75,6 +76,7 @@ def cost_of(
         trained_parameters=parameters,
         disk_bytes=parameters * BYTES_PER_TRAINED + num_test * BYTES_PER_PREDICTION,
         by_task=train.tasks(),
+        prompt_lengths=tuple(count.total - count.trained for count in counts),
     )
 
 

@@ -99,6 +99,21 @@ class TrackingMode(StrEnum):
     off = "off"
 
 
+@dataclass(kw_only=True)
+class StoreConfig:
+    """conf/store: the vision-token store, which serves where the vision tower is frozen. Budgets in 10^9 bytes."""
+
+    enabled: bool = True
+    device_gb: float | None = None  # on the model's device; None: half of what is free
+    host_gb: float | None = None  # in the host's memory, beside a GPU; None: half of what is free
+    disk_gb: float = 100.0  # under cache_dir, for all models together; 0: nothing is written
+
+    def __post_init__(self) -> None:
+        check_range("store.device_gb", self.device_gb, 0)
+        check_range("store.host_gb", self.host_gb, 0)
+        check_range("store.disk_gb", self.disk_gb, 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """What a run asks of a backbone. `seed` draws fresh adapters, unless the folder `adapter` has trained ones.
@@ -110,6 +125,7 @@ class BuildRequest:
     engine: Engine
     vision: Vision
     cache_dir: Path
+    store: StoreConfig = field(default_factory=StoreConfig)
     adapter: Path | None = None
     weights: bool = True
 
@@ -313,6 +329,7 @@ class RunConfig:
     view: ViewConfig = MISSING
     prompt: PromptConfig = MISSING
     trainer: TrainerConfig = MISSING
+    store: StoreConfig = MISSING
     eval: EvalConfig = MISSING
     tracking: TrackingConfig = MISSING
     run: str | None = None  # stage=predict: the finished cell to predict with
@@ -325,8 +342,14 @@ class RunConfig:
 def _register_bases() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunConfig)
-    bases: Mapping[str, type] = {"prompt": PromptConfig, "trainer": TrainerConfig, "eval": EvalConfig}
-    for group, node in {**bases, "tracking": TrackingConfig}.items():
+    bases: Mapping[str, type] = {
+        "prompt": PromptConfig,
+        "trainer": TrainerConfig,
+        "store": StoreConfig,
+        "eval": EvalConfig,
+        "tracking": TrackingConfig,
+    }
+    for group, node in bases.items():
         store.store(group=f"schema/{group}", name="base", node=node)
 
 

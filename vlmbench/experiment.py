@@ -45,9 +45,10 @@ class Experiment:
     viewer: Viewer
     wording: Wording
     notes: tuple[str, ...]
+    lazily: bool  # pictures are opened only where their vision tokens are not kept
 
     def open(self, record: Record) -> Sample:
-        return open_sample(record, viewer=self.viewer, wording=self.wording)
+        return open_sample(record, viewer=self.viewer, wording=self.wording, lazily=self.lazily)
 
     def shown(self, image: ImageRef) -> str:
         """The file of a picture as the model sees it, "" for a blank one."""
@@ -97,6 +98,7 @@ def make_experiment(
         viewer=viewer,
         wording=wording,
         notes=tuple(variant.notes(data.train.tasks())),
+        lazily=backbone.store is not None,
     )
 
 

@@ -16,7 +16,7 @@ from vlmbench.types import UserError
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 # What a cell's figures do not depend on.
-NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "tracking", "run", "images")
+NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "run", "images")
 
 
 def content_hash(config: Mapping[str, Any], manifest: Path) -> str:

@@ -202,7 +202,7 @@ def _run_steps(cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains:
     for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     if trains:
-        _train(cell, backbone, experiment, tracker)
+        _train(cell, backbone, experiment, tracker, cost=cost)
         tracker.adapter(cell.folder.adapter)
     if evaluates:
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
@@ -229,7 +229,9 @@ def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
     )
 
 
-def _train(cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker) -> None:
+def _train(
+    cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker, *, cost: check.Cost
+) -> None:
     from vlmbench.train import train
 
     config = cell.config
@@ -262,6 +264,7 @@ def _train(cell: Cell, backbone: Backbone, experiment: Experiment, tracker: trac
         cell=cell.folder,
         tracker=tracker,
         title=cell.title,
+        lengths=cost.prompt_lengths,
     )
     log.info(
         "trained %d steps%s", summary.steps, "" if summary.best_step is None else f", kept step {summary.best_step}"
@@ -351,6 +354,7 @@ def _build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: 
         engine=engine,
         vision=cell.config.trainer.vision,
         cache_dir=cell.cache,
+        store=cell.config.store,
         adapter=adapter,
         weights=weights,
     )

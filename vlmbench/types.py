@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -87,6 +87,15 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as shown, opened only where its pixels are wanted. `key` is of its content, `size` (width, height)."""
+
+    key: str
+    size: tuple[int, int]
+    open: Callable[[], Image]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One question about one or two pictures, with its true answer.
 
@@ -115,10 +124,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A record with its pictures opened, their views applied, and its words in the run's language."""
+    """A record with its pictures, their views applied, and its words in the run's language.
+
+    Pictures are opened, or can be: where their vision tokens are kept, most never are.
+    """
 
     record: Record
-    images: tuple[Image, ...]
+    images: tuple[Image | Picture, ...]
     question: str
     answer: str
 

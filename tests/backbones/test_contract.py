@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tests.conftest import picture
-from vlmbench.backbones.base import IGNORED
+from vlmbench.backbones.base import IGNORED, ready
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.llama32 import Llama32TinyConfig
 from vlmbench.backbones.phi3 import Phi3TinyConfig
 from vlmbench.backbones.smol import SmolModelConfig
-from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, Vision
+from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, StoreConfig, Vision
 from vlmbench.types import Record, Sample, Task, UserError
 
 BACKBONES: dict[str, Callable[[], ModelConfig]] = {
@@ -237,6 +237,44 @@ def test_merged_weights_answer_as_the_adapter_does(name: str, shared_cache: Path
     backbone.model.merge_adapter()
     assert (trained - plain).abs().max() > 1e-3
     torch.testing.assert_close(backbone.score([sample(0)], ["normal", "abnormal"]), trained, atol=1e-4, rtol=1e-4)
+
+
+SIZES = ((40, 30), (90, 30), (30, 90), (28, 28))  # of one, two and more tiles
+
+
+def losses(backbone: Any, steps: int) -> list[float]:
+    """Of training steps on batches that mix pictures of all sizes, and pairs with single pictures."""
+    backbone.model.train()
+    weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-3)
+    samples = [sample(seed, "normal" if seed % 2 else "abnormal: a dent", size=SIZES[seed % 4]) for seed in range(8)]
+    samples[3] = replace(samples[3], images=samples[3].images[:1])
+    found = []
+    for step in range(steps):
+        batch = ready(backbone.train_batch([samples[(3 * step + place) % 8] for place in range(4)]))
+        loss = backbone.model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_training_from_stored_tokens_is_training_from_pixels(name: str, shared_cache: Path, tmp_path: Path) -> None:
+    steps = 3 if name == "smol" else 50
+    stored = build(name, shared_cache if name == "smol" else tmp_path)
+    pixels = build(name, shared_cache, store=StoreConfig(enabled=False))
+    assert pixels.store is None
+    assert losses(stored, steps) == pytest.approx(losses(pixels, steps), rel=1e-5)
+
+
+def test_a_training_batch_has_the_loss_of_the_whole_batch(backbone: Any) -> None:
+    samples = [sample(0, "normal", question="Hm?"), sample(1)]
+    with torch.no_grad():
+        whole = backbone.model(**backbone.collate(samples, with_answer=True)).loss
+        step = backbone.model(**ready(backbone.train_batch(samples))).loss
+    torch.testing.assert_close(step, whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

@@ -29,7 +29,8 @@ def plain_score(backbone: Any, one: Any, label: str) -> torch.Tensor:
     labels = batch.pop("labels")[0]
     ids = labels[labels != IGNORED][:-1]  # without the turn's end
     # What predicts the label's last token: neither that nor the turn's end is fed.
-    fed = {name: tensor[:, :-2] if tensor.shape[1] == len(labels) else tensor for name, tensor in batch.items()}
+    text = ("input_ids", "attention_mask", "position_ids")
+    fed = {name: value[:, :-2] if name in text else value for name, value in batch.items()}
     with torch.no_grad():
         logits = backbone.model(**fed).logits[0].log_softmax(-1)
     return logits[-len(ids) :].gather(1, ids[:, None]).sum()

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from tests.conftest import picture
-from vlmbench.features.store import TokenStore
+from vlmbench.backbones.base import keyed
+from vlmbench.config import StoreConfig
+from vlmbench.features import disk
+from vlmbench.features.memory import MemoryLevel
+from vlmbench.features.store import TokenStore, refuse_trainable
+from vlmbench.types import UserError
+
+CPU = torch.device("cpu")
+ENTRY = 3 * 4  # bytes of a picture's tokens
 
 
 class Encoder:
@@ -23,38 +38,227 @@ class Encoder:
         return torch.tensor(image.resize((1, 1)).getpixel((0, 0)), dtype=torch.float32)
 
 
-def test_each_picture_is_encoded_once_and_shared_by_processes(tmp_path: Path) -> None:
-    encode = Encoder()
-    store = TokenStore(tmp_path, "f")
-    first = store.get([picture(0), picture(1), picture(0)], encode)
-    assert encode.calls == 2
+def store(folder: Path, fingerprint: str = "f", **settings: Any) -> TokenStore:
+    return TokenStore(folder, fingerprint, device=CPU, settings=StoreConfig(**settings))
+
+
+def pictures(*seeds: int) -> list[Any]:
+    return [keyed(picture(seed)) for seed in seeds]
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def get(folder: Path, *seeds: int, **settings: Any) -> tuple[list[torch.Tensor], int]:
+    """What a store of its own gives, everything written; and how many pictures it encoded."""
+    encode, one = Encoder(), store(folder, **settings)
+    tokens = one.get(pictures(*seeds), encode)
+    one.close()
+    return tokens, encode.calls
+
+
+def test_each_picture_is_encoded_once_and_kept_for_later_processes(tmp_path: Path) -> None:
+    first, calls = get(tmp_path, 0, 1, 0)
+    assert calls == 2
     assert torch.equal(first[0], first[2])
-    later = TokenStore(tmp_path, "f").get([picture(1)], encode)
-    assert encode.calls == 2
+    later, calls = get(tmp_path, 1)
+    assert calls == 0
     assert torch.equal(later[0], first[1])
 
 
 def test_another_fingerprint_shares_nothing(tmp_path: Path) -> None:
     encode = Encoder()
-    TokenStore(tmp_path, "f").get([picture(0)], encode)
-    TokenStore(tmp_path, "g").get([picture(0)], encode)
+    for fingerprint in ("f", "g"):
+        one = store(tmp_path, fingerprint)
+        one.get(pictures(0), encode)
+        one.close()
     assert encode.calls == 2
 
 
 def test_pixels_in_another_shape_are_another_picture(tmp_path: Path) -> None:
     encode = Encoder()
     wide, tall = Image.new("RGB", (4, 2), "red"), Image.new("RGB", (2, 4), "red")
-    TokenStore(tmp_path, "f").get([wide, tall], encode)
+    store(tmp_path).get([keyed(wide), keyed(tall)], encode)
     assert encode.calls == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"not tokens", None])
-def test_a_damaged_entry_is_encoded_again(tmp_path: Path, content: bytes | None) -> None:
-    encode = Encoder()
-    expected = TokenStore(tmp_path, "f").get([picture(0)], encode)[0]
-    (entry,) = tmp_path.rglob("*.safetensors")
-    entry.write_bytes(entry.read_bytes()[:-4] if content is None else content)
-    assert torch.equal(TokenStore(tmp_path, "f").get([picture(0)], encode)[0], expected)
-    assert encode.calls == 2
-    assert torch.equal(TokenStore(tmp_path, "f").get([picture(0)], encode)[0], expected)
-    assert encode.calls == 2
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_a_byte,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not tokens"),
+        lambda path: path.write_bytes(path.read_bytes()[:-4]),
+        lambda path: path.write_bytes((1 << 60).to_bytes(8, "little") + b"{}"),
+    ],
+    ids=["flipped", "empty", "text", "cut", "absurd header"],
+)
+def test_a_damaged_entry_is_reported_and_encoded_again(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, _ = get(tmp_path, 0)
+    (entry,) = entries(tmp_path)
+    damage(entry)
+    for encoded in (1, 0):
+        tokens, calls = get(tmp_path, 0)
+        assert torch.equal(tokens[0], expected[0])
+        assert calls == encoded
+    (message,) = caplog.messages
+    assert str(entry) in message
+    assert "encoded again" in message
+
+
+def test_an_entry_under_another_pictures_name_is_not_served(tmp_path: Path) -> None:
+    get(tmp_path, 0)
+    (zero,) = entries(tmp_path)
+    get(tmp_path, 1)
+    (one,) = set(entries(tmp_path)) - {zero}
+    zero.write_bytes(one.read_bytes())
+    tokens, calls = get(tmp_path, 0)
+    assert calls == 1
+    assert torch.equal(tokens[0], Encoder()(picture(0)))
+
+
+def in_processes(number: int, work: Callable[[], None]) -> list[int]:
+    """Exit codes of so many forks of this process that do the work at once."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work) for _ in range(number)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def test_eight_processes_may_write_and_read_at_once(tmp_path: Path) -> None:
+    seeds = range(24)
+    expected = [Encoder()(picture(seed)) for seed in seeds]
+
+    def work() -> None:
+        for _ in range(3):
+            tokens, _ = get(tmp_path, *seeds)
+            assert all(torch.equal(one, other) for one, other in zip(tokens, expected, strict=True))
+
+    assert in_processes(8, work) == [0] * 8
+    assert len(entries(tmp_path)) == len(seeds)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] and not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_a_writer_that_is_killed_leaves_nothing_that_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = disk.save_file
+
+    def half(tensors: Any, path: Path, metadata: Any) -> None:
+        save(tensors, path, metadata=metadata)
+        path.write_bytes(path.read_bytes()[:-6])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(disk, "save_file", half)
+    assert in_processes(1, lambda: get(tmp_path, 0)) == [-signal.SIGKILL]
+    monkeypatch.undo()
+    (left,) = tmp_path.rglob("*.unfinished")
+    tokens, calls = get(tmp_path, 0)
+    assert calls == 1
+    assert torch.equal(tokens[0], Encoder()(picture(0)))
+    assert left.exists()  # another process may still be writing it
+    os.utime(left, (time.time() - 2 * disk.ABANDONED,) * 2)
+    get(tmp_path, 1)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("when", ["writing", "making the folder"])
+def test_a_full_disk_costs_the_keeping_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    save = disk.save_file
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        if when == "writing":
+            save(*args, **kwargs)
+            args[1].write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if when == "writing":
+        monkeypatch.setattr(disk, "save_file", full)
+    else:
+        monkeypatch.setattr(disk.tempfile, "mkstemp", full)
+    tokens, calls = get(tmp_path, 0, 1, 2)
+    assert calls == 3
+    assert torch.equal(tokens[1], Encoder()(picture(1)))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (message,) = caplog.messages
+    assert "No space left on device" in message
+    assert "make room" in message
+
+
+def test_the_least_recently_used_leave_the_disk_first(tmp_path: Path) -> None:
+    get(tmp_path, 0)
+    (entry,) = entries(tmp_path)
+    room = 5.5 * entry.stat().st_size
+    get(tmp_path, 1, 2, 3, 4)
+    for age, seed in enumerate((3, 1, 0, 2, 4)):  # the oldest last
+        for path in tmp_path.rglob(f"{pictures(seed)[0].key}*"):
+            os.utime(path, (time.time() - 100 * (age + 1),) * 2)
+    get(tmp_path, 4, disk_gb=room / 1e9)  # used again just now
+    get(tmp_path, 5, disk_gb=room / 1e9)
+    kept = {path.stem for path in entries(tmp_path)}
+    assert kept == {one.key for one in pictures(0, 1, 3, 4, 5)} - {pictures(0)[0].key}
+
+
+def test_nothing_is_written_without_a_budget(tmp_path: Path) -> None:
+    get(tmp_path, 0, disk_gb=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_keeps_what_was_used_last() -> None:
+    level = MemoryLevel(2 * ENTRY)
+    a, b, c = (torch.full((3,), float(number)) for number in range(3))
+    level.put("a", a)
+    level.put("b", b)
+    assert level.get("a") is a
+    level.put("c", c)
+    assert level.get("b") is None
+    assert level.get("a") is a
+    assert level.get("c") is c
+    assert level.num_bytes == 2 * ENTRY
+
+
+def test_what_is_larger_than_the_memory_is_not_kept() -> None:
+    level = MemoryLevel(ENTRY)
+    level.put("a", torch.zeros(3))
+    assert level.put("b", torch.ones(4)).sum() == 4
+    assert level.get("b") is None
+    assert level.get("a") is not None
+
+
+def test_out_of_memory_the_disk_serves(tmp_path: Path) -> None:
+    encode, one = Encoder(), store(tmp_path, device_gb=ENTRY / 1e9)
+    for _ in range(2):
+        tokens = one.get(pictures(0, 1, 2), encode)
+        one.close()
+    assert encode.calls == 3
+    assert torch.equal(tokens[2], Encoder()(picture(2)))
+    assert one.found == {"encoded": 3, "disk": 3}
+
+
+def test_a_picture_is_not_opened_where_its_tokens_are_kept(tmp_path: Path) -> None:
+    get(tmp_path, 0)
+
+    def fail() -> Image.Image:
+        raise AssertionError("opened")
+
+    closed = [type(one)(key=one.key, size=one.size, open=fail) for one in pictures(0)]
+    assert len(store(tmp_path).get(closed, Encoder())) == 1
+
+
+def test_parts_that_train_are_refused_by_name() -> None:
+    tower = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"Linear\.weight trains.*store.enabled=false or trainer.vision=frozen"):
+        refuse_trainable(tower)
+    refuse_trainable(tower.requires_grad_(False))

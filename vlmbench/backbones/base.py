@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
-from vlmbench.types import Sample, UserError
+from vlmbench.data.pictures import content_key
+from vlmbench.types import Picture, Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from vlmbench.features.store import TokenStore
+
 PaddingSide = Literal["left", "right"]
 IGNORED = -100  # a label that carries no loss
+PENDING = "pending"  # a batch's function that gives the inputs which are still on their way to the device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +42,16 @@ class Backbone(Protocol):
     engine: Engine  # the one that runs: never auto
     vision: Vision
     max_tokens: int  # positions that the model can take
+    store: TokenStore | None  # of pictures' tokens; None where they are computed anew each time
 
     def collate(
         self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Model inputs for a batch: one processor call on the full text. With answers, `labels` (B, L) holds the ids of
         exactly the answer and its end; IGNORED elsewhere."""
+
+    def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Model inputs for a training step, with labels, in the form that costs least; complete once `ready`."""
 
     def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
         """Without opening pictures: `sizes` are their (width, height)."""
@@ -237,10 +245,34 @@ def continued_text(prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
     return {"attention_mask": torch.cat([mask, mask.new_ones(len(mask), n)], 1), "position_ids": last + more}
 
 
-def to_device(batch: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+def ready(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with the inputs that were still on their way to the device."""
+    arrive = batch.pop(PENDING, None)
+    return batch if arrive is None else batch | arrive()
+
+
+def keyed(image: Image | Picture) -> Picture:
+    """The picture with its key, as the store wants it."""
+    if isinstance(image, Picture):
+        return image
+    return Picture(key=content_key(image), size=image.size, open=lambda: image)
+
+
+def opened(image: Image | Picture) -> Image:
+    """The picture's pixels."""
+    return image.open() if isinstance(image, Picture) else image
+
+
+def to_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """The batch on the model's device."""
     device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {name: _moved(value, device) for name, value in batch.items()}
+
+
+def _moved(value: Any, device: Any) -> Any:
+    if isinstance(value, list):
+        return [_moved(one, device) for one in value]
+    return value.to(device) if hasattr(value, "to") else value
 
 
 def without_gradients(module: Any) -> None:

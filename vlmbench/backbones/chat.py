@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,18 +17,23 @@ from vlmbench.backbones.base import (
     content_of,
     continued_text,
     generate_answers,
+    keyed,
+    opened,
     pad,
     positions,
+    ready,
     score_labels,
     to_device,
     without_gradients,
 )
 from vlmbench.config import BuildRequest, Vision
-from vlmbench.types import Sample, UserError
+from vlmbench.types import Picture, Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from vlmbench.features.store import Fetched, TokenStore
 
 GAP = 16  # pixels between the pictures of a stitched pair
 
@@ -49,6 +55,16 @@ class ChatBackbone(ABC):
         if request.vision is Vision.frozen:
             for module in self._vision_modules():
                 without_gradients(module)
+        self.store = self._open_store(request)
+
+    def _open_store(self, request: BuildRequest) -> TokenStore | None:
+        if request.vision is not Vision.frozen or not request.store.enabled or not request.weights:
+            return None
+        from vlmbench.features.store import TokenStore, refuse_trainable
+
+        refuse_trainable(*self._vision_modules())
+        device = next(self.model.parameters()).device
+        return TokenStore(request.cache_dir / "features", self.fingerprint(), device=device, settings=request.store)
 
     @abstractmethod
     def _vision_modules(self) -> Sequence[Any]:
@@ -62,19 +78,43 @@ class ChatBackbone(ABC):
     def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
         """Positions that a text takes with pictures of these (width, height)."""
 
+    @abstractmethod
+    def _place(
+        self, texts: list[str], fetched: Fetched, counts: list[int], padding_side: PaddingSide
+    ) -> dict[str, Any]:
+        """Model inputs of texts whose pictures' tokens are ready, or on their way (PENDING): `counts` pictures of each
+        text."""
+
     def collate(
         self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
+        return ready(self._collate(samples, with_answer=with_answer, padding_side=padding_side, from_store=True))
+
+    def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Answers stand at the end of each row, and logits are computed for them alone."""
+        batch = self._collate(samples, with_answer=True, padding_side="left", from_store=True)
+        first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
+        kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
+        return batch | {"labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
+
+    def _collate(
+        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide, from_store: bool
+    ) -> dict[str, Any]:
         pictures = [self._pictures(sample.images) for sample in samples]
         texts = [self._prompt(sample.question, len(shown)) for sample, shown in zip(samples, pictures, strict=True)]
         ends = [self._answer(sample.answer) for sample in samples] if with_answer else [""] * len(samples)
-        batch = self._process([text + end for text, end in zip(texts, ends, strict=True)], pictures, padding_side)
+        whole = [text + end for text, end in zip(texts, ends, strict=True)]
+        if from_store and self.store is not None:
+            fetched = self.store.fetch([keyed(picture) for shown in pictures for picture in shown], self._encode_frozen)
+            batch = self._place(whole, fetched, [len(shown) for shown in pictures], padding_side)
+        else:
+            batch = self._process(whole, [[opened(picture) for picture in shown] for shown in pictures], padding_side)
         batch["position_ids"] = positions(batch["attention_mask"])
         if with_answer:
             batch["labels"] = self._labels(batch, ends, padding_side)
         return batch
 
-    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Tensor]:
+    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         inputs = self.processor(
             text=texts, images=pictures, padding=True, padding_side=padding_side, return_tensors="pt"
         )
@@ -88,20 +128,33 @@ class ChatBackbone(ABC):
 
     def encode(self, images: Sequence[Image]) -> list[Tensor]:
         """(tokens, hidden) of each picture after the projector; only tiles that show something."""
+        return [self._encode_frozen(image) for image in images]
+
+    def _encode_frozen(self, image: Image) -> Tensor:
         import torch
 
         with torch.no_grad():
-            return [self._encode(image) for image in images]
+            return self._encode(image)
 
     def fingerprint(self) -> str:
-        return content_of(self.processor.image_processor.to_json_string(), *self._vision_modules())
+        """Of the processor's settings, the weights, and what rounds otherwise: engine, kind of device, torch."""
+        import torch
+
+        device = next(self.model.parameters()).device
+        settings = f"{self.processor.image_processor.to_json_string()} {self.engine} {device.type} {torch.__version__}"
+        return content_of(settings, *self._vision_modules())
 
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
-        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        prefix = self._prefix(samples)
         ids = [self._ids(label) for label in labels]
         return score_labels(
             self.model, prefix, ids, continuation=self._continued, cached=self._may_continue(prefix, ids)
         )
+
+    def _prefix(self, samples: Sequence[Sample], *, from_store: bool = True) -> dict[str, Tensor]:
+        """What comes before the answers, at the end of each row."""
+        batch = self._collate(samples, with_answer=False, padding_side="left", from_store=from_store)
+        return to_device(ready(batch), self.model)
 
     def _continued(self, prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
         return continued_text(prefix, n)
@@ -111,15 +164,16 @@ class ChatBackbone(ABC):
         return True
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
-        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        # From pixels: the models' own generate() has no place for ready tokens in every family.
+        prefix = self._prefix(samples, from_store=False)
         return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
 
-    def _pictures(self, images: Sequence[Image]) -> list[Image]:
+    def _pictures(self, images: Sequence[Image | Picture]) -> list[Image | Picture]:
         if self.layout is Layout.stitched and len(images) > 1:
-            return [stitch(images)]
+            return [_stitched(images)]
         return list(images)
 
     def _prompt(self, question: str, num_images: int) -> str:
@@ -153,6 +207,16 @@ class ChatBackbone(ABC):
                 raise UserError(f"the answer {answer!r} has other tokens beside its prompt than alone; reword it")
             rows.append([IGNORED] * (len(full) - len(expected)) + expected)
         return pad(rows, IGNORED, side)
+
+
+def _stitched(images: Sequence[Image | Picture]) -> Picture:
+    parts = [keyed(image) for image in images]
+    keys = " ".join(part.key for part in parts)
+    return Picture(
+        key=hashlib.sha256(f"stitched {GAP} {keys}".encode()).hexdigest(),
+        size=stitched_size([part.size for part in parts]),
+        open=lambda: stitch([part.open() for part in parts]),
+    )
 
 
 def stitch(images: Sequence[Image]) -> Image:

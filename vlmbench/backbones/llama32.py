@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vlmbench.backbones.base import PaddingSide, adapted, to_device
+import numpy as np
+
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -16,6 +18,8 @@ from vlmbench.types import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from vlmbench.features.store import Fetched
 
 LANGUAGE_TARGETS = r".*language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 VISION_TARGETS = r".*vision_model\..*\.(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
@@ -88,18 +92,37 @@ class Llama32Backbone(ChatBackbone):
         base = self.model.get_base_model().model
         return base.vision_model, base.multi_modal_projector
 
-    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Tensor]:
-        inputs = self.processor(
-            text=texts,
-            images=pictures,
-            padding=True,
-            padding_side=padding_side,
-            add_special_tokens=False,  # the chat template has the text's beginning
-            return_tensors="pt",
+    def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
+        super().__init__(model, processor, layout=layout, request=request)
+        decoder = model.get_base_model().model.language_model
+        decoder.register_forward_pre_hook(see_own_pictures, with_kwargs=True)
+
+    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
+        return dict(self.processor(text=texts, images=pictures, **self._text_settings(padding_side)))
+
+    def _place(
+        self, texts: list[str], fetched: Fetched, counts: list[int], padding_side: PaddingSide
+    ) -> dict[str, Any]:
+        """Each record's used tiles stand one after the other: as one long picture, if its words see all of them."""
+        inputs = self.processor.tokenizer(texts, **self._text_settings(padding_side))
+        ends = np.cumsum(counts)
+        patches = int(self.model.get_base_model().model.vision_model.num_patches)
+        tiles = [len(tokens) // patches for tokens in fetched.tokens]
+        mask = _seen_tiles(
+            inputs["input_ids"].tolist(),
+            [tiles[end - count : end] for end, count in zip(ends, counts, strict=True)],
+            self.model.config.image_token_index,
         )
-        batch = dict(inputs)
-        _fill_missing_pictures(batch, [len(shown) for shown in pictures])
-        return batch
+
+        def arrive() -> dict[str, Any]:
+            rows = np.split(np.arange(len(tiles)), ends[:-1])
+            return {"cross_attention_states": _in_rows([[fetched.wait()[i] for i in row] for row in rows])}
+
+        return {**inputs, "cross_attention_mask": mask, PENDING: arrive}
+
+    def _text_settings(self, padding_side: PaddingSide) -> dict[str, Any]:
+        # The chat template has the text's beginning.
+        return {"padding": True, "padding_side": padding_side, "add_special_tokens": False, "return_tensors": "pt"}
 
     def _encode(self, image: Image) -> Tensor:
         inputs = self.processor.image_processor(images=[[image]], return_tensors="pt")
@@ -120,12 +143,47 @@ class Llama32Backbone(ChatBackbone):
         return super()._continued(prefix, n) | {"cross_attention_mask": mask}
 
 
-def _fill_missing_pictures(batch: dict[str, Tensor], counts: Sequence[int]) -> None:
-    """Where a batch mixes one picture and two, repeat the last picture in the places that would be empty.
+def see_own_pictures(decoder: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A hook before Mllama's decoder.
 
-    No word of the text sees them; but Mllama's words before the pictures attend evenly to all places, so that what is
-    there would depend on the batch's other records.
+    Words before a record's pictures see none of them, and Mllama lets them attend to every place instead: to the tiles
+    that pad a picture, and to those that pad a record beside longer ones. Here they attend to what the record's later
+    words see, so that an answer depends on nothing else in its batch.
     """
-    for row, count in enumerate(counts):
-        for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
-            batch[name][row, count:] = batch[name][row, count - 1]
+    import torch
+
+    mask, sees = inputs.get("cross_attention_mask"), inputs.get("full_text_row_masked_out_mask")
+    if mask is None or sees is None:
+        return args, inputs
+    shown = ((mask == 0) & (sees != 0)).any(dim=2, keepdim=True)
+    own = torch.zeros_like(mask).masked_fill(~shown, torch.finfo(mask.dtype).min)
+    return args, inputs | {"cross_attention_mask": torch.where(sees != 0, mask, own)}
+
+
+def _seen_tiles(rows: list[list[int]], tiles: list[list[int]], image_token_id: int) -> Tensor:
+    """Mask (B, L, most tiles of a record, 1): 1 where a word sees a tile."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+    from transformers.models.mllama.processing_mllama import (
+        convert_sparse_cross_attention_mask_to_dense,
+        get_cross_attention_token_mask,
+    )
+
+    spans = [get_cross_attention_token_mask(row, image_token_id) for row in rows]
+    by_picture = convert_sparse_cross_attention_mask_to_dense(
+        spans, num_tiles=[[1] * len(row) for row in tiles], max_num_tiles=1, length=len(rows[0])
+    )
+    by_tile = [np.repeat(seen[:, : len(row), 0], row, axis=1).T for seen, row in zip(by_picture, tiles, strict=True)]
+    padded = pad_sequence([torch.from_numpy(seen) for seen in by_tile], batch_first=True)  # (B, tiles, L)
+    return padded.transpose(1, 2)[..., None]
+
+
+def _in_rows(rows: list[list[Tensor]]) -> Tensor:
+    """(B, most tokens of a record, hidden) from the tokens of each record's pictures."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    if len({sum(len(tokens) for tokens in row) for row in rows}) == 1:  # one copy instead of two
+        whole = torch.cat([tokens for row in rows for tokens in row])
+        return whole.view(len(rows), -1, whole.shape[-1])
+    return pad_sequence([torch.cat(row) for row in rows], batch_first=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vlmbench.backbones.base import adapted, to_device
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -15,6 +15,8 @@ from vlmbench.types import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from vlmbench.features.store import Fetched
 
 # Queries, keys and values are one matrix in this family, and so are gate and up: one adapter serves all its parts.
 LANGUAGE_TARGETS = r".*\.(qkv_proj|o_proj|gate_up_proj|down_proj)"
@@ -106,6 +108,19 @@ class Phi3Backbone(ChatBackbone):
         from vlmbench.models.phi3_v.processing_phi3_v import TAG
 
         return [*super()._marker_patterns(), TAG.pattern]
+
+    def _place(
+        self, texts: list[str], fetched: Fetched, counts: list[int], padding_side: PaddingSide
+    ) -> dict[str, Any]:
+        lengths = iter([len(tokens) for tokens in fetched.tokens])
+        inputs = self.processor(
+            text=texts,
+            num_img_tokens=[[next(lengths) for _ in range(count)] for count in counts],
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+        )
+        return {**inputs, PENDING: lambda: {"image_features": fetched.wait()}}
 
     def _encode(self, image: Image) -> Tensor:
         inputs = self.processor.image_processor(images=[image], return_tensors="pt")

@@ -14,12 +14,14 @@ from vlmbench.backbones.base import (
     content_of,
     continued_text,
     generate_answers,
+    keyed,
+    opened,
     score_labels,
     text_batch,
     to_device,
 )
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
-from vlmbench.types import Sample, UserError
+from vlmbench.types import Picture, Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +42,8 @@ class SmolModelConfig(ModelConfig):
         ]
 
     def build(self, request: BuildRequest) -> SmolBackbone:
+        import torch
+
         from vlmbench.features.store import TokenStore
         from vlmbench.models.smol.pretrained import load_model, load_tokenizer, load_vision_tower, meta_model
 
@@ -52,7 +56,9 @@ class SmolModelConfig(ModelConfig):
         base = load_model(request.cache_dir) if request.weights else meta_model(request.cache_dir)
         model = adapted(base, request, lora=self.lora, targets=LORA_TARGETS, trained=["projector"])
         backbone = SmolBackbone(model, load_tokenizer(request.cache_dir), load_vision_tower())
-        backbone.store = TokenStore(request.cache_dir / "features", backbone.fingerprint())
+        if request.store.enabled:
+            folder, device = request.cache_dir / "features", torch.device("cpu")
+            backbone.store = TokenStore(folder, backbone.fingerprint(), device=device, settings=request.store)
         return backbone
 
 
@@ -86,9 +92,14 @@ class SmolBackbone:
         trained = len(self._answer(sample.answer))
         return TokenCount(total=len(self._prompt(sample.question, len(sizes))) + trained, trained=trained)
 
-    def tokens(self, images: Sequence[Image]) -> list[Tensor]:
+    def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return self.collate(samples, with_answer=True)
+
+    def tokens(self, images: Sequence[Image | Picture]) -> list[Tensor]:
         """(864,) of each picture, from the store."""
-        return list(self.store.get(images, lambda image: self.encode([image])[0]))
+        if self.store is None:
+            return self.encode([opened(image) for image in images])
+        return list(self.store.get([keyed(image) for image in images], lambda image: self.encode([image])[0]))
 
     def encode(self, images: Sequence[Image]) -> list[Tensor]:
         """(864,) of each picture: before the projector, which trains."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.data.manifest import SPLITS, TASKS, Manifest
-from vlmbench.data.pictures import open_picture
+from vlmbench.data.pictures import content_key, open_picture, picture_content
 from vlmbench.data.prompts import Wording
-from vlmbench.types import LABELS, ImageRef, Record, Role, Sample, Split, Task, UserError
+from vlmbench.types import LABELS, ImageRef, Picture, Record, Role, Sample, Split, Task, UserError
 
 RAW = "raw"
 BLANK_GREY = (128, 128, 128)
@@ -120,6 +121,16 @@ class Viewer:
             return Image.new("RGB", size, BLANK_GREY)
         return open_picture(shown, inside=self._folder if shown == image.path else None)
 
+    def picture(self, image: ImageRef) -> Picture:
+        """The picture as shown, not opened again where its file has been seen."""
+        shown = self.path(image)
+        if shown is None:
+            opened = self.open(image)
+            key, size = content_key(opened), opened.size
+        else:
+            key, size = picture_content(shown, inside=self._folder if shown == image.path else None)
+        return Picture(key=key, size=size, open=partial(self.open, image))
+
     def _processed(self, path: Path) -> Path:
         raw = open_picture(path, inside=self._folder)
         target = self._cache / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.png"
@@ -142,10 +153,10 @@ def reference_pictures(records: Subset, most: int = 256) -> list[Path]:
     return sorted(pictures)[:most]
 
 
-def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
-    """The record with its pictures opened and worded. Raises UserError that names the record."""
+def open_sample(record: Record, *, viewer: Viewer, wording: Wording, lazily: bool = False) -> Sample:
+    """The record worded, with its pictures opened, or `lazily` ready to be. Raises UserError that names the record."""
     try:
-        images = tuple(viewer.open(image) for image in record.images)
+        images = tuple((viewer.picture if lazily else viewer.open)(image) for image in record.images)
     except UserError as error:
         raise UserError(f"record {record.id!r}: {error}") from error
     return Sample(record=record, images=images, question=wording.question(record), answer=wording.answer(record))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import imagehash
@@ -46,6 +47,27 @@ def open_picture(path: Path, *, inside: Path | None = None) -> Image.Image:
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise UserError(f"{path}: the picture is damaged ({error}); replace the file") from error
         return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def content_key(image: Image.Image) -> str:
+    """SHA-256 of what a model will see of the picture: its mode, its size and its pixels."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+def picture_content(path: Path, *, inside: Path | None = None) -> tuple[str, tuple[int, int]]:
+    """`content_key` and (width, height) of the picture that `open_picture` gives; a file that has not changed since is
+    not opened again."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return _content(path, inside, (0, 0))  # says what is wrong
+    return _content(path, inside, (facts.st_mtime_ns, facts.st_size))
+
+
+@lru_cache(maxsize=1_000_000)
+def _content(path: Path, inside: Path | None, stamp: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+    image = open_picture(path, inside=inside)
+    return content_key(image), image.size
 
 
 def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:

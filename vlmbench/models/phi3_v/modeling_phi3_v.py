@@ -218,7 +218,8 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
     def _without_pictures(self, labels: Tensor, input_ids: Tensor | None) -> Tensor:
         is_picture = labels == self.config.image_token_id
         if input_ids is not None:
-            is_picture = is_picture | (input_ids == self.config.image_token_id)
+            # With logits_to_keep, labels are those of the last positions.
+            is_picture = is_picture | (input_ids[:, -labels.shape[1] :] == self.config.image_token_id)
         return labels.masked_fill(is_picture, IGNORE_INDEX)
 
     def prepare_inputs_for_generation(

@@ -1,0 +1,312 @@
+"""Training end to end, data loading included: vlmbench beside the recipes of others, in one run.
+
+    python -m bench.training --workload pair-560 [--sides ours,unsloth,trl,trl_no_grad] [--batches 64,96]
+
+Every side trains the same records on the same random weights of the real size, in a process of its own, through
+SFTTrainer. A rate is that of the steps after the first ones, in which kernels are compiled and pictures first seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import record
+from bench.workloads import WORKLOADS, as_messages, make_records
+
+SIDES = ("ours", "unsloth", "trl", "trl_no_grad")
+OURS_STEPS, OURS_WARMUP = 60, 20
+THEIR_STEPS, THEIR_WARMUP = 12, 4
+RECORDS = 4000
+
+
+class Stopwatch:
+    """A tracker, and a callback, that notes when each step was logged, its loss with it."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[int, float]] = []
+        self.losses: list[float] = []
+
+    def log(self, row: dict[str, float]) -> None:
+        if "loss" in row:
+            self.times.append((int(row["step"]), time.monotonic()))
+            self.losses.append(row["loss"])
+
+    def rate(self, batch: int, warmup: int) -> float | None:
+        """Samples a second after the warm-up."""
+        after = [(step, at) for step, at in self.times if step >= warmup]
+        if len(after) < 2:
+            return None
+        return batch * (after[-1][0] - after[0][0]) / (after[-1][1] - after[0][1])
+
+
+def main() -> None:
+    """Run the sides and write their table."""
+    arguments = _arguments()
+    if arguments.side:
+        for row in _measure(arguments):
+            print(json.dumps(row), flush=True)
+        return
+    workload = WORKLOADS[arguments.workload]
+    _make_model(workload.model, arguments)
+    rows: list[dict[str, Any]] = []
+    for side in arguments.sides.split(","):
+        command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--side", side]
+        started = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                if line.startswith('{"side"'):
+                    rows.append(json.loads(line))
+                    print(line.rstrip(), flush=True)
+        print(f"{side}: {time.monotonic() - started:.0f} s in all, exit code {process.returncode}", flush=True)
+    figures = _figures(arguments.workload, rows, None if arguments.tiny else record.matmul_peak_flops())
+    path = record.write(f"training-{arguments.out or arguments.workload}", {**figures, "rows": rows})
+    shown = ["side", "batch", "samples_per_s", "peak_gb", "hit_rate", "first_loss", "last_loss"]
+    print(
+        f"\n{record.table([{name: row.get(name) for name in shown} for row in rows])}\n\n{json.dumps(figures)}\n{path}"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=list(WORKLOADS), default="pair-560")
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--batches", help="of ours, instead of the workload's: 64,96")
+    parser.add_argument("--engine", default="unsloth", choices=["unsloth", "transformers"], help="of ours")
+    parser.add_argument("--no-store", action="store_true", help="ours without stored tokens")
+    parser.add_argument("--vision", default="frozen", choices=["frozen", "lora"])
+    parser.add_argument("--published", type=Path, help="the hub's config.json and tokenizer files of Phi-3-vision")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where model and pictures lie")  # noqa: S108
+    parser.add_argument("--out", help="name of the file under bench/results, after training-")
+    parser.add_argument("--profile", type=Path, help="a file for the most expensive kernels of ours")
+    parser.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _model_folder(model: str, arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.memory / f"{model}-{'tiny' if arguments.tiny else 'random'}"
+    return folder
+
+
+def _make_model(model: str, arguments: argparse.Namespace) -> None:
+    """In a process of its own, so that the GPU is empty afterwards."""
+    folder = _model_folder(model, arguments)
+    code = f"import sys; from pathlib import Path; from bench.models import random_{model} as make; make("
+    code += "Path(sys.argv[1]), tiny=True)" if arguments.tiny else "*map(Path, sys.argv[1:]))"
+    folders = [str(folder), *([str(arguments.published)] if arguments.published and not arguments.tiny else [])]
+    subprocess.run([sys.executable, "-c", code, *folders], check=True)
+
+
+def _figures(workload: str, rows: list[dict[str, Any]], peak_flops: float | None) -> dict[str, Any]:
+    best = {
+        side: max((row["samples_per_s"] or 0.0 for row in rows if row["side"] == side), default=None) for side in SIDES
+    }
+    ours = next((row for row in rows if row["side"] == "ours" and row["samples_per_s"] == best["ours"]), {})
+    flops = ours.get("model_flops_per_sample")
+    return {
+        "workload": workload,
+        "ours_samples_per_s": best["ours"],
+        "unsloth_samples_per_s": best["unsloth"],
+        "trl_samples_per_s": best["trl"],
+        "trl_no_grad_samples_per_s": best["trl_no_grad"],
+        "ratio_unsloth": _ratio(best["ours"], best["unsloth"]),
+        "ratio_trl": _ratio(best["ours"], best["trl"]),
+        "peak_gb": ours.get("peak_gb"),
+        "hit_rate": ours.get("hit_rate"),
+        "model_flops_per_sample": flops,
+        "matmul_peak_flops": peak_flops,
+        "fraction_of_peak": best["ours"] * flops / peak_flops if best["ours"] and flops and peak_flops else None,
+    }
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None
+
+
+def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    workload = WORKLOADS[arguments.workload]
+    records = make_records(workload, arguments.memory / f"pictures-{workload.side}", RECORDS)
+    if arguments.side == "ours":
+        yield from _ours(arguments, records)
+        return
+    yield _theirs(arguments, records)
+
+
+def _theirs(arguments: argparse.Namespace, records: list[Any]) -> dict[str, Any]:
+    from bench import recipes
+
+    if arguments.side == "unsloth":  # before transformers, which it changes
+        import unsloth  # noqa: F401
+    from transformers import TrainerCallback
+
+    watch = Stopwatch()
+
+    class Callback(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+            watch.log({"step": state.global_step, **logs})
+
+    folder = _model_folder(WORKLOADS[arguments.workload].model, arguments)
+    batch = recipes.BATCH if arguments.side == "unsloth" or WORKLOADS[arguments.workload].model == "phi3" else 1
+    rows = list(as_messages(records[: batch * THEIR_STEPS]))
+    run = {"steps": THEIR_STEPS, "folder": Path(tempfile.mkdtemp()), "callback": Callback()}
+    if arguments.side == "unsloth":
+        trainer = recipes.unsloth_notebook(folder, rows, vision=arguments.vision == "lora", **run)
+    else:
+        no_grad = arguments.side == "trl_no_grad"
+        trainer = recipes.trl_documented(folder, rows, batch=4 if no_grad else batch, no_grad=no_grad, **run)
+        batch = 4 if no_grad else batch
+    return _trained(arguments.side, trainer.train, watch, batch=batch, warmup=THEIR_WARMUP)
+
+
+def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int) -> dict[str, Any]:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    row: dict[str, Any] = {"side": side, "batch": batch, "error": None}
+    try:
+        train()
+    except torch.cuda.OutOfMemoryError:
+        row["error"] = "out of memory"
+    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+    losses = watch.losses or [None]
+    return row | {
+        "samples_per_s": None if row["error"] else watch.rate(batch, warmup),
+        "peak_gb": peak,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "steps": len(watch.losses),
+    }
+
+
+def _ours(arguments: argparse.Namespace, records: list[Any]) -> Iterator[dict[str, Any]]:
+    from vlmbench.config import BuildRequest, Engine, StoreConfig, TrainerConfig, Vision
+    from vlmbench.data.dataset import Viewer, open_sample
+    from vlmbench.data.prompts import Wording
+    from vlmbench.rundir import RunDir
+
+    engine = Engine.transformers if arguments.tiny else Engine(arguments.engine)
+    request = BuildRequest(
+        seed=0,
+        engine=engine,
+        vision=Vision(arguments.vision),
+        cache_dir=Path(tempfile.mkdtemp()),
+        store=StoreConfig(enabled=not arguments.no_store, disk_gb=0 if arguments.tiny else 20),
+    )
+    workload = WORKLOADS[arguments.workload]
+    backbone = _config(workload.model, arguments).build(request)
+    from vlmbench.train import train  # after Unsloth
+
+    viewer = Viewer(
+        records[0].images[0].path.parent, name="none", process=lambda picture: picture, fingerprint="", cache=Path()
+    )
+    wording = Wording(questions={}, labels={"normal": "normal", "abnormal": "abnormal"}, phrases={})
+
+    def open_record(index: int) -> Any:
+        return open_sample(records[index], viewer=viewer, wording=wording, lazily=backbone.store is not None)
+
+    for batch in [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]:
+        watch = Stopwatch()
+        settings = TrainerConfig(max_steps=OURS_STEPS, batch_size=batch, log_steps=5, eval_steps=None)
+        cell = RunDir(Path(tempfile.mkdtemp()))
+
+        def run(batch: int = batch, watch: Any = watch, settings: Any = settings, cell: Any = cell) -> None:
+            train(
+                backbone,
+                num_records=len(records),
+                open_record=open_record,
+                watched=[],
+                judge=dict,
+                settings=settings,
+                seed=0,
+                cell=cell,
+                tracker=watch,
+                title=f"batch {batch}",
+            )
+
+        row = _trained("ours", run, watch, batch=batch, warmup=OURS_WARMUP)
+        found = dict(backbone.store.found) if backbone.store is not None else {}
+        tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
+        yield row | {
+            "engine": engine,
+            "found": found,
+            "hit_rate": 1 - found["encoded"] / sum(found.values()) if found else None,
+            "tokens": [tokens.total, tokens.trained],
+            "model_flops_per_sample": model_flops(backbone, open_record(0)),
+        }
+    if arguments.profile:
+        _profile(backbone, [open_record(index) for index in range(batch)], arguments.profile)
+
+
+def _config(model: str, arguments: argparse.Namespace) -> Any:
+    from vlmbench.backbones.llama32 import Llama32Config
+    from vlmbench.backbones.phi3 import Phi3Config
+
+    path = str(_model_folder(model, arguments))
+    return Llama32Config(path=path) if model == "llama32" else Phi3Config(path=path, num_crops=4)
+
+
+def model_flops(backbone: Any, sample: Any) -> float:
+    """Floating-point operations of one training sample in the decoder: two a weight and position forward, two more
+    backward (the frozen weights take no gradient), attention besides. Vision tower, adapters and recomputation are
+    left out; logits are counted where there are labels."""
+    import torch
+
+    from vlmbench.backbones.base import ready
+
+    batch = ready(backbone.train_batch([sample]))
+    length, kept = batch["input_ids"].shape[1], batch["labels"].shape[1]
+    states = batch.get("cross_attention_states")
+    seen = 0 if states is None else states.shape[1]
+    base = backbone.model.get_base_model()
+    decoder = base.model.language_model if hasattr(base.model, "language_model") else base.model
+    flops = 0.0
+    for name, module in decoder.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name and "vision" not in name:
+            of_pictures = "cross_attn" in name and any(part in name for part in ("k_proj", "v_proj"))
+            # What pictures give needs no gradient: forward only.
+            flops += 2 * module.weight.numel() * (seen if of_pictures else 2 * length)
+    flops += 4 * base.lm_head.weight.numel() * kept
+    config = backbone.model.config.text_config
+    crossing = getattr(config, "cross_attention_layers", None) or []
+    width = config.hidden_size
+    # Queries with keys and weights with values, forward once and backward twice; causal attention is half of it.
+    flops += 3 * 2 * length * length * width * (config.num_hidden_layers - len(crossing))
+    flops += 3 * 4 * length * seen * width * len(crossing)
+    return flops
+
+
+def _profile(backbone: Any, samples: list[Any], path: Path) -> None:
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from vlmbench.backbones.base import ready, to_device
+
+    weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
+    backbone.model.train()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        batch = to_device(ready(backbone.train_batch(samples)), backbone.model)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            backbone.model(**batch, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        recorded.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=80)
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()

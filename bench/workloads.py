@@ -1,0 +1,80 @@
+"""What is trained on: pairs of made-up pictures, each with a question and an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlmbench.types import ImageRef, Record, Role, Task
+
+QUESTION = "Is the second part normal or abnormal? Compare the second part with the first one."
+ANSWERS = {"normal": "normal", "abnormal": "abnormal: a scratch"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Pairs drawn from `pictures` different square pictures of `side` pixels; `batch` is what ours tries first."""
+
+    model: str
+    side: int
+    pictures: int
+    batch: int
+    answer_words: int = 0  # more words in each answer
+
+
+WORKLOADS = {
+    "pair-560": Workload(model="llama32", side=560, pictures=200, batch=64),
+    "pair-1120": Workload(model="llama32", side=1120, pictures=200, batch=16),
+    "pair-336x4": Workload(model="phi3", side=672, pictures=200, batch=8),
+    "long-answer": Workload(model="llama32", side=560, pictures=200, batch=16, answer_words=150),
+    "unique": Workload(model="llama32", side=560, pictures=4000, batch=64),
+}
+
+
+def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
+    """Records of pairs, and their pictures as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [_picture(folder / f"{seed}.png", seed, workload.side) for seed in range(workload.pictures)]
+    rng = np.random.default_rng(0)
+    return [_record(i, [paths[j] for j in rng.choice(len(paths), 2, replace=False)], workload) for i in range(number)]
+
+
+def _picture(path: Path, seed: int, side: int) -> Path:
+    if not path.exists():
+        coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path, compress_level=1)
+    return path
+
+
+def _record(number: int, paths: list[Path], workload: Workload) -> Record:
+    label = ("normal", "abnormal")[number % 2]
+    roles = (Role.REFERENCE, Role.QUERY)
+    answer = " ".join([ANSWERS[label], *["scratch"] * workload.answer_words])
+    return Record(
+        id=f"r{number}",
+        task=Task.JUDGE_PAIR,
+        images=tuple(ImageRef(path=path, role=role, view="raw") for path, role in zip(paths, roles, strict=True)),
+        answer=answer,
+        label=label,
+        group=f"g{number}",
+        question=QUESTION,
+    )
+
+
+def as_messages(records: list[Record]) -> Iterator[dict[str, Any]]:
+    """The records as conversations with opened pictures: what the recipes of others take."""
+    opened: dict[Path, Image.Image] = {}
+    for record in records:
+        pictures = [opened.setdefault(image.path, Image.open(image.path).convert("RGB")) for image in record.images]
+        user = [{"type": "image", "image": picture} for picture in pictures]
+        yield {
+            "messages": [
+                {"role": "user", "content": [*user, {"type": "text", "text": record.question}]},
+                {"role": "assistant", "content": [{"type": "text", "text": record.answer}]},
+            ]
+        }

@@ -1,0 +1,212 @@
+"""TRL's SFTTrainer made to judge. Imported when training begins: trl must come after Unsloth, and takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTConfig, SFTTrainer
+
+from vlmbench.backbones.base import ready
+from vlmbench.config import TrainerConfig
+from vlmbench.rundir import RunDir
+from vlmbench.types import Sample, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.base import Backbone
+    from vlmbench.tracking import Tracker
+
+BEST_METRIC = "balanced_accuracy"
+BUCKET = 64  # positions: prompts whose lengths differ by less are batched as they come
+
+
+def make_trainer(
+    backbone: Backbone,
+    *,
+    train_set: Any,
+    watch_set: Any,
+    judge: Callable[[], dict[str, float]],
+    settings: TrainerConfig,
+    seed: int,
+    cell: RunDir,
+    tracker: Tracker,
+    title: str,
+    lengths: Sequence[int] | None,
+) -> JudgeTrainer:
+    """The trainer of one run. `train_set` and `watch_set` are datasets of samples; what else, see `train`."""
+
+    def collate(rows: Sequence[dict[str, Sample]]) -> dict[str, Any]:
+        samples = [row["sample"] for row in rows]
+        batch = backbone.train_batch(samples)
+        ids = [sample.record.id for sample in samples]
+        return batch | {"record_ids": ids, "num_tokens": int(batch["attention_mask"].sum())}
+
+    callbacks: list[Any] = [LogCallback(cell, tracker, title)]
+    if settings.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.early_stopping))
+    trainer = JudgeTrainer(
+        model=backbone.model,
+        args=_sft_config(settings, seed=seed, cell=cell, evaluates=watch_set is not None),
+        data_collator=collate,
+        train_dataset=train_set,
+        eval_dataset=watch_set,
+        processing_class=backbone.tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.judge, trainer.settings = judge, settings
+    trainer.buckets = [round(length / BUCKET) for length in lengths or ()]
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: bool) -> Any:
+    gpu = torch.cuda.is_available()
+    every = settings.eval_steps
+    return SFTConfig(
+        output_dir=str(cell.checkpoints),
+        num_train_epochs=settings.epochs,
+        max_steps=-1 if settings.max_steps is None else settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type=settings.scheduler,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        logging_steps=settings.log_steps,
+        logging_nan_inf_filter=False,  # a loss that is no number has to be seen
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=every,
+        save_strategy="steps" if every else "no",
+        save_steps=every or 500,
+        save_total_limit=2,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model=BEST_METRIC if evaluates else None,
+        greater_is_better=True,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not gpu,
+        bf16=gpu,
+        dataloader_pin_memory=gpu,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,  # nothing is cut: a cut could fall among picture positions
+        loss_type="nll",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
+    """Evaluates with the real metric, stops on a loss that is no number, and never makes the processor wait for the
+    GPU within a step."""
+
+    judge: Callable[[], dict[str, float]]
+    settings: TrainerConfig
+    buckets: Sequence[int] = ()  # of each training record's length
+    record_ids: Sequence[str] = ()
+    unchecked: tuple[int, Sequence[str], Any] | None = None  # step, record ids, loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if len(set(self.buckets)) <= 1:
+            return super()._get_train_sampler(train_dataset)
+        return BucketSampler(self._train_batch_size, self.buckets, self.args.seed)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self.record_ids = inputs.pop("record_ids", ())
+        num_tokens = inputs.pop("num_tokens", 0)
+        if self.model.training:
+            self._total_train_tokens += num_tokens
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        prepared: dict[str, Any] = super()._prepare_inputs(ready(inputs))
+        return prepared
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        # Not SFTTrainer's: its entropy and token accuracy are read off the GPU in every step.
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        # One step late: by now that loss is there, and to look at it makes nothing wait.
+        self.check_loss()
+        loss = super().training_step(*args, **kwargs)
+        self.unchecked = self.state.global_step + 1, self.record_ids, loss
+        return loss
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log or self.control.should_save or self.control.should_evaluate:
+            self.check_loss()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def check_loss(self) -> None:
+        """Raise UserError where the last step's loss was no number."""
+        if self.unchecked is None:
+            return
+        step, record_ids, loss = self.unchecked
+        self.unchecked = None
+        if not loss.isfinite().all():
+            raise UserError(
+                f"step {step}: the loss is {loss.item()} on records {', '.join(record_ids)}; look at these records, or "
+                f"lower trainer.learning_rate ({self.settings.learning_rate})"
+            )
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self.model.eval()
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.judge().items()})
+        return output
+
+
+class BucketSampler(Sampler[int]):  # type: ignore[misc]  # untyped
+    """Batches from one bucket each, in an order that depends on seed and epoch alone: a resumed run repeats it."""
+
+    def __init__(self, batch_size: int, buckets: Sequence[int], seed: int) -> None:
+        self.batch_size, self.buckets, self.seed, self.epoch = batch_size, list(buckets), seed, 0
+
+    def __len__(self) -> int:
+        return len(self.buckets)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from LengthGroupedSampler(self.batch_size, lengths=self.buckets, generator=generator)
+
+
+class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+    """One bar with ETA and live figures; every row to the cell's log and to the tracker."""
+
+    def __init__(self, cell: RunDir, tracker: Tracker, title: str) -> None:
+        self.cell, self.tracker, self.title = cell, tracker, title
+        self.bar: Any = None
+        self.figures: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        row = {"step": state.global_step, **{name: value for name, value in logs.items() if "runtime" not in name}}
+        row = {name: value for name, value in row.items() if not name.endswith("_per_second")}
+        if "train_loss" in row:  # the summary at the end, not a step
+            return
+        self.cell.append_train_log(row)
+        self.tracker.log(row)
+        for name, short in (("loss", "loss"), ("eval_loss", "val_loss"), (f"eval_{BEST_METRIC}", "val_acc")):
+            if name in row:
+                self.figures[short] = f"{row[name]:.3f}"
+        self.bar.set_postfix(self.figures)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
