@@ -111,6 +111,7 @@ def _sft(
     config = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,  # Unsloth's own default is 2, which a step's time would hide
         max_steps=steps,
         learning_rate=2e-4,
         logging_steps=1,

@@ -26,6 +26,7 @@ SIDES = ("ours", "unsloth", "trl", "trl_no_grad")
 OURS_STEPS, OURS_WARMUP = 60, 20
 THEIR_STEPS, THEIR_WARMUP = 12, 4
 RECORDS = 4000
+SCORED = 640
 
 
 class Stopwatch:
@@ -243,8 +244,23 @@ def _ours(arguments: argparse.Namespace, records: list[Any]) -> Iterator[dict[st
             "tokens": [tokens.total, tokens.trained],
             "model_flops_per_sample": model_flops(backbone, open_record(0)),
         }
+    yield _scoring(backbone, [open_record(index) for index in range(SCORED)], batch)
     if arguments.profile:
         _profile(backbone, [open_record(index) for index in range(batch)], arguments.profile)
+
+
+def _scoring(backbone: Any, samples: list[Any], batch: int) -> dict[str, Any]:
+    """Labels scored on samples whose tokens are kept, after a first batch of them."""
+    import torch
+
+    backbone.model.eval()
+    labels = ["normal", "abnormal"]
+    backbone.score(samples[:batch], labels)
+    started = time.monotonic()
+    for start in range(0, len(samples), batch):
+        backbone.score(samples[start : start + batch], labels).tolist()
+    row = {"side": "scoring", "batch": batch, "samples_per_s": len(samples) / (time.monotonic() - started)}
+    return row | {"peak_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None}
 
 
 def _config(model: str, arguments: argparse.Namespace) -> Any:

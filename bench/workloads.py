@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlmbench.types import ImageRef, Record, Role, Task
 
-QUESTION = "Is the second part normal or abnormal? Compare the second part with the first one."
+QUESTION = "Is the second part normal or abnormal?"  # 31 tokens with the turn's own in the tiny model's vocabulary
 ANSWERS = {"normal": "normal", "abnormal": "abnormal: a scratch"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,15 @@ def manifest(tmp_path: Path) -> ManifestBuilder:
     for number in range(10):
         builder.add_part(number)
     return builder
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_model() -> Iterator[None]:
+    """No test finds another's model."""
+    from vlmbench.backbones import resident
+
+    yield
+    resident.release()
 
 
 @pytest.fixture(autouse=True)

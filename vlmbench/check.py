@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmbench.backbones.base import VisionCost
 from vlmbench.config import TrainerConfig
 from vlmbench.data.dataset import Subset, without_pictures
 from vlmbench.data.load import Data
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BYTES_PER_TRAINED = 4 * 3 * 2 + 4  # weights and two moments in each of two checkpoints, and the adapter
+TOWER_SHARE = 0.4  # of a matrix product's speed, which vision towers reach
 MANY = 4  # repeats of one token, as of a picture's, that are shown as their number
 BYTES_PER_PREDICTION = 1_000
 
@@ -38,6 +42,9 @@ class Cost:
     disk_bytes: int
     by_task: dict[Task, int]
     prompt_lengths: tuple[int, ...]  # of each training record
+    pictures: int  # different ones, of the training and the test side
+    vision: VisionCost  # of them all
+    vision_seconds: float  # to make their tokens here
 
     def lines(self) -> Iterator[str]:
         tasks = ", ".join(f"{count:,} {task}" for task, count in self.by_task.items())
@@ -47,6 +54,10 @@ class Cost:
         yield f"trained weights   {self.trained_parameters:,}"
         yield f"held-out records  {self.test_records:,}, with controls"
         yield f"disk              about {self.disk_bytes / 1e6:,.0f} MB"
+        yield (
+            f"vision tokens     {self.vision.num_bytes / 1e9:,.2f} GB of {self.pictures:,} pictures, "
+            f"made once in about {self.vision_seconds / 60:,.1f} minutes on this machine"
+        )
 
 
 def cost_of(
@@ -65,6 +76,9 @@ def cost_of(
     ]
     steps = settings.planned_steps(len(train))
     seen = steps * settings.batch_size * settings.gradient_accumulation
+    pictures = _pictures(train, data) | _pictures(data.test, data)
+    costs = [backbone.vision_cost(size) for size in pictures.values()]
+    flops = sum(cost.flops for cost in costs)
     parameters = sum(weight.numel() for weight in backbone.model.parameters() if weight.requires_grad)
     return Cost(
         train_records=len(train),
@@ -77,7 +91,32 @@ def cost_of(
         disk_bytes=parameters * BYTES_PER_TRAINED + num_test * BYTES_PER_PREDICTION,
         by_task=train.tasks(),
         prompt_lengths=tuple(count.total - count.trained for count in counts),
+        pictures=len(pictures),
+        vision=VisionCost(num_bytes=sum(cost.num_bytes for cost in costs), flops=flops),
+        vision_seconds=flops / (TOWER_SHARE * _matmul_flops()),
     )
+
+
+def _matmul_flops() -> float:
+    """Operations a second of a matrix product, tried on this machine's GPU, or else on its processor."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    size, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    (matrix @ matrix).sum().item()  # the first product loads libraries
+    started = time.perf_counter()
+    (matrix @ matrix).sum().item()
+    return 2.0 * size**3 / (time.perf_counter() - started)
+
+
+def _pictures(records: Subset, data: Data) -> dict[tuple[Path, str], tuple[int, int]]:
+    """(width, height) of each picture and view of records."""
+    return {
+        (image.path, image.view): size
+        for record, index in zip(records, records.indices, strict=True)
+        for image, size in zip(record.images, data.sizes(int(index)), strict=True)
+    }
 
 
 def loss_mask(backbone: Backbone, sample: Sample) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmbench import check, metrics, stats, tracking
+from vlmbench.backbones import resident
 from vlmbench.config import BuildRequest, Engine, RunConfig, Stage, runnable_models
 from vlmbench.data.pictures import open_picture
 from vlmbench.data.prompts import Wording
@@ -127,6 +128,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     try:
         _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates)
     except BaseException as error:
+        resident.release()  # whatever state the model is in, no other run shall find it
         seconds, message = time.monotonic() - started, str(error) or type(error).__name__
         cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **identity)
         tracker.finish(failed=True)
@@ -358,8 +360,7 @@ def _build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: 
         adapter=adapter,
         weights=weights,
     )
-    backbone: Backbone = cell.config.model.build(request)
-    return backbone
+    return resident.build(cell.config.model, request)
 
 
 def _require_machine(cell: Cell) -> None:

@@ -178,6 +178,14 @@ def _marker_ids(backbone: Any) -> list[int]:
     return [getattr(config, name) for name in names if hasattr(config, name)]
 
 
+@pytest.mark.parametrize("size", [(40, 30), (90, 30), (30, 90), (28, 28), (200, 200)])
+def test_the_bytes_of_kept_tokens_are_known_from_the_size(backbone: Any, size: tuple[int, int]) -> None:
+    (tokens,) = backbone.encode([picture(0, size)])
+    cost = backbone.vision_cost(size)
+    assert cost.num_bytes == tokens.nbytes
+    assert cost.flops > 0
+
+
 def test_encoding_is_repeatable_and_tells_pictures_apart(backbone: Any) -> None:
     one, again, other = backbone.encode([picture(0), picture(0), picture(1)])
     assert torch.equal(one, again)

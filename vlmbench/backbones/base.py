@@ -34,6 +34,14 @@ class TokenCount:
     trained: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionCost:
+    """What the tokens of pictures take: bytes to keep them, floating-point operations to make them once."""
+
+    num_bytes: int
+    flops: float
+
+
 class Backbone(Protocol):
     """One model family, loaded, with its adapters."""
 
@@ -55,6 +63,9 @@ class Backbone(Protocol):
 
     def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
         """Without opening pictures: `sizes` are their (width, height)."""
+
+    def vision_cost(self, size: tuple[int, int]) -> VisionCost:
+        """Of one picture of this (width, height), without opening it."""
 
     def encode(self, images: Sequence[Image]) -> list[Tensor]:
         """Vision tokens of each picture, as the store keeps them: (tokens, size)."""
@@ -109,8 +120,24 @@ def adapted(
     if request.adapter is not None:
         saved_config(request.adapter)
         return peft.PeftModel.from_pretrained(base, request.adapter, is_trainable=True)
-    seed_everything(request.seed)
-    return peft.get_peft_model(base, peft_config(lora, targets, trained), low_cpu_mem_usage=not request.weights)
+    model = peft.get_peft_model(base, peft_config(lora, targets, trained), low_cpu_mem_usage=not request.weights)
+    if request.weights:
+        draw_adapters(model, request.seed)
+    return model
+
+
+def draw_adapters(model: Any, seed: int) -> None:
+    """Draw the adapters of a PeftModel anew, in the order of its modules, and put modules that train in full back to
+    what they were: one seed gives the same adapters in a new model and in one that has been trained."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    seed_everything(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.reset_lora_parameters("default", init_lora_weights=True)
+        elif isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
 
 
 def peft_config(lora: LoraConfig, targets: str, trained: list[str] | None = None) -> Any:
@@ -281,6 +308,13 @@ def without_gradients(module: Any) -> None:
 
     module.requires_grad_(False)
     module.forward = torch.no_grad()(module.forward)
+
+
+def tower_flops(tower: Any, positions: int, *, layers: int, width: int) -> float:
+    """Operations of a vision transformer on so many positions that see each other: two a weight and position, and
+    queries with keys and weights with values in each layer."""
+    weights: int = sum(weight.numel() for weight in tower.parameters())
+    return 2.0 * weights * positions + 4.0 * positions**2 * width * layers
 
 
 def content_of(settings: str, *modules: Any) -> str:

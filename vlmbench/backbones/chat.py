@@ -14,6 +14,7 @@ from vlmbench.backbones.base import (
     IGNORED,
     PaddingSide,
     TokenCount,
+    VisionCost,
     content_of,
     continued_text,
     generate_answers,
@@ -125,6 +126,16 @@ class ChatBackbone(ABC):
         answer = self._answer(sample.answer)
         total = self._length(self._prompt(sample.question, len(shown)) + answer, shown)
         return TokenCount(total=total, trained=len(self._ids(answer)))
+
+    def vision_cost(self, size: tuple[int, int]) -> VisionCost:
+        first = next(self._vision_modules()[0].parameters())
+        tokens, flops = self._tokens_and_flops(size)
+        num_bytes = tokens * int(self.model.config.text_config.hidden_size) * first.element_size()
+        return VisionCost(num_bytes=num_bytes, flops=flops)
+
+    @abstractmethod
+    def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:
+        """Of one picture of this (width, height): tokens that are kept, operations of the tower."""
 
     def encode(self, images: Sequence[Image]) -> list[Tensor]:
         """(tokens, hidden) of each picture after the projector; only tiles that show something."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlmbench.backbones.base import adapted, peft_config, saved_config
+from vlmbench.backbones.base import adapted, draw_adapters, peft_config, saved_config
 from vlmbench.backbones.chat import Layout
 from vlmbench.config import BuildRequest, Engine, ModelConfig
 from vlmbench.types import UserError
@@ -93,7 +93,9 @@ def load_adapted(
 
     lora = peft_config(config.lora, targets(published)) if request.adapter is None else saved_config(request.adapter)
     model = _unsloth.load(config.path, lora=lora, seed=request.seed, quantization=quantization)
-    if request.adapter is not None:
+    if request.adapter is None:
+        draw_adapters(model, request.seed)
+    else:
         model.load_adapter(request.adapter, "default", is_trainable=True)
     return model
 
@@ -130,4 +132,4 @@ def _on_meta(published: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(published, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_config(published, dtype=torch.bfloat16, trust_remote_code=False)

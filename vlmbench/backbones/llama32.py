@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -93,9 +93,12 @@ class Llama32Backbone(ChatBackbone):
         return base.vision_model, base.multi_modal_projector
 
     def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
+        from vlmbench.backbones._attention import use_folded_attention
+
         super().__init__(model, processor, layout=layout, request=request)
         decoder = model.get_base_model().model.language_model
         decoder.register_forward_pre_hook(see_own_pictures, with_kwargs=True)
+        use_folded_attention(decoder)
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         return dict(self.processor(text=texts, images=pictures, **self._text_settings(padding_side)))
@@ -131,6 +134,18 @@ class Llama32Backbone(ChatBackbone):
         states: Tensor = projector(vision_model(**to_device(inputs, self.model)).last_hidden_state)
         return states[0, 0, :tiles].flatten(0, 1)
 
+    def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:
+        from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas
+
+        processor, tower = self.processor.image_processor, self._vision_modules()[0]
+        side = processor.size["height"]
+        canvas = get_optimal_tiled_canvas(size[1], size[0], processor.max_image_tiles, side)
+        tiles = (canvas[0] // side) * (canvas[1] // side)
+        # The tower always sees all places for tiles: what is empty among them bears on the rest.
+        positions = processor.max_image_tiles * tower.num_patches
+        layers = tower.config.num_hidden_layers + tower.config.num_global_layers
+        return tiles * tower.num_patches, tower_flops(tower, positions, layers=layers, width=tower.config.hidden_size)
+
     def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
         return len(self._ids(text))  # a picture takes one position
 
@@ -155,9 +170,12 @@ def see_own_pictures(decoder: Any, args: tuple[Any, ...], inputs: dict[str, Any]
     mask, sees = inputs.get("cross_attention_mask"), inputs.get("full_text_row_masked_out_mask")
     if mask is None or sees is None:
         return args, inputs
-    shown = ((mask == 0) & (sees != 0)).any(dim=2, keepdim=True)
-    own = torch.zeros_like(mask).masked_fill(~shown, torch.finfo(mask.dtype).min)
-    return args, inputs | {"cross_attention_mask": torch.where(sees != 0, mask, own)}
+    is_bool = mask.dtype == torch.bool  # Unsloth's: True where a word may look; transformers': 0 there, to be added
+    seen = mask if is_bool else mask == 0
+    shown = (seen & (sees != 0)).any(dim=2, keepdim=True)
+    seen = torch.where(sees != 0, seen, shown)
+    own = seen if is_bool else torch.zeros_like(mask).masked_fill(~seen, torch.finfo(mask.dtype).min)
+    return args, inputs | {"cross_attention_mask": own}
 
 
 def _seen_tiles(rows: list[list[int]], tiles: list[list[int]], image_token_id: int) -> Tensor:

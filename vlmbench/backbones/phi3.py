@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -132,6 +132,18 @@ class Phi3Backbone(ChatBackbone):
         count = self.processor.image_processor.get_num_img_tokens
         counts = [count(height, width) for width, height in sizes]
         return len(self.processor(text=text, num_img_tokens=[counts])["input_ids"][0])
+
+    def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:
+        from vlmbench.models.phi3_v.image_processing_phi3_v import hd_size
+
+        processor, config = self.processor.image_processor, self.model.config.vision_config
+        *_, width, height = hd_size(*size, processor.num_crops, processor.tile_size)
+        tiles = (width // processor.tile_size) * (height // processor.tile_size) + 1  # and the whole view
+        positions = (config.image_size // config.patch_size) ** 2 + 1
+        (embedding,) = self._vision_modules()
+        tower = embedding.img_processor["vision_model"]
+        one = tower_flops(tower, positions, layers=config.num_hidden_layers, width=config.hidden_size)
+        return processor.get_num_img_tokens(size[1], size[0]), tiles * one
 
     def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
         """Past the original context all keys are rotated otherwise (LongRoPE): those in the cache are then wrong."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlmbench.backbones.base import (
     PaddingSide,
     TokenCount,
+    VisionCost,
     adapted,
     content_of,
     continued_text,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+FEATURES = 864  # numbers that describe a picture
+TOWER_FLOPS = (
+    0.8e9  # of EfficientNet-Lite0 on 224 pixels (arXiv:1905.11946 and its Lite variant: 0.4 G multiplications)
+)
 LORA_TARGETS = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
@@ -94,6 +99,9 @@ class SmolBackbone:
 
     def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
         return self.collate(samples, with_answer=True)
+
+    def vision_cost(self, size: tuple[int, int]) -> VisionCost:
+        return VisionCost(num_bytes=FEATURES * 4, flops=TOWER_FLOPS)
 
     def tokens(self, images: Sequence[Image | Picture]) -> list[Tensor]:
         """(864,) of each picture, from the store."""

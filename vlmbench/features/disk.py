@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -56,10 +57,8 @@ class DiskLevel:
         if checksum(key, tensor) != expected:
             self._remove_damaged(path, "its checksum is another")
             return None
-        try:
+        with contextlib.suppress(OSError):  # a folder that may only be read, or another process that made room
             os.utime(path)  # the least recently used go first
-        except OSError:
-            pass  # a folder that may only be read, or another process that made room
         return tensor
 
     @staticmethod

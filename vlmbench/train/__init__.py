@@ -75,6 +75,7 @@ def train(
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.check_loss()
+    trainer.leave_model()
     backbone.save(cell.adapter)
     state = trainer.state
     best = state.best_model_checkpoint

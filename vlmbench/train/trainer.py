@@ -158,6 +158,13 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
                 f"lower trainer.learning_rate ({self.settings.learning_rate})"
             )
 
+    def leave_model(self) -> None:
+        """Take back what training did to the model, but for its adapters: the next run may use it."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if self.settings.gradient_checkpointing:
+            self.model.get_base_model().gradient_checkpointing_disable()
+        self.model.zero_grad(set_to_none=True)
+
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         self.model.eval()
