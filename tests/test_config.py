@@ -78,6 +78,8 @@ def test_planned_steps_count_the_last_small_batch() -> None:
     ("changes", "place"),
     [
         ({"batch_size": 0}, "trainer.batch_size=0"),
+        ({"batch_size": "some"}, "trainer.batch_size=some: it must be a whole number or auto"),
+        ({"batch_size": 2.5}, r"trainer.batch_size=2.5: it must be a whole number"),
         ({"learning_rate": -1.0}, "trainer.learning_rate=-1.0"),
         ({"warmup_ratio": 1.5}, "trainer.warmup_ratio=1.5"),
         ({"early_stopping": 3, "eval_steps": None}, "trainer.early_stopping"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmbench.backbones.base import VisionCost
+from vlmbench.backbones.base import TokenCount, VisionCost
 from vlmbench.config import TrainerConfig
 from vlmbench.data.dataset import Subset, without_pictures
 from vlmbench.data.load import Data
@@ -60,22 +60,26 @@ class Cost:
         )
 
 
+def count_tokens(backbone: Backbone, train: Subset, *, data: Data, wording: Wording) -> list[TokenCount]:
+    """The tokens of each record."""
+    return [
+        backbone.count_tokens(without_pictures(record, wording=wording), data.sizes(int(index)))
+        for record, index in zip(train, train.indices, strict=True)
+    ]
+
+
 def cost_of(
     backbone: Backbone,
     train: Subset,
     *,
     num_test: int,
     data: Data,
-    wording: Wording,
     settings: TrainerConfig,
+    counts: Sequence[TokenCount],
 ) -> Cost:
-    """Count what a run would take."""
-    counts = [
-        backbone.count_tokens(without_pictures(record, wording=wording), data.sizes(int(index)))
-        for record, index in zip(train, train.indices, strict=True)
-    ]
+    """What a run would take. `counts` are the tokens of each training record."""
     steps = settings.planned_steps(len(train))
-    seen = steps * settings.batch_size * settings.gradient_accumulation
+    seen = steps * settings.num_rows * settings.gradient_accumulation
     pictures = _pictures(train, data) | _pictures(data.test, data)
     costs = [backbone.vision_cost(size) for size in pictures.values()]
     flops = sum(cost.flops for cost in costs)
@@ -103,7 +107,8 @@ def _matmul_flops() -> float:
 
     gpu = torch.cuda.is_available()
     size, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
-    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    generator = torch.Generator(device).manual_seed(0)  # the run's own random state is left alone
+    matrix = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
     (matrix @ matrix).sum().item()  # the first product loads libraries
     started = time.perf_counter()
     (matrix @ matrix).sum().item()

@@ -237,6 +237,10 @@ class PromptConfig:
                 raise UserError(f"prompt.questions: no question for task {task}; add prompt.questions.{task}")
 
 
+AUTO = "auto"
+AUTO_WITHOUT_GPU = 8  # records a step
+
+
 @dataclass(kw_only=True)
 class TrainerConfig:
     """conf/trainer: supervised fine-tuning."""
@@ -245,7 +249,8 @@ class TrainerConfig:
     vision: Vision = Vision.frozen
     epochs: float = 3.0
     max_steps: int | None = None  # None: as many as the epochs take
-    batch_size: int = 8
+    # Records a step; auto: as many of the longest as fit on the GPU. Any: OmegaConf fails to merge `int | str`.
+    batch_size: Any = 8
     gradient_accumulation: int = 1
     learning_rate: float = 2e-4
     warmup_ratio: float = 0.05
@@ -263,7 +268,9 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check_range("trainer.epochs", self.epochs, 0.001)
         check_range("trainer.max_steps", self.max_steps, 1)
-        check_range("trainer.batch_size", self.batch_size, 1)
+        if self.batch_size != AUTO and type(self.batch_size) is not int:
+            raise UserError(f"trainer.batch_size={self.batch_size}: it must be a whole number or {AUTO}")
+        check_range("trainer.batch_size", self.num_rows, 1)
         check_range("trainer.gradient_accumulation", self.gradient_accumulation, 1)
         check_range("trainer.learning_rate", self.learning_rate, 0, 1)
         check_range("trainer.warmup_ratio", self.warmup_ratio, 0, 1)
@@ -277,11 +284,16 @@ class TrainerConfig:
         if self.early_stopping is not None and self.eval_steps is None:
             raise UserError("trainer.early_stopping needs evaluations to count; set trainer.eval_steps=<steps>")
 
+    @property
+    def num_rows(self) -> int:
+        """Records a step; with `auto`, what a machine without a GPU takes."""
+        return self.batch_size if isinstance(self.batch_size, int) else AUTO_WITHOUT_GPU
+
     def planned_steps(self, num_records: int) -> int:
         """Optimiser steps that training on so many records takes, early stopping aside."""
         if self.max_steps is not None:
             return self.max_steps
-        batches = math.ceil(num_records / self.batch_size)
+        batches = math.ceil(num_records / self.num_rows)
         return math.ceil(max(1, math.ceil(batches / self.gradient_accumulation)) * self.epochs)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from vlmbench import check, metrics, stats, tracking
 from vlmbench.backbones import resident
-from vlmbench.config import BuildRequest, Engine, RunConfig, Stage, runnable_models
+from vlmbench.config import AUTO, BuildRequest, Engine, RunConfig, Stage, TrainerConfig, runnable_models
 from vlmbench.data.pictures import open_picture
 from vlmbench.data.prompts import Wording
 from vlmbench.evaluate import predict
@@ -26,7 +26,7 @@ from vlmbench.rundir import RunDir, State, SweepDir
 from vlmbench.types import Prediction, Probe, Record, Sample, Task, UserError
 
 if TYPE_CHECKING:
-    from vlmbench.backbones.base import Backbone
+    from vlmbench.backbones.base import Backbone, TokenCount
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ def check_only(cell: Cell) -> None:
     for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
-    for line in _cost(cell, backbone, experiment).lines():
+    counts = _count_tokens(backbone, experiment)
+    for line in _cost(backbone, experiment, settings=cell.config.trainer, counts=counts).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     for warning in (*experiment.data.warnings, *experiment.notes):
@@ -198,16 +199,20 @@ def _run_steps(cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains:
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
     backbone = _build(cell, engine, adapter=None if trains else cell.folder.adapter)
     experiment = _make_experiment(cell, backbone)
-    cost = _cost(cell, backbone, experiment)
+    counts = _count_tokens(backbone, experiment)
+    settings = _trainer_settings(cell, backbone, experiment, counts) if trains else cell.config.trainer
+    cost = _cost(backbone, experiment, settings=settings, counts=counts)
     for line in cost.lines():
         log.info("%s", line)
     for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     if trains:
-        _train(cell, backbone, experiment, tracker, cost=cost)
+        _train(cell, backbone, experiment, tracker, cost=cost, settings=settings)
         tracker.adapter(cell.folder.adapter)
     if evaluates:
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
+    kept = "not kept" if backbone.store is None else backbone.store.report()
+    log.info("vision tokens: %s", kept)
 
 
 def _manifest(cell: Cell) -> Path:
@@ -231,8 +236,32 @@ def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
     )
 
 
+def _trainer_settings(
+    cell: Cell, backbone: Backbone, experiment: Experiment, counts: Sequence[TokenCount]
+) -> TrainerConfig:
+    """The trainer's settings with the number of records a step: a run that goes on keeps the one it found."""
+    settings = cell.config.trainer
+    if settings.batch_size != AUTO:
+        return settings
+    chosen = cell.folder.read_choices().get("batch_size")
+    if chosen is None:
+        from vlmbench.train.batch import choose_batch_size
+
+        longest = max(range(len(counts)), key=lambda index: counts[index].total)
+        chosen, why = choose_batch_size(backbone, experiment.open(experiment.train[longest]))
+        log.info("trainer.batch_size=auto: %d records a step (%s)", chosen, why)
+        cell.folder.write_choices({"batch_size": chosen})
+    return replace(settings, batch_size=chosen)
+
+
 def _train(
-    cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker, *, cost: check.Cost
+    cell: Cell,
+    backbone: Backbone,
+    experiment: Experiment,
+    tracker: tracking.Tracker,
+    *,
+    cost: check.Cost,
+    settings: TrainerConfig,
 ) -> None:
     from vlmbench.train import train
 
@@ -261,7 +290,7 @@ def _train(
         open_record=lambda index: experiment.open(experiment.train[index]),
         watched=[partial(experiment.open, record) for record in watched],
         judge=judge,
-        settings=config.trainer,
+        settings=settings,
         seed=config.seed,
         cell=cell.folder,
         tracker=tracker,
@@ -325,14 +354,20 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
     }
 
 
-def _cost(cell: Cell, backbone: Backbone, experiment: Experiment) -> check.Cost:
+def _count_tokens(backbone: Backbone, experiment: Experiment) -> list[TokenCount]:
+    return check.count_tokens(backbone, experiment.train, data=experiment.data, wording=experiment.wording)
+
+
+def _cost(
+    backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig, counts: Sequence[TokenCount]
+) -> check.Cost:
     return check.cost_of(
         backbone,
         experiment.train,
         num_test=len(experiment.held_out),
         data=experiment.data,
-        wording=experiment.wording,
-        settings=cell.config.trainer,
+        settings=settings,
+        counts=counts,
     )
 
 

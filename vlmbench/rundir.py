@@ -1,7 +1,8 @@
 """The names, reads and writes of every file in a run folder, and nothing else.
 
 runs/<sweep>/<num>_<model>_<data>_s<seed>/    one cell
-    .hydra/ config.yaml env.json status.json train_log.jsonl predictions.jsonl metrics.json adapter/ checkpoints/
+    .hydra/ config.yaml env.json status.json choices.json train_log.jsonl predictions.jsonl metrics.json
+    adapter/ checkpoints/
 runs/<sweep>/report/                          index.html report.md verdicts.json
 """
 
@@ -106,6 +107,13 @@ class RunDir:
 
     def write_env(self, env: Mapping[str, Any]) -> None:
         write_whole(self.path / "env.json", to_json(dict(env)))
+
+    def read_choices(self) -> dict[str, Any]:
+        """What the run chose by itself, so that it goes on with the same after a break."""
+        return self._read_json("choices.json")
+
+    def write_choices(self, choices: Mapping[str, Any]) -> None:
+        write_whole(self.path / "choices.json", to_json(dict(choices)))
 
     def read_metrics(self) -> dict[str, Any]:
         """`scores[task][view][name] = {value, low, high, n, n_groups}`, beside `data` and `notes`."""

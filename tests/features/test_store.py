@@ -262,3 +262,11 @@ def test_parts_that_train_are_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"Linear\.weight trains.*store.enabled=false or trainer.vision=frozen"):
         refuse_trainable(tower)
     refuse_trainable(tower.requires_grad_(False))
+
+
+def test_where_tokens_were_found_is_reported_once(tmp_path: Path) -> None:
+    one = store(tmp_path)
+    assert one.report() == "no picture was looked up"
+    one.get(pictures(0, 1, 0, 0), Encoder())
+    assert one.report() == "4 look-ups: 50.0% on the device, 50.0% encoded"
+    assert one.report() == "no picture was looked up"

@@ -221,6 +221,43 @@ def test_training_stops_early_when_nothing_gets_better(cli: Cli, tmp_path: Path,
     assert "trained 2 steps, kept step 1" in outcome.out
 
 
+def test_a_run_that_chose_its_batch_size_goes_on_with_it(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    auto = (*[item for item in TINY if item != "trainer=debug"], *parts, "trainer.batch_size=auto")
+    assert cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null").code == 0
+    cell = only_cell(tmp_path)
+    assert cell.read_choices() == {"batch_size": 8}
+    cell.write_choices({"batch_size": 3})
+    (cell.path / "status.json").unlink()
+    outcome = cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null")
+    assert outcome.code == 0, outcome.err
+    assert cell.read_choices() == {"batch_size": 3}
+    assert "records a step (" not in outcome.out
+
+
+def test_a_full_gpu_says_what_to_lower(cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from vlmbench.models import llama32_tiny
+
+    build = llama32_tiny.tiny_mllama
+
+    def full(*args: object, **kwargs: object) -> object:
+        model = build(*args, **kwargs)
+
+        def run_out(module: object, inputs: object) -> None:
+            if torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.lm_head.register_forward_pre_hook(run_out)
+        return model
+
+    monkeypatch.setattr(llama32_tiny, "tiny_mllama", full)
+    outcome = cli(*TINY, *parts)
+    assert outcome.code == 2
+    assert "step 1: the GPU's memory is full with 2 records a step; set trainer.batch_size=auto" in outcome.err
+    assert only_cell(tmp_path).read_status()["state"] == State.FAILED
+
+
 def test_a_loss_that_is_no_number_stops_and_names_step_and_records(
     cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:

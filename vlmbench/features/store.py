@@ -114,6 +114,16 @@ class TokenStore:
         target.record_stream(self._copies)
         return target
 
+    def report(self) -> str:
+        """Where tokens were found since the last report, in one line; counting begins anew."""
+        total, found = self.found.total(), Counter(self.found)
+        self.found.clear()
+        if not total:
+            return "no picture was looked up"
+        places = {"device": "on the device", "host": "in memory", "disk": "on disk", "encoded": "encoded"}
+        shares = ", ".join(f"{found[key] / total:.1%} {words}" for key, words in places.items() if found[key])
+        return f"{total:,} look-ups: {shares}"
+
     def close(self) -> None:
         """Wait until everything that was to be written is on disk."""
         self._disk.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmbench.config import TrainerConfig
 from vlmbench.rundir import RunDir
-from vlmbench.types import Sample
+from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -73,7 +73,14 @@ def train(
         title=title,
         lengths=lengths,
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"step {trainer.state.global_step + 1}: the GPU's memory is full with {settings.num_rows} records a step; "
+            "set trainer.batch_size=auto or a smaller one, or trainer.gradient_checkpointing=true, or lower "
+            f"store.device_gb ({error})"
+        ) from error
     trainer.check_loss()
     trainer.leave_model()
     backbone.save(cell.adapter)

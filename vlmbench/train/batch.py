@@ -1,0 +1,78 @@
+"""How many of the longest records fit into a training step on this GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.config import AUTO_WITHOUT_GPU
+from vlmbench.types import Sample, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.base import Backbone
+
+MOST = 512  # records a step that are tried at most
+SHARE = 0.9  # of what just fits: the optimiser's first step, other lengths and fragments take some memory too
+
+
+def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:
+    """The largest number up to `most` for which `fits` holds, found by doubling and halving the gap; 0 for none.
+
+    `fits` must hold for all numbers below one for which it holds.
+    """
+    good, bad = 0, 1
+    while bad <= most and fits(bad):
+        good, bad = bad, 2 * bad
+    bad = min(bad, most + 1)
+    while bad - good > max(1, good // 8):  # near enough
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def choose_batch_size(backbone: Backbone, longest: Sample) -> tuple[int, str]:
+    """Records a step for `trainer.batch_size=auto`, and why so many."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return AUTO_WITHOUT_GPU, "there is no CUDA GPU whose memory could be tried"
+    number = find_batch_size(backbone, longest)
+    return number, f"{SHARE:.0%} of what fits on {torch.cuda.get_device_name(0)} of the longest record"
+
+
+def find_batch_size(backbone: Backbone, longest: Sample) -> int:
+    """Try forward and backward passes on copies of the longest record. Adapters and the random state are left alone.
+
+    Raises UserError where not even one fits.
+    """
+    import torch
+
+    backbone.model.train()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        fitting = largest_batch(lambda number: _fits(backbone, longest, number))
+    if fitting == 0:
+        raise UserError(
+            f"record {longest.record.id!r} alone takes more memory than the GPU has; set "
+            "trainer.gradient_checkpointing=true or model.bits=4, or lower trainer.max_tokens or the pictures' tiles"
+        )
+    return max(1, int(fitting * SHARE))
+
+
+def _fits(backbone: Backbone, longest: Sample, number: int) -> bool:
+    import torch
+
+    from vlmbench.backbones.base import ready, to_device
+
+    try:
+        batch: dict[str, Any] = to_device(ready(backbone.train_batch([longest] * number)), backbone.model)
+        with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
+            loss = backbone.model(**batch, use_cache=False).loss
+        loss.backward()
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        batch, loss = {}, None
+        backbone.model.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return True
