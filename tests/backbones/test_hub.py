@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,39 @@ def test_adapters_in_the_tower_are_drawn_only_where_it_runs(phi3_folder: Path, r
     backbone = Phi3Config(path=str(phi3_folder)).build(replace(request_, vision=Vision.lora))
     layers = {name.split("layers.")[1][0] for name in trained_names(backbone.model) if "vision_model" in name}
     assert layers == {"0", "1"}  # of three: the features are those after the second
+
+
+def _copy_without(folder: Path, target: Path, suffix: str) -> Path:
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(f"*{suffix}"))
+    return target
+
+
+def test_weights_that_are_pickles_are_refused(phi3_folder: Path, request_: BuildRequest, tmp_path: Path) -> None:
+    folder = _copy_without(phi3_folder, tmp_path / "copy", ".safetensors")
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickles, which are never loaded"):
+        Phi3Config(path=str(folder)).build(request_)
+    # What is only counted needs no weights.
+    assert Phi3Config(path=str(folder)).build(replace(request_, weights=False)).count_tokens(sample(0), [(40, 30)] * 2)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": "phi3_v", "hidden_size": "many"}', '{"a": 1}'])
+def test_a_config_that_cannot_be_read_is_refused_by_place(
+    phi3_folder: Path, request_: BuildRequest, tmp_path: Path, content: str
+) -> None:
+    folder = _copy_without(phi3_folder, tmp_path / "copy", "config.json")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match=f"model.path={folder}"):
+        Phi3Config(path=str(folder)).build(request_)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "./nowhere", "somebody/something", "not a name at all"])
+def test_a_path_where_nothing_is_is_refused_by_name(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=f"model.path={path}"):
+        Phi3Config(path=path).build(replace(request_, weights=False))
 
 
 @pytest.mark.parametrize(("bits", "message"), [(8, "set model.bits=16 or model.bits=4")])

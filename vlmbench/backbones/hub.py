@@ -47,13 +47,21 @@ def missing_weights(path: str) -> Iterator[str]:
     (HF_HUB_OFFLINE).
     """
     from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     if Path(path).is_dir():
         if not (Path(path) / "config.json").exists():
             yield f"{path} has no config.json: it is not a model's folder"
-    elif path.startswith((".", "/", "~")):
+        return
+    if path.startswith((".", "/", "~")):
         yield f"there is no folder {path}"
-    elif constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(path, "config.json"), str):
+        return
+    try:
+        cached = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        yield f"{path} is neither a folder nor a name on the hub"
+        return
+    if constants.HF_HUB_OFFLINE and not isinstance(cached, str):
         yield f"the weights of {path} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them"
 
 
@@ -77,9 +85,7 @@ def load_adapted(
     4 bits, modules named in `kept_whole` stay at 16. Raises UserError where the path holds another type of model.
     """
     import_engine(request)
-    from transformers import AutoConfig
-
-    published = AutoConfig.from_pretrained(config.path, trust_remote_code=False)
+    published = _published_config(config.path, request)
     if published.model_type != model_type:
         raise UserError(
             f"model.path={config.path}: it holds a model of type {published.model_type}, not {model_type}; name the "
@@ -100,6 +106,25 @@ def load_adapted(
     return model
 
 
+def _published_config(path: str, request: BuildRequest) -> Any:
+    """The model's own configuration. Raises UserError where it, or weights that are no pickle, cannot be had."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    if lacking := list(missing_weights(path)):
+        raise UserError(f"model.path={path}: {'; '.join(lacking)}; name a folder with the hub's files")
+    if request.weights and Path(path).is_dir() and not list(Path(path).glob("*.safetensors")):
+        raise UserError(
+            f"model.path={path}: there are no weights (*.safetensors); files in PyTorch's own format are pickles, "
+            "which are never loaded: convert them"
+        )
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        # No such name, no permission, no network, no configuration.
+        raise UserError(f"model.path={path}: the model's config.json cannot be read ({error})") from error
+
+
 def _load(path: str, quantization: Any | None) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
@@ -110,6 +135,7 @@ def _load(path: str, quantization: Any | None) -> Any:
         quantization_config=quantization,
         device_map={"": 0 if torch.cuda.is_available() else "cpu"},
         trust_remote_code=False,
+        use_safetensors=True,
     )
 
 
