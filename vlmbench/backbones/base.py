@@ -223,13 +223,20 @@ def score_labels(
             said = torch.tensor(ids, device=first.device).expand(len(first), -1)
             more = {"input_ids": said[:, :-1], **continuation(prefix, len(ids) - 1)}
             if cached:
-                cache = copy.deepcopy(output.past_key_values)
+                cache = _branch(output.past_key_values)
                 logits = model(**more, past_key_values=cache, use_cache=True).logits
                 scores[:, column] += _log_probability(logits, said[:, 1:])
             else:
                 logits = model(**_appended(prefix, more), use_cache=False, logits_to_keep=len(ids)).logits
                 scores[:, column] = _log_probability(logits, said)
     return scores
+
+
+def _branch(cache: Any) -> Any:
+    """A cache that grows by itself from here on. Nothing is copied: a layer that grows makes new tensors."""
+    branch = copy.copy(cache)
+    branch.layers = [copy.copy(layer) for layer in cache.layers]
+    return branch
 
 
 def _log_probability(logits: Tensor, ids: Tensor) -> Tensor:
