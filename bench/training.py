@@ -19,14 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import record
-from bench.workloads import WORKLOADS, as_messages, make_records
+from bench import record, setup
+from bench.workloads import WORKLOADS, as_messages
 
 SIDES = ("ours", "unsloth", "trl", "trl_no_grad")
 OURS_STEPS, OURS_WARMUP = 60, 20
 THEIR_STEPS, THEIR_WARMUP = 12, 4
-RECORDS = 4000
-SCORED = 640
 
 
 class Stopwatch:
@@ -56,8 +54,7 @@ def main() -> None:
         for row in _measure(arguments):
             print(json.dumps(row), flush=True)
         return
-    workload = WORKLOADS[arguments.workload]
-    _make_model(workload.model, arguments)
+    setup.make_model(arguments)
     rows: list[dict[str, Any]] = []
     for side in arguments.sides.split(","):
         command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--side", side]
@@ -77,34 +74,13 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=list(WORKLOADS), default="pair-560")
+    parser = setup.parser(__doc__)
     parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--batches", help="of ours, instead of the workload's: 64,96")
-    parser.add_argument("--engine", default="unsloth", choices=["unsloth", "transformers"], help="of ours")
     parser.add_argument("--no-store", action="store_true", help="ours without stored tokens")
-    parser.add_argument("--vision", default="frozen", choices=["frozen", "lora"])
-    parser.add_argument("--published", type=Path, help="the hub's config.json and tokenizer files of Phi-3-vision")
-    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where model and pictures lie")  # noqa: S108
-    parser.add_argument("--out", help="name of the file under bench/results, after training-")
     parser.add_argument("--profile", type=Path, help="a file for the most expensive kernels of ours")
-    parser.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _model_folder(model: str, arguments: argparse.Namespace) -> Path:
-    folder: Path = arguments.memory / f"{model}-{'tiny' if arguments.tiny else 'random'}"
-    return folder
-
-
-def _make_model(model: str, arguments: argparse.Namespace) -> None:
-    """In a process of its own, so that the GPU is empty afterwards."""
-    folder = _model_folder(model, arguments)
-    code = f"import sys; from pathlib import Path; from bench.models import random_{model} as make; make("
-    code += "Path(sys.argv[1]), tiny=True)" if arguments.tiny else "*map(Path, sys.argv[1:]))"
-    folders = [str(folder), *([str(arguments.published)] if arguments.published and not arguments.tiny else [])]
-    subprocess.run([sys.executable, "-c", code, *folders], check=True)
 
 
 def _figures(workload: str, rows: list[dict[str, Any]], peak_flops: float | None) -> dict[str, Any]:
@@ -134,8 +110,7 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    workload = WORKLOADS[arguments.workload]
-    records = make_records(workload, arguments.memory / f"pictures-{workload.side}", RECORDS)
+    records = setup.records_of(arguments)
     if arguments.side == "ours":
         yield from _ours(arguments, records)
         return
@@ -155,7 +130,7 @@ def _theirs(arguments: argparse.Namespace, records: list[Any]) -> dict[str, Any]
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             watch.log({"step": state.global_step, **logs})
 
-    folder = _model_folder(WORKLOADS[arguments.workload].model, arguments)
+    folder = setup.model_folder(arguments)
     batch = recipes.BATCH if arguments.side == "unsloth" or WORKLOADS[arguments.workload].model == "phi3" else 1
     rows = list(as_messages(records[: batch * THEIR_STEPS]))
     run = {"steps": THEIR_STEPS, "folder": Path(tempfile.mkdtemp()), "callback": Callback()}
@@ -190,30 +165,13 @@ def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int
 
 
 def _ours(arguments: argparse.Namespace, records: list[Any]) -> Iterator[dict[str, Any]]:
-    from vlmbench.config import BuildRequest, Engine, StoreConfig, TrainerConfig, Vision
-    from vlmbench.data.dataset import Viewer, open_sample
-    from vlmbench.data.prompts import Wording
+    from vlmbench.config import TrainerConfig
     from vlmbench.rundir import RunDir
 
-    engine = Engine.transformers if arguments.tiny else Engine(arguments.engine)
-    request = BuildRequest(
-        seed=0,
-        engine=engine,
-        vision=Vision(arguments.vision),
-        cache_dir=Path(tempfile.mkdtemp()),
-        store=StoreConfig(enabled=not arguments.no_store, disk_gb=0 if arguments.tiny else 20),
-    )
     workload = WORKLOADS[arguments.workload]
-    backbone = _config(workload.model, arguments).build(request)
+    backbone = setup.build_ours(arguments, store=not arguments.no_store)
+    open_record = setup.opener(backbone, records)
     from vlmbench.train import train  # after Unsloth
-
-    viewer = Viewer(
-        records[0].images[0].path.parent, name="none", process=lambda picture: picture, fingerprint="", cache=Path()
-    )
-    wording = Wording(questions={}, labels={"normal": "normal", "abnormal": "abnormal"}, phrases={})
-
-    def open_record(index: int) -> Any:
-        return open_sample(records[index], viewer=viewer, wording=wording, lazily=backbone.store is not None)
 
     for batch in [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]:
         watch = Stopwatch()
@@ -238,37 +196,14 @@ def _ours(arguments: argparse.Namespace, records: list[Any]) -> Iterator[dict[st
         found = dict(backbone.store.found) if backbone.store is not None else {}
         tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
         yield row | {
-            "engine": engine,
+            "engine": backbone.engine,
             "found": found,
             "hit_rate": 1 - found["encoded"] / sum(found.values()) if found else None,
             "tokens": [tokens.total, tokens.trained],
             "model_flops_per_sample": model_flops(backbone, open_record(0)),
         }
-    yield _scoring(backbone, [open_record(index) for index in range(SCORED)], batch)
     if arguments.profile:
         _profile(backbone, [open_record(index) for index in range(batch)], arguments.profile)
-
-
-def _scoring(backbone: Any, samples: list[Any], batch: int) -> dict[str, Any]:
-    """Labels scored on samples whose tokens are kept, after a first batch of them."""
-    import torch
-
-    backbone.model.eval()
-    labels = ["normal", "abnormal"]
-    backbone.score(samples[:batch], labels)
-    started = time.monotonic()
-    for start in range(0, len(samples), batch):
-        backbone.score(samples[start : start + batch], labels).tolist()
-    row = {"side": "scoring", "batch": batch, "samples_per_s": len(samples) / (time.monotonic() - started)}
-    return row | {"peak_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None}
-
-
-def _config(model: str, arguments: argparse.Namespace) -> Any:
-    from vlmbench.backbones.llama32 import Llama32Config
-    from vlmbench.backbones.phi3 import Phi3Config
-
-    path = str(_model_folder(model, arguments))
-    return Llama32Config(path=path) if model == "llama32" else Phi3Config(path=path, num_crops=4)
 
 
 def model_flops(backbone: Any, sample: Any) -> float:
