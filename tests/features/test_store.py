@@ -270,3 +270,8 @@ def test_where_tokens_were_found_is_reported_once(tmp_path: Path) -> None:
     one.get(pictures(0, 1, 0, 0), Encoder())
     assert one.report() == "4 look-ups: 50.0% on the device, 50.0% encoded"
     assert one.report() == "no picture was looked up"
+
+
+def test_what_is_larger_than_the_disks_budget_is_not_written(tmp_path: Path) -> None:
+    get(tmp_path, 0, disk_gb=(ENTRY - 1) / 1e9)
+    assert not entries(tmp_path)

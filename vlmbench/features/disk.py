@@ -79,7 +79,7 @@ class DiskLevel:
         self._queue.append(self._writer.submit(self._write, self.path(key), tensor))
 
     def _write(self, path: Path, tensor: Tensor) -> None:
-        if not self._writes or path.exists():
+        if not self._writes or path.exists() or tensor.nbytes > self._budget:
             return
         unfinished = None
         try:

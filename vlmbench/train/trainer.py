@@ -160,7 +160,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     def leave_model(self) -> None:
         """Take back what training did to the model, but for its adapters: the next run may use it."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        undo_preparation(self.accelerator, self.model)
         if self.settings.gradient_checkpointing:
             self.model.get_base_model().gradient_checkpointing_disable()
         self.model.zero_grad(set_to_none=True)
@@ -170,6 +170,13 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         self.model.eval()
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.judge().items()})
         return output
+
+
+def undo_preparation(accelerator: Any, model: Any) -> None:
+    """Take accelerate's mixed precision off a model, so that the next accelerator puts its own on."""
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # unwrap_model leaves this mark on, and a marked model gets no mixed precision any more.
+    model.__dict__.pop("_is_accelerate_prepared", None)
 
 
 class BucketSampler(Sampler[int]):  # type: ignore[misc]  # untyped
