@@ -25,6 +25,7 @@ class Workload:
     pictures: int
     batch: int
     answer_words: int = 0  # more words in each answer
+    once: bool = False  # no picture is shown twice: the store's worst case
 
 
 WORKLOADS = {
@@ -32,7 +33,7 @@ WORKLOADS = {
     "pair-1120": Workload(model="llama32", side=1120, pictures=200, batch=16),
     "pair-336x4": Workload(model="phi3", side=672, pictures=200, batch=8),
     "long-answer": Workload(model="llama32", side=560, pictures=200, batch=16, answer_words=150),
-    "unique": Workload(model="llama32", side=560, pictures=4000, batch=64),
+    "unique": Workload(model="llama32", side=560, pictures=2400, batch=16, once=True),
 }
 
 
@@ -41,6 +42,8 @@ def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_picture(folder / f"{seed}.png", seed, workload.side) for seed in range(workload.pictures)]
     rng = np.random.default_rng(0)
+    if workload.once:
+        return [_record(i, paths[2 * i : 2 * i + 2], workload) for i in range(len(paths) // 2)]
     return [_record(i, [paths[j] for j in rng.choice(len(paths), 2, replace=False)], workload) for i in range(number)]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from tests.backbones.test_contract import build, sample
-from vlmbench.backbones._attention import folded_attention
+from tests.backbones.test_contract import build
+from vlmbench.backbones._attention import folded_attention, project_both
 from vlmbench.backbones.llama32 import see_own_pictures
 
 LOW = torch.finfo(torch.float32).min
@@ -50,28 +52,65 @@ def test_folded_attention_is_attention(kind: str, groups: int) -> None:
     key, value = (torch.randn(2, groups, 9, 8, generator=generator, requires_grad=True) for _ in range(2))
     boolean = torch.rand(2, 1, 5, 9, generator=generator) > 0.4
     mask = {"none": None, "boolean": boolean, "added": torch.where(boolean, 0.0, LOW)}[kind]
-    module: Any = SimpleNamespace(num_key_value_groups=6 // groups, k_norm=None, is_causal=False)
+    module: Any = SimpleNamespace(num_key_value_groups=6 // groups, is_causal=False)
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    expected = expected.transpose(1, 2)
     gradients = torch.autograd.grad(expected.square().sum(), (query, key, value))
-    found, _ = folded_attention(module, query, key, value, mask, scaling=0.3)
+    found = folded_attention(query, key, value, mask, scale=0.3)
     torch.testing.assert_close(found, expected)
     for one, other in zip(torch.autograd.grad(found.square().sum(), (query, key, value)), gradients, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_self_attention_is_left_as_it_is() -> None:
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(1, 4, 5, 8, generator=generator)
-    key, value = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(2))
-    module: Any = SimpleNamespace(num_key_value_groups=2, is_causal=True)
-    found, _ = folded_attention(module, query, key, value, None)
-    assert torch.equal(found, sdpa_attention_forward(module, query, key, value, None)[0])
-
-
-def test_the_decoder_folds_and_answers_as_it_did(shared_cache: Path) -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_lean_cross_attention_is_the_model_s_own(shared_cache: Path, cached: bool) -> None:
+    """Outputs, gradients of adapters, and what a cache gives to the words after it."""
     backbone = build("llama32_tiny", shared_cache)
-    decoder = backbone.model.get_base_model().model.language_model
-    assert decoder.config._attn_implementation == "sdpa_folded"
-    folded = backbone.score([sample(0)], ["normal", "abnormal"])
-    decoder.config._attn_implementation = "sdpa"
-    torch.testing.assert_close(backbone.score([sample(0)], ["normal", "abnormal"]), folded)
+    module = backbone.model.get_base_model().model.language_model.layers[1].cross_attn
+    torch.nn.init.normal_(module.k_proj.lora_B["default"].weight)
+    torch.nn.init.normal_(module.v_proj.lora_B["default"].weight)
+    generator = torch.Generator().manual_seed(0)
+    words, pictures = (torch.randn(2, n, 32, generator=generator) for n in (5, 9))
+    mask = torch.rand(2, 1, 5, 9, generator=generator) > 0.4
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    found = []
+    for forward in (module.forward, type(module).forward.__get__(module)):
+        cache = DynamicCache(config=backbone.model.config.text_config) if cached else None
+        if cache is not None:  # the model asks its first layer whether anything was seen before
+            cache.update(torch.zeros(2, 2, 5, 8), torch.zeros(2, 2, 5, 8), 0)
+        out = forward(words, cross_attention_states=pictures, attention_mask=mask, past_key_values=cache)[0]
+        if cached:
+            out = out + forward(words, attention_mask=mask, past_key_values=cache)[0]
+        found.append((out, torch.autograd.grad(out.square().sum(), weights)))
+    (lean, lean_gradients), (own, own_gradients) = found
+    torch.testing.assert_close(lean, own)
+    for one, other in zip(lean_gradients, own_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def with_dropout(layer: Any) -> None:
+    layer.lora_dropout["default"] = torch.nn.Dropout(0.5)
+
+
+def switched_off(layer: Any) -> None:
+    layer.enable_adapters(False)
+
+
+def merged(layer: Any) -> None:
+    layer.merge()
+
+
+@pytest.mark.parametrize("change", [None, with_dropout, switched_off, merged])
+def test_both_projections_at_once_are_each_alone(shared_cache: Path, change: Callable[[Any], None] | None) -> None:
+    module = build("llama32_tiny", shared_cache).model.get_base_model().model.language_model.layers[1].cross_attn
+    layers = module.k_proj, module.v_proj
+    for layer in layers:
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+    if change is not None:
+        change(layers[1])
+    states = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    found = project_both(states, *layers)
+    torch.manual_seed(0)
+    for one, layer in zip(found, layers, strict=True):
+        torch.testing.assert_close(one, layer(states))

@@ -1,59 +1,106 @@
-"""Cross-attention with grouped heads (arXiv:2305.13245) whose keys and values are not copied for each query head.
+"""Mllama's cross-attention, grouped heads (arXiv:2305.13245) over thousands of picture tokens a record, at less cost.
 
-transformers copies them wherever there is a mask. With thousands of picture tokens a record, in each of eight layers,
-and kept for the backward pass, the copies take most of the memory of a training step. Here the query heads of a group
-are laid one after the other instead, as more queries: what is computed is the same.
+The stock way copies keys and values for each query head wherever there is a mask; kept for the backward pass, in each
+of eight layers, the copies take most of the memory of a training step. And it reads the pictures' tokens four times a
+layer: for keys, for values, and for the adapters of both. Here the query heads of a group are laid one after the
+other, as more queries, and both adapters read at once. What is computed is the same.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-NAME = "sdpa_folded"
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 
-def use_folded_attention(decoder: Any) -> None:
-    """Let the cross-attention of a decoder on `sdpa` fold its query heads; other attention is left alone."""
-    if decoder.config._attn_implementation == "sdpa":
-        AttentionInterface.register(NAME, folded_attention)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-        decoder.config._attn_implementation = NAME
+def use_lean_cross_attention(decoder: Any) -> None:
+    """Put it in the place of the cross-attention of Mllama's decoder; the modules, and their names, stay."""
+    for module in decoder.modules():
+        if hasattr(module, "k_norm"):  # self-attention has no norms
+            module.forward = partial(cross_attention, module)
+
+
+def cross_attention(
+    module: Any,
+    hidden_states: Tensor,
+    cross_attention_states: Any = None,
+    past_key_values: Any | None = None,
+    attention_mask: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What words (B, L, hidden) take from pictures (B, N, hidden), or from the cache where these were seen before.
+
+    The mask, (B, 1, L, N), is True or 0 where a word may look. Gives (B, L, hidden) and no weights.
+    """
+    query = module.q_norm(_by_head(module.q_proj(hidden_states), module.head_dim))
+    if cross_attention_states is None and past_key_values is not None:
+        seen = past_key_values.layers[module.layer_idx]
+        key, value = seen.keys, seen.values
+    else:
+        # From the tower they come as (B x pictures x tiles, tokens, hidden).
+        pictures = cross_attention_states.reshape(len(hidden_states), -1, cross_attention_states.shape[-1])
+        projected = project_both(pictures, module.k_proj, module.v_proj)
+        key, value = (_by_head(states, module.head_dim) for states in projected)
+        key = module.k_norm(key)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, module.layer_idx)
+    dropout = module.dropout if module.training else 0.0
+    attended = folded_attention(query, key, value, attention_mask, dropout=dropout, scale=module.scaling)
+    return module.o_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+def _by_head(states: Tensor, size: int) -> Tensor:
+    return states.unflatten(-1, (-1, size)).transpose(1, 2)
 
 
 def folded_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """As transformers' `sdpa_attention_forward`: `query` (B, heads, L, D), `key` and `value` (B, groups, N, D), mask
-    (B, 1, L, N); gives (B, L, heads, D). Cross-attention is told by its `k_norm`; it is never causal."""
-    if not hasattr(module, "k_norm"):
-        attended: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return attended
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """Attention of `query` (B, heads, L, D) to `key` and `value` (B, groups, N, D) under a mask (B, 1, L, N):
+    (B, heads, L, D)."""
     batch, heads, length, size = query.shape
     groups = key.shape[1]
     share = heads // groups
-    if attention_mask is not None:
-        attention_mask = attention_mask.repeat(1, 1, share, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(
+    out = scaled_dot_product_attention(
         query.reshape(batch, groups, share * length, size),
         key,
         value,
-        attn_mask=attention_mask,
+        attn_mask=None if mask is None else mask.repeat(1, 1, share, 1),
         dropout_p=dropout,
-        scale=scaling,
+        scale=scale,
     )
-    return out.view(batch, heads, length, size).transpose(1, 2).contiguous(), None
+    return out.view(batch, heads, length, size)
+
+
+def project_both(states: Tensor, first: Any, second: Any) -> tuple[Tensor, Tensor]:
+    """`first(states), second(states)`; where both are LoRA layers, their first matrices are one product."""
+    adapters = [_only_adapter(layer) for layer in (first, second)]
+    if None in adapters:
+        return first(states), second(states)
+    dtype = states.dtype
+    downs = [layer.lora_A[name].weight for layer, name in zip((first, second), adapters, strict=True)]
+    low = linear(states, torch.cat(downs).to(dtype)).split([len(down) for down in downs], -1)
+    # Scaled while small: the backward pass would make a scaled copy of the large gradient.
+    one, other = (
+        layer.base_layer(states) + linear(part * layer.scaling[name], layer.lora_B[name].weight.to(dtype))
+        for layer, name, part in zip((first, second), adapters, low, strict=True)
+    )
+    return one, other
+
+
+def _only_adapter(layer: Any) -> str | None:
+    """Its adapter's name, if it is plain LoRA (arXiv:2106.09685), switched on, with one adapter and no dropout."""
+    if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters or len(layer.active_adapters) != 1:
+        return None
+    (name,) = layer.active_adapters
+    plain = (
+        name in layer.lora_A
+        and name not in layer.lora_variant
+        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
+        and layer.lora_B[name].bias is None
+    )
+    return name if plain else None

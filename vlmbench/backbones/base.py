@@ -212,7 +212,7 @@ def score_labels(
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), mixed_precision(model):
         several = any(len(ids) > 1 for ids in label_ids)
         output = model(**prefix, use_cache=several and cached, logits_to_keep=1)
         first = output.logits[:, -1].float().log_softmax(-1)
@@ -257,7 +257,7 @@ def generate_answers(model: Any, tokenizer: Any, prefix: Mapping[str, Tensor], *
     import torch
 
     inputs = {name: tensor for name, tensor in prefix.items() if name != "position_ids"}  # generate() makes its own
-    with torch.inference_mode():
+    with torch.inference_mode(), mixed_precision(model):
         ids = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
@@ -307,6 +307,15 @@ def _moved(value: Any, device: Any) -> Any:
     if isinstance(value, list):
         return [_moved(one, device) for one in value]
     return value.to(device) if hasattr(value, "to") else value
+
+
+def mixed_precision(model: Any) -> Any:
+    """The context in which a model answers: on a GPU in bf16, as it trains. Its adapters are float32; their products
+    in float32, and their inputs' copies, would cost more than the rest of the model."""
+    import torch
+
+    base = model.get_base_model()
+    return torch.autocast("cuda", torch.bfloat16, enabled=base.device.type == "cuda" and base.dtype is torch.bfloat16)
 
 
 def without_gradients(module: Any) -> None:

@@ -56,6 +56,7 @@ class ChatBackbone(ABC):
         if request.vision is Vision.frozen:
             for module in self._vision_modules():
                 without_gradients(module)
+        model.get_base_model().lm_head.register_forward_pre_hook(_in_one_piece)
         self.store = self._open_store(request)
 
     def _open_store(self, request: BuildRequest) -> TokenStore | None:
@@ -218,6 +219,11 @@ class ChatBackbone(ABC):
                 raise UserError(f"the answer {answer!r} has other tokens beside its prompt than alone; reword it")
             rows.append([IGNORED] * (len(full) - len(expected)) + expected)
         return pad(rows, IGNORED, side)
+
+
+def _in_one_piece(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A hook before the output layer: of a slice of the positions, PyTorch would make one small product a record."""
+    return args[0].contiguous(), *args[1:]
 
 
 def _stitched(images: Sequence[Image | Picture]) -> Picture:

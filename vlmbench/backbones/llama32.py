@@ -93,12 +93,12 @@ class Llama32Backbone(ChatBackbone):
         return base.vision_model, base.multi_modal_projector
 
     def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
-        from vlmbench.backbones._attention import use_folded_attention
+        from vlmbench.backbones._attention import use_lean_cross_attention
 
         super().__init__(model, processor, layout=layout, request=request)
         decoder = model.get_base_model().model.language_model
         decoder.register_forward_pre_hook(see_own_pictures, with_kwargs=True)
-        use_folded_attention(decoder)
+        use_lean_cross_attention(decoder)
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         return dict(self.processor(text=texts, images=pictures, **self._text_settings(padding_side)))

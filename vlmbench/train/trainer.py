@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         use_cpu=not gpu,
         bf16=gpu,
         dataloader_pin_memory=gpu,
+        accelerator_config={"non_blocking": gpu},  # else each batch waits for the step before, and the GPU for the next
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -114,7 +116,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     settings: TrainerConfig
     buckets: Sequence[int] = ()  # of each training record's length
     record_ids: Sequence[str] = ()
-    unchecked: tuple[int, Sequence[str], Any] | None = None  # step, record ids, loss
+    unchecked: UncheckedLoss | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if len(set(self.buckets)) <= 1:
@@ -132,13 +134,10 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # Not SFTTrainer's: its entropy and token accuracy are read off the GPU in every step.
-        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        # One step late: by now that loss is there, and to look at it makes nothing wait.
-        self.check_loss()
-        loss = super().training_step(*args, **kwargs)
-        self.unchecked = self.state.global_step + 1, self.record_ids, loss
+        loss = Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **kwargs)
+        if model.training:
+            self.check_loss()  # the last step's, which is there by now: to look at it makes nothing wait
+            self.unchecked = UncheckedLoss(self.state.global_step + 1, self.record_ids, loss)
         return loss
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -150,12 +149,12 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         """Raise UserError where the last step's loss was no number."""
         if self.unchecked is None:
             return
-        step, record_ids, loss = self.unchecked
-        self.unchecked = None
-        if not loss.isfinite().all():
+        unchecked, self.unchecked = self.unchecked, None
+        loss = unchecked.value()
+        if not math.isfinite(loss):
             raise UserError(
-                f"step {step}: the loss is {loss.item()} on records {', '.join(record_ids)}; look at these records, or "
-                f"lower trainer.learning_rate ({self.settings.learning_rate})"
+                f"step {unchecked.step}: the loss is {loss} on records {', '.join(unchecked.record_ids)}; look at "
+                f"these records, or lower trainer.learning_rate ({self.settings.learning_rate})"
             )
 
     def leave_model(self) -> None:
@@ -170,6 +169,22 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         self.model.eval()
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.judge().items()})
         return output
+
+
+class UncheckedLoss:
+    """A step's loss on its way from the GPU."""
+
+    def __init__(self, step: int, record_ids: Sequence[str], loss: Any) -> None:
+        self.step, self.record_ids = step, record_ids
+        self._loss = loss.detach().to("cpu", non_blocking=True)
+        self._arrival = torch.cuda.Event() if loss.is_cuda else None
+        if self._arrival is not None:
+            self._arrival.record()
+
+    def value(self) -> float:
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return float(self._loss)
 
 
 def undo_preparation(accelerator: Any, model: Any) -> None:
