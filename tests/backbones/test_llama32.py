@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from PIL import Image
+from transformers import DynamicCache, MllamaVisionModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.backbones.test_contract import build
 from vlmbench.backbones._attention import folded_attention, project_both
 from vlmbench.backbones.llama32 import see_own_pictures
+from vlmbench.config import Vision
 
 LOW = torch.finfo(torch.float32).min
 
@@ -114,3 +116,25 @@ def test_both_projections_at_once_are_each_alone(shared_cache: Path, change: Cal
     torch.manual_seed(0)
     for one, layer in zip(found, layers, strict=True):
         torch.testing.assert_close(one, layer(states))
+
+
+@pytest.mark.parametrize("sizes", [[(28, 28)], [(56, 28), (28, 28)], [(56, 56), (28, 56), (28, 28), (28, 20)]])
+def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[int, int]]) -> None:
+    """Pictures of one to four tiles, alone and together: the tokens, and the gradients of the pixels."""
+    backbone = build("llama32_tiny", shared_cache, vision=Vision.lora)
+    images = [Image.effect_noise(size, 60).convert("RGB") for size in sizes]
+    inputs = backbone.processor.image_processor(images=[images], return_tensors="pt")
+    num_tiles = inputs.pop("num_tiles")[0]
+    published = MllamaVisionModel(backbone.model.config.vision_config).eval()
+    tower = backbone.model.get_base_model().model.vision_model
+    own = tower.state_dict().items()
+    published.load_state_dict({name.replace(".base_layer", ""): weight for name, weight in own if "lora_" not in name})
+    outputs, gradients = [], []
+    for model in (tower, published):
+        pixels = inputs["pixel_values"].clone().requires_grad_()
+        states = model(**{**inputs, "pixel_values": pixels}).last_hidden_state[0]
+        shown = torch.cat([one[:tiles].flatten() for one, tiles in zip(states, num_tiles, strict=True)])
+        outputs.append(shown)
+        gradients.append(torch.autograd.grad(shown.square().sum(), pixels)[0])
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)

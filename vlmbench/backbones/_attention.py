@@ -1,14 +1,21 @@
-"""Mllama's cross-attention, grouped heads (arXiv:2305.13245) over thousands of picture tokens a record, at less cost.
+"""Mllama's attention at less cost: what is computed is the same.
 
-The stock way copies keys and values for each query head wherever there is a mask; kept for the backward pass, in each
-of eight layers, the copies take most of the memory of a training step. And it reads the pictures' tokens four times a
-layer: for keys, for values, and for the adapters of both. Here the query heads of a group are laid one after the
-other, as more queries, and both adapters read at once. What is computed is the same.
+Cross-attention has grouped heads (arXiv:2305.13245) over thousands of picture tokens a record. The stock way copies
+keys and values for each query head wherever there is a mask; kept for the backward pass, in each of eight layers, the
+copies take most of the memory of a training step. And it reads the pictures' tokens four times a layer: for keys, for
+values, and for the adapters of both. Here the query heads of a group are laid one after the other, as more queries,
+and both adapters read at once.
+
+In the tower, tokens of empty places (tiles that a picture does not use, and what fills a tile up) look at tokens that
+show something, and not at each other. The stock way computes those pairs too, and masks them: of four places with one
+tile, more than half of all pairs. Here tokens that show something stand first, and there is no mask.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -104,3 +111,59 @@ def _only_adapter(layer: Any) -> str | None:
         and layer.lora_B[name].bias is None
     )
     return name if plain else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """How many tokens of each picture show something, and where each token stood before these came first: (B, S)."""
+
+    counts: list[int]
+    order: Tensor
+
+
+def use_tile_attention(vision_model: Any) -> None:
+    """Put it in the place of the attention of Mllama's tower; the modules, and their names, stay."""
+    for encoder in (vision_model.transformer, vision_model.global_transformer):
+        encoder.register_forward_pre_hook(_shown_first, with_kwargs=True)
+        encoder.register_forward_hook(_as_they_stood, with_kwargs=True)
+        for layer in encoder.layers:
+            layer.self_attn.forward = partial(tile_attention, layer.self_attn)
+
+
+def _shown_first(
+    encoder: Any, args: tuple[Tensor, ...], inputs: dict[str, Any]
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """A hook before an encoder, whose tokens are (B, S, hidden): empty is what may not look at itself."""
+    empty = inputs["attention_mask"][:, 0].diagonal(dim1=-2, dim2=-1) != 0
+    order = empty.to(torch.int8).argsort(dim=1, stable=True)
+    counts = (~empty).sum(1).tolist()
+    (states,) = args
+    return (_picked(states, order),), {**inputs, "attention_mask": Shown(counts=counts, order=order)}
+
+
+def _as_they_stood(encoder: Any, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> Any:
+    """A hook after an encoder."""
+    places = inputs["attention_mask"].order.argsort(dim=1)
+    output.last_hidden_state = _picked(output.last_hidden_state, places)
+    output.hidden_states = tuple(_picked(states, places) for states in output.hidden_states)
+    return output
+
+
+def _picked(states: Tensor, places: Tensor) -> Tensor:
+    return states.gather(1, places[..., None].expand_as(states))
+
+
+def tile_attention(module: Any, hidden_states: Tensor, attention_mask: Shown, **kwargs: Any) -> tuple[Tensor, None]:
+    """Attention among the tokens (B, S, hidden) of each picture, those that show something first."""
+    query, key, value = (
+        _by_head(project(hidden_states), module.head_dim) for project in (module.q_proj, module.k_proj, module.v_proj)
+    )
+    parts, start = [], 0
+    for shown, alike in groupby(attention_mask.counts):
+        rows = slice(start, start := start + len(list(alike)))
+        looking, empty = query[rows].split([shown, query.shape[2] - shown], 2)
+        seen = scaled_dot_product_attention(looking, key[rows], value[rows], scale=module.scaling)
+        filled = scaled_dot_product_attention(empty, key[rows, :, :shown], value[rows, :, :shown], scale=module.scaling)
+        parts.append(torch.cat([seen, filled], 2))
+    attended = torch.cat(parts)
+    return module.o_proj(attended.transpose(1, 2).flatten(2)), None

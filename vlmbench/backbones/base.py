@@ -326,11 +326,11 @@ def without_gradients(module: Any) -> None:
     module.forward = torch.no_grad()(module.forward)
 
 
-def tower_flops(tower: Any, positions: int, *, layers: int, width: int) -> float:
-    """Operations of a vision transformer on so many positions that see each other: two a weight and position, and
-    queries with keys and weights with values in each layer."""
+def tower_flops(tower: Any, positions: int, *, pairs: int, layers: int, width: int) -> float:
+    """Operations of a vision transformer: two a weight and position; in each layer, queries with keys and weights with
+    values for each pair of positions of which one sees the other."""
     weights: int = sum(weight.numel() for weight in tower.parameters())
-    return 2.0 * weights * positions + 4.0 * positions**2 * width * layers
+    return 2.0 * weights * positions + 4.0 * pairs * width * layers
 
 
 def content_of(settings: str, *modules: Any) -> str:

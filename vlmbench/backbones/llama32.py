@@ -93,12 +93,13 @@ class Llama32Backbone(ChatBackbone):
         return base.vision_model, base.multi_modal_projector
 
     def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
-        from vlmbench.backbones._attention import use_lean_cross_attention
+        from vlmbench.backbones._attention import use_lean_cross_attention, use_tile_attention
 
         super().__init__(model, processor, layout=layout, request=request)
         decoder = model.get_base_model().model.language_model
         decoder.register_forward_pre_hook(see_own_pictures, with_kwargs=True)
         use_lean_cross_attention(decoder)
+        use_tile_attention(model.get_base_model().model.vision_model)
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         return dict(self.processor(text=texts, images=pictures, **self._text_settings(padding_side)))
@@ -141,10 +142,11 @@ class Llama32Backbone(ChatBackbone):
         side = processor.size["height"]
         canvas = get_optimal_tiled_canvas(size[1], size[0], processor.max_image_tiles, side)
         tiles = (canvas[0] // side) * (canvas[1] // side)
-        # The tower always sees all places for tiles: what is empty among them bears on the rest.
-        positions = processor.max_image_tiles * tower.num_patches
+        # The tower always sees all places for tiles: what is empty among them bears on the rest, not on itself.
+        positions, shown = processor.max_image_tiles * tower.num_patches, tiles * tower.num_patches
+        pairs = positions**2 - (positions - shown) ** 2
         layers = tower.config.num_hidden_layers + tower.config.num_global_layers
-        return tiles * tower.num_patches, tower_flops(tower, positions, layers=layers, width=tower.config.hidden_size)
+        return shown, tower_flops(tower, positions, pairs=pairs, layers=layers, width=tower.config.hidden_size)
 
     def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
         return len(self._ids(text))  # a picture takes one position

@@ -142,7 +142,9 @@ class Phi3Backbone(ChatBackbone):
         positions = (config.image_size // config.patch_size) ** 2 + 1
         (embedding,) = self._vision_modules()
         tower = embedding.img_processor["vision_model"]
-        one = tower_flops(tower, positions, layers=config.num_hidden_layers, width=config.hidden_size)
+        one = tower_flops(
+            tower, positions, pairs=positions**2, layers=config.num_hidden_layers, width=config.hidden_size
+        )
         return processor.get_num_img_tokens(size[1], size[0]), tiles * one
 
     def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
