@@ -19,7 +19,7 @@ from tests.conftest import picture
 from vlmbench.backbones.base import keyed
 from vlmbench.config import StoreConfig
 from vlmbench.features import disk
-from vlmbench.features.memory import MemoryLevel
+from vlmbench.features.memory import MemoryLevel, PinnedMemory
 from vlmbench.features.store import TokenStore, refuse_trainable
 from vlmbench.types import UserError
 
@@ -235,6 +235,53 @@ def test_what_is_larger_than_the_memory_is_not_kept() -> None:
     assert level.put("b", torch.ones(4)).sum() == 4
     assert level.get("b") is None
     assert level.get("a") is not None
+
+
+def test_a_place_in_pinned_memory_is_free_when_nobody_holds_its_tensor() -> None:
+    memory = PinnedMemory(None, slab=256)
+    tensors = [memory.copy(torch.full((2, 5), float(number))) for number in range(3)]
+    assert [int(tensor[1, 4]) for tensor in tensors] == [0, 1, 2]
+    assert len({tensor.data_ptr() for tensor in tensors}) == 3
+    place = tensors.pop(1).data_ptr()
+    tensors += [memory.copy(torch.full((2, 5), float(number))) for number in (3, 4)]
+    assert [int(tensor[1, 4]) for tensor in tensors] == [0, 2, 3, 4]
+    assert place == tensors[3].data_ptr()
+    assert memory.num_bytes == 256  # four places of 40 bytes, at multiples of 64
+    assert memory.copy(torch.zeros(7, dtype=torch.bfloat16)).dtype is torch.bfloat16
+    assert memory.num_bytes == 512
+
+
+class Stream:
+    """Says when somebody waits for what it was to read."""
+
+    def __init__(self) -> None:
+        self.waited = 0
+
+    def record_event(self) -> Stream:
+        return self
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
+def test_a_place_is_written_again_only_after_the_gpu_has_read_it() -> None:
+    memory = PinnedMemory(None, slab=64)
+    tensor = memory.copy(torch.zeros(3))
+    stream = memory._stream = Stream()
+    place = tensor.data_ptr()
+    del tensor
+    assert stream.waited == 0
+    assert memory.copy(torch.ones(3)).data_ptr() == place
+    assert stream.waited == 1
+
+
+def test_the_level_in_pinned_memory_stays_within_its_slabs() -> None:
+    memory = PinnedMemory(None, slab=64 * 4)
+    level = MemoryLevel(4 * ENTRY, pinned=memory)
+    for number in range(20):
+        assert torch.equal(level.put(str(number), torch.full((3,), float(number))), torch.full((3,), float(number)))
+    assert memory.num_bytes == 64 * 4
+    assert [level.get(str(number)) is None for number in (15, 16, 19)] == [True, False, False]
 
 
 def test_out_of_memory_the_disk_serves(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlmbench.config import StoreConfig
 from vlmbench.features.disk import DiskLevel
-from vlmbench.features.memory import MemoryLevel, device_budget, host_budget
+from vlmbench.features.memory import MemoryLevel, PinnedMemory, device_budget, host_budget
 from vlmbench.types import Picture, UserError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ class TokenStore:
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._near = MemoryLevel(device_budget(device, settings.device_gb))
         # Without a GPU the device's memory is the host's.
-        self._host = MemoryLevel(host_budget(settings.host_gb), pinned=True) if on_gpu else None
+        pinned = PinnedMemory(self._copies)
+        self._host = MemoryLevel(host_budget(settings.host_gb), pinned=pinned) if on_gpu else None
         self._disk = DiskLevel(folder, fingerprint, round(settings.disk_gb * 1e9))
         self.found: Counter[str] = Counter()  # look-ups by where the tokens were: device, host, disk, encoded
 
@@ -64,18 +65,26 @@ class TokenStore:
 
     def fetch(self, pictures: Sequence[Picture], encode: Callable[[Image], Tensor]) -> Fetched:
         """As `get`, but copies from host memory go on beside what the device is doing."""
+        read = self._read(pictures)
         if self._copies is None:
-            return Fetched(tokens=[self._look_up(picture, encode) for picture in pictures], arrival=None)
+            return Fetched(tokens=[self._look_up(picture, encode, read) for picture in pictures], arrival=None)
         # Memory for the copies may have been freed by work that is still queued.
         self._copies.wait_stream(torch.cuda.current_stream())
-        tokens = [self._look_up(picture, encode) for picture in pictures]
+        tokens = [self._look_up(picture, encode, read) for picture in pictures]
         # What was encoded just now was so on the current stream.
         self._copies.wait_stream(torch.cuda.current_stream())
         arrival = torch.cuda.Event()
         arrival.record(self._copies)
         return Fetched(tokens=tokens, arrival=arrival)
 
-    def _look_up(self, picture: Picture, encode: Callable[[Image], Tensor]) -> Tensor:
+    def _read(self, pictures: Sequence[Picture]) -> dict[str, Tensor | None]:
+        """What is on disk alone, several files at a time."""
+        levels = [level for level in (self._near, self._host) if level is not None]
+        keys = {picture.key for picture in pictures if not any(picture.key in level for level in levels)}
+        return self._disk.read_all(sorted(keys))
+
+    def _look_up(self, picture: Picture, encode: Callable[[Image], Tensor], read: dict[str, Tensor | None]) -> Tensor:
+        """`read`: what was on disk. An entry that left the memory since then is looked for there again."""
         key = picture.key
         tokens = self._near.get(key)
         if tokens is not None:
@@ -85,7 +94,7 @@ class TokenStore:
         if kept is not None:
             self.found["host"] += 1
         else:
-            kept = self._disk.read(key)
+            kept = read.pop(key) if key in read else self._disk.read(key)
             if kept is not None:
                 self.found["disk"] += 1
                 kept = self._keep_in_host(key, kept)
