@@ -10,7 +10,7 @@ BATCH = 4
 
 
 def unsloth_notebook(model_folder: Path, rows: Sequence[dict[str, Any]], *, vision: bool, **run: Any) -> Any:
-    """Unsloth's Llama-3.2-Vision notebook, in 16 bits, at batch 4."""
+    """Unsloth's Llama-3.2-Vision notebook, in 16 bits; its batch is 4."""
     import os
 
     os.environ["UNSLOTH_RETURN_LOGITS"] = "0"  # as in the notebook
@@ -36,10 +36,10 @@ def unsloth_notebook(model_folder: Path, rows: Sequence[dict[str, Any]], *, visi
     )
     FastVisionModel.for_training(model)
     collator = UnslothVisionDataCollator(model, processor)
-    return _sft(model, processor, rows, collator, checkpointing=None, batch=BATCH, **run)
+    return _sft(model, processor, rows, collator, checkpointing=None, **run)
 
 
-def trl_documented(model_folder: Path, rows: Sequence[dict[str, Any]], *, batch: int, no_grad: bool, **run: Any) -> Any:
+def trl_documented(model_folder: Path, rows: Sequence[dict[str, Any]], *, no_grad: bool, **run: Any) -> Any:
     """TRL's example for vision models: transformers and PEFT, gradient checkpointing on, labels on all but pictures.
 
     `no_grad`: the frozen tower's forward without gradients, which is not in the documentation.
@@ -81,7 +81,7 @@ def trl_documented(model_folder: Path, rows: Sequence[dict[str, Any]], *, batch:
         labels[labels == getattr(config, "image_token_id", getattr(config, "image_token_index", -1))] = -100
         return {**batch_, "labels": labels}
 
-    return _sft(model, processor, rows, collate, checkpointing=True, batch=batch, **run)
+    return _sft(model, processor, rows, collate, checkpointing=True, **run)
 
 
 def _without_image(part: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import record, setup
+from bench import recipes, record, setup
 from bench.workloads import WORKLOADS, as_messages
 
 SIDES = ("ours", "unsloth", "trl", "trl_no_grad")
@@ -114,34 +114,37 @@ def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     records = setup.records_of(arguments)
     if arguments.side == "ours":
         yield from _ours(arguments, records)
-        return
-    yield _theirs(arguments, records)
+    else:
+        yield _theirs(arguments, records)
 
 
 def _theirs(arguments: argparse.Namespace, records: list[Any]) -> dict[str, Any]:
-    from bench import recipes
+    side, watch = arguments.side, Stopwatch()
+    batch = recipes.BATCH
+    if side == "trl" and WORKLOADS[arguments.workload].model == "llama32":
+        batch = 1  # with more, TRL's recipe runs out of memory on 80 GB
+    trainer = their_trainer(arguments, records, watch, side=side, batch=batch, steps=THEIR_STEPS)
+    return _trained(side, trainer.train, watch, batch=batch, warmup=THEIR_WARMUP)
 
-    if arguments.side == "unsloth":  # before transformers, which it changes
+
+def their_trainer(
+    arguments: argparse.Namespace, records: list[Any], watch: Stopwatch, *, side: str, batch: int, steps: int
+) -> Any:
+    """The ready SFTTrainer of another's recipe."""
+    if side == "unsloth":  # before transformers, which it changes
         import unsloth  # noqa: F401
     from transformers import TrainerCallback
-
-    watch = Stopwatch()
 
     class Callback(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             watch.log({"step": state.global_step, **logs})
 
     folder = setup.model_folder(arguments)
-    batch = recipes.BATCH if arguments.side == "unsloth" or WORKLOADS[arguments.workload].model == "phi3" else 1
-    rows = list(as_messages(records[: batch * THEIR_STEPS]))
-    run = {"steps": THEIR_STEPS, "folder": Path(tempfile.mkdtemp()), "callback": Callback()}
-    if arguments.side == "unsloth":
-        trainer = recipes.unsloth_notebook(folder, rows, vision=arguments.vision == "lora", **run)
-    else:
-        no_grad = arguments.side == "trl_no_grad"
-        trainer = recipes.trl_documented(folder, rows, batch=4 if no_grad else batch, no_grad=no_grad, **run)
-        batch = 4 if no_grad else batch
-    return _trained(arguments.side, trainer.train, watch, batch=batch, warmup=THEIR_WARMUP)
+    rows = list(as_messages(records[: batch * steps]))
+    run = {"batch": batch, "steps": steps, "folder": Path(tempfile.mkdtemp()), "callback": Callback()}
+    if side == "unsloth":
+        return recipes.unsloth_notebook(folder, rows, vision=arguments.vision == "lora", **run)
+    return recipes.trl_documented(folder, rows, no_grad=side == "trl_no_grad", **run)
 
 
 def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from vlmbench.backbones.base import TokenCount, VisionCost
 from vlmbench.config import TrainerConfig
-from vlmbench.data.dataset import Subset, without_pictures
+from vlmbench.data.dataset import Subset
 from vlmbench.data.load import Data
-from vlmbench.data.prompts import Wording
 from vlmbench.types import Sample, Task
 
 if TYPE_CHECKING:
@@ -58,14 +57,6 @@ class Cost:
             f"vision tokens     {self.vision.num_bytes / 1e9:,.2f} GB of {self.pictures:,} pictures, "
             f"made once in about {self.vision_seconds / 60:,.1f} minutes on this machine"
         )
-
-
-def count_tokens(backbone: Backbone, train: Subset, *, data: Data, wording: Wording) -> list[TokenCount]:
-    """The tokens of each record."""
-    return [
-        backbone.count_tokens(without_pictures(record, wording=wording), data.sizes(int(index)))
-        for record, index in zip(train, train.indices, strict=True)
-    ]
 
 
 def cost_of(
@@ -119,8 +110,8 @@ def _pictures(records: Subset, data: Data) -> dict[tuple[Path, str], tuple[int, 
     """(width, height) of each picture and view of records."""
     return {
         (image.path, image.view): size
-        for record, index in zip(records, records.indices, strict=True)
-        for image, size in zip(record.images, data.sizes(int(index)), strict=True)
+        for record in records
+        for image, size in zip(record.images, data.sizes(record), strict=True)
     }
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vlmbench.backbones.base import TokenCount
 from vlmbench.config import EvalConfig, TrainerConfig, VariantConfig, ViewConfig
 from vlmbench.data.dataset import (
     RAW,
@@ -31,6 +33,7 @@ from vlmbench.types import ImageRef, Record, Sample, Split, Task, UserError
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
 
+MOST_KNOWN = 100_000  # different texts whose tokens are remembered
 JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
 
 
@@ -45,6 +48,7 @@ class Experiment:
     viewer: Viewer
     wording: Wording
     notes: tuple[str, ...]
+    counts: tuple[TokenCount, ...]  # of each training record
     lazily: bool  # pictures are opened only where their vision tokens are not kept
 
     def open(self, record: Record) -> Sample:
@@ -75,7 +79,7 @@ def make_experiment(
     data = load_data(
         manifest, shares, split_seed=variant.split_seed, allow_leak=variant.allow_leak, cache_dir=cache_dir
     )
-    check_lengths(backbone, data, wording=wording, max_tokens=trainer.max_tokens)
+    counts = count_tokens(backbone, data, wording=wording, max_tokens=trainer.max_tokens)
     cost = partial(_trained_tokens, backbone, wording)
     train = Subset(manifest, data.train.indices[variant.select(data.train, cost=cost, seed=seed)])
     judging = set(train.tasks()) & JUDGING
@@ -98,31 +102,42 @@ def make_experiment(
         viewer=viewer,
         wording=wording,
         notes=tuple(variant.notes(data.train.tasks())),
+        counts=tuple(TokenCount(total=int(total), trained=int(trained)) for total, trained in counts[train.indices]),
         lazily=backbone.store is not None,
     )
 
 
-def check_lengths(backbone: Backbone, data: Data, *, wording: Wording, max_tokens: int | None) -> None:
-    """Tokenise every record at the run's settings. Raises UserError that names each row that is too long."""
+def count_tokens(backbone: Backbone, data: Data, *, wording: Wording, max_tokens: int | None) -> NDArray[np.int32]:
+    """(rows of the manifest, 2): positions of each record at the run's settings, and how many of them carry loss.
+
+    Raises UserError that names each row that is too long.
+    """
     limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
+    counts = np.zeros((len(data.manifest), 2), np.int32)
+    known: dict[tuple[Any, ...], TokenCount] = {}  # many records differ in their pictures alone
     errors: list[str] = []
     for records in (data.train, data.val, data.test):
         for position, record in enumerate(records):
-            sample = without_pictures(record, wording=wording)
+            sample, sizes = without_pictures(record, wording=wording), data.sizes(record)
+            key = (sample.question, sample.answer, *sizes)
             try:
-                total = backbone.count_tokens(sample, data.sizes(int(records.indices[position]))).total
+                count = known.get(key) or backbone.count_tokens(sample, sizes)
             except UserError as error:
                 errors.append(f"{records.place(position)}: {error}")
                 continue
-            if total > limit:
+            if count.total > limit:
                 errors.append(
-                    f"{records.place(position)}: the record has {total} tokens, more than {limit}; shorten its "
+                    f"{records.place(position)}: the record has {count.total} tokens, more than {limit}; shorten its "
                     "question or answer, or raise trainer.max_tokens where the model allows it"
                 )
             if len(errors) >= MAX_ERRORS:
                 break
+            if len(known) < MOST_KNOWN:
+                known[key] = count
+            counts[records.indices[position]] = count.total, count.trained
     if errors:
         raise UserError("\n".join(errors[:MAX_ERRORS]))
+    return counts
 
 
 def _trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:

@@ -26,7 +26,7 @@ from vlmbench.rundir import RunDir, State, SweepDir
 from vlmbench.types import Prediction, Probe, Record, Sample, Task, UserError
 
 if TYPE_CHECKING:
-    from vlmbench.backbones.base import Backbone, TokenCount
+    from vlmbench.backbones.base import Backbone
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ def check_only(cell: Cell) -> None:
     for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
-    counts = _count_tokens(backbone, experiment)
-    for line in _cost(backbone, experiment, settings=cell.config.trainer, counts=counts).lines():
+    for line in _cost(backbone, experiment, settings=cell.config.trainer).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     for warning in (*experiment.data.warnings, *experiment.notes):
@@ -127,7 +126,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         config=cell.plain,
     )
     try:
-        _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates)
+        _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
         seconds, message = time.monotonic() - started, str(error) or type(error).__name__
@@ -194,20 +193,21 @@ def _loose_sample(paths: Sequence[str], wording: Wording) -> Sample:
     return Sample(record=record, images=images, question=wording.question(record), answer=wording.answer(record))
 
 
-def _run_steps(cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool) -> None:
+def _run_steps(
+    cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool, started: float
+) -> None:
     if not trains and not cell.folder.adapter.exists():
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
     backbone = _build(cell, engine, adapter=None if trains else cell.folder.adapter)
     experiment = _make_experiment(cell, backbone)
-    counts = _count_tokens(backbone, experiment)
-    settings = _trainer_settings(cell, backbone, experiment, counts) if trains else cell.config.trainer
-    cost = _cost(backbone, experiment, settings=settings, counts=counts)
+    settings = _trainer_settings(cell, backbone, experiment) if trains else cell.config.trainer
+    cost = _cost(backbone, experiment, settings=settings)
     for line in cost.lines():
         log.info("%s", line)
     for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     if trains:
-        _train(cell, backbone, experiment, tracker, cost=cost, settings=settings)
+        _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
         tracker.adapter(cell.folder.adapter)
     if evaluates:
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
@@ -236,9 +236,7 @@ def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
     )
 
 
-def _trainer_settings(
-    cell: Cell, backbone: Backbone, experiment: Experiment, counts: Sequence[TokenCount]
-) -> TrainerConfig:
+def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
     """The trainer's settings with the number of records a step: a run that goes on keeps the one it found."""
     settings = cell.config.trainer
     if settings.batch_size != AUTO:
@@ -247,7 +245,7 @@ def _trainer_settings(
     if chosen is None:
         from vlmbench.train.batch import choose_batch_size
 
-        longest = max(range(len(counts)), key=lambda index: counts[index].total)
+        longest = max(range(len(experiment.train)), key=lambda index: experiment.counts[index].total)
         chosen, why = choose_batch_size(backbone, experiment.open(experiment.train[longest]))
         log.info("trainer.batch_size=auto: %d records a step (%s)", chosen, why)
         cell.folder.write_choices({"batch_size": chosen})
@@ -262,6 +260,7 @@ def _train(
     *,
     cost: check.Cost,
     settings: TrainerConfig,
+    started: float,
 ) -> None:
     from vlmbench.train import train
 
@@ -297,9 +296,13 @@ def _train(
         title=cell.title,
         lengths=cost.prompt_lengths,
     )
-    log.info(
-        "trained %d steps%s", summary.steps, "" if summary.best_step is None else f", kept step {summary.best_step}"
+    kept = "" if summary.best_step is None else f", kept step {summary.best_step}"
+    began = (
+        ""
+        if summary.first_step_at is None
+        else f"; the first was done {summary.first_step_at - started:.1f} s after the run began"
     )
+    log.info("trained %d steps%s%s", summary.steps, kept, began)
 
 
 def _evaluate(
@@ -354,20 +357,14 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
     }
 
 
-def _count_tokens(backbone: Backbone, experiment: Experiment) -> list[TokenCount]:
-    return check.count_tokens(backbone, experiment.train, data=experiment.data, wording=experiment.wording)
-
-
-def _cost(
-    backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig, counts: Sequence[TokenCount]
-) -> check.Cost:
+def _cost(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig) -> check.Cost:
     return check.cost_of(
         backbone,
         experiment.train,
         num_test=len(experiment.held_out),
         data=experiment.data,
         settings=settings,
-        counts=counts,
+        counts=experiment.counts,
     )
 
 

@@ -15,7 +15,7 @@ from vlmbench.data.dataset import Subset, side
 from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
 from vlmbench.data.pictures import PictureFacts, picture_facts
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
-from vlmbench.types import Split, UserError
+from vlmbench.types import Record, Split, UserError
 
 MAX_LEAKS = 10  # leaks named in one message
 
@@ -31,9 +31,8 @@ class Data:
     facts: Mapping[int, PictureFacts]
     warnings: tuple[str, ...]
 
-    def sizes(self, record_index: int) -> list[tuple[int, int]]:
+    def sizes(self, record: Record) -> list[tuple[int, int]]:
         """(width, height) of the pictures of a manifest's record."""
-        record = self.manifest[record_index]
         keys = [hash_name(image.path.relative_to(self.manifest.folder).as_posix()) for image in record.images]
         return [(self.facts[key].width, self.facts[key].height) for key in keys]
 

@@ -23,6 +23,7 @@ class TrainSummary:
     """How training went: optimiser steps taken, the step of the adapter that was kept, and where it resumed."""
 
     steps: int
+    first_step_at: float | None  # time.monotonic() when the first one was done; None where none was taken
     best_step: int | None
     best_metric: float | None
     resumed_from: int | None
@@ -88,6 +89,7 @@ def train(
     best = state.best_model_checkpoint
     return TrainSummary(
         steps=state.global_step,
+        first_step_at=trainer.progress.first_step_at,
         best_step=None if best is None else int(best.rpartition("-")[2]),
         best_metric=state.best_metric,
         resumed_from=resumed_from,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def make_trainer(
         ids = [sample.record.id for sample in samples]
         return batch | {"record_ids": ids, "num_tokens": int(batch["attention_mask"].sum())}
 
-    callbacks: list[Any] = [LogCallback(cell, tracker, title)]
+    progress = LogCallback(cell, tracker, title)
+    callbacks: list[Any] = [progress]
     if settings.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.early_stopping))
     trainer = JudgeTrainer(
@@ -59,7 +61,7 @@ def make_trainer(
         processing_class=backbone.tokenizer,
         callbacks=callbacks,
     )
-    trainer.judge, trainer.settings = judge, settings
+    trainer.judge, trainer.settings, trainer.progress = judge, settings, progress
     trainer.buckets = [round(length / BUCKET) for length in lengths or ()]
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -114,6 +116,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     judge: Callable[[], dict[str, float]]
     settings: TrainerConfig
+    progress: LogCallback
     buckets: Sequence[int] = ()  # of each training record's length
     record_ids: Sequence[str] = ()
     unchecked: UncheckedLoss | None = None
@@ -217,12 +220,15 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
     def __init__(self, cell: RunDir, tracker: Tracker, title: str) -> None:
         self.cell, self.tracker, self.title = cell, tracker, title
         self.bar: Any = None
+        self.first_step_at: float | None = None
         self.figures: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.first_step_at is None:
+            self.first_step_at = time.monotonic()
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
