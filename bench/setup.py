@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--vision", default="frozen", choices=["frozen", "lora"])
     made.add_argument("--published", type=Path, help="the hub's config.json and tokenizer files of Phi-3-vision")
     made.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where model and pictures lie")  # noqa: S108
+    made.add_argument("--pictures", type=int, help="different ones, instead of the workload's")
+    for level in ("device", "host", "disk"):
+        made.add_argument(f"--{level}-gb", type=float, help="the store's budget, instead of its own choice")
     made.add_argument("--out", help="the end of the result file's name, instead of the workload's")
     made.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
     return made
@@ -49,11 +53,14 @@ def make_model(arguments: argparse.Namespace) -> None:
 def records_of(arguments: argparse.Namespace) -> list[Any]:
     """The workload's records; their pictures are files."""
     workload = WORKLOADS[arguments.workload]
-    return make_records(workload, arguments.memory / f"pictures-{workload.side}", RECORDS)
+    if arguments.pictures:
+        workload = replace(workload, pictures=arguments.pictures)
+    folder = arguments.memory / f"pictures-{workload.side}"
+    return make_records(workload, folder, max(RECORDS, workload.pictures // 2))
 
 
-def build_ours(arguments: argparse.Namespace, *, store: bool) -> Any:
-    """vlmbench's backbone of the workload, with or without its store."""
+def build_ours(arguments: argparse.Namespace, *, store: bool, bits: int = 16) -> Any:
+    """vlmbench's backbone of the workload, with or without its store, its frozen weights in 16 or 4 bits."""
     from vlmbench.backbones.llama32 import Llama32Config
     from vlmbench.backbones.phi3 import Phi3Config
     from vlmbench.config import BuildRequest, Engine, StoreConfig, Vision
@@ -63,10 +70,15 @@ def build_ours(arguments: argparse.Namespace, *, store: bool) -> Any:
         engine=Engine.transformers if arguments.tiny else Engine(arguments.engine),
         vision=Vision(arguments.vision),
         cache_dir=Path(tempfile.mkdtemp()),
-        store=StoreConfig(enabled=store, disk_gb=0 if arguments.tiny else 20),
+        store=StoreConfig(
+            enabled=store,
+            device_gb=arguments.device_gb,
+            host_gb=arguments.host_gb,
+            disk_gb=20 if arguments.disk_gb is None else arguments.disk_gb,
+        ),
     )
     path = str(model_folder(arguments))
-    config = Llama32Config(path=path) if "llama32" in path else Phi3Config(path=path, num_crops=4)
+    config = Llama32Config(path=path, bits=bits) if "llama32" in path else Phi3Config(path=path, num_crops=4, bits=bits)
     return config.build(request)
 
 

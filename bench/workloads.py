@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +42,20 @@ WORKLOADS = {
 def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
     """Records of pairs, and their pictures as files."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [_picture(folder / f"{seed}.png", seed, workload.side) for seed in range(workload.pictures)]
+    paths = [folder / f"{seed}.png" for seed in range(workload.pictures)]
+    missing = [seed for seed, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(_write_picture, folder, workload.side), missing, chunksize=64))
     rng = np.random.default_rng(0)
     if workload.once:
         return [_record(i, paths[2 * i : 2 * i + 2], workload) for i in range(len(paths) // 2)]
     return [_record(i, [paths[j] for j in rng.choice(len(paths), 2, replace=False)], workload) for i in range(number)]
 
 
-def _picture(path: Path, seed: int, side: int) -> Path:
-    if not path.exists():
-        coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path, compress_level=1)
-    return path
+def _write_picture(folder: Path, side: int, seed: int) -> None:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    picture.save(folder / f"{seed}.png", compress_level=1)
 
 
 def _record(number: int, paths: list[Path], workload: Workload) -> Record:

@@ -268,13 +268,17 @@ def losses(backbone: Any, steps: int) -> list[float]:
     return found
 
 
+@pytest.mark.parametrize("reads_tokens", [True, False], ids=["encoded one by one", "pixels through the model"])
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_training_from_stored_tokens_is_training_from_pixels(name: str, shared_cache: Path, tmp_path: Path) -> None:
+def test_training_from_stored_tokens_is_training_without(
+    name: str, shared_cache: Path, tmp_path: Path, reads_tokens: bool
+) -> None:
     steps = 3 if name == "smol" else 50
     stored = build(name, shared_cache if name == "smol" else tmp_path)
-    pixels = build(name, shared_cache, store=StoreConfig(enabled=False))
-    assert pixels.store is None
-    assert losses(stored, steps) == pytest.approx(losses(pixels, steps), rel=1e-5)
+    without = build(name, shared_cache, store=StoreConfig(enabled=False))
+    without.reads_tokens = reads_tokens
+    assert without.store is None
+    assert losses(stored, steps) == pytest.approx(losses(without, steps), rel=1e-5)
 
 
 def test_a_training_batch_has_the_loss_of_the_whole_batch(backbone: Any) -> None:

@@ -58,6 +58,8 @@ class ChatBackbone(ABC):
                 without_gradients(module)
         model.get_base_model().lm_head.register_forward_pre_hook(_in_one_piece)
         self.store = self._open_store(request)
+        # A frozen tower encodes each picture by itself, kept or not: the same tokens either way.
+        self.reads_tokens = request.vision is Vision.frozen and request.weights
 
     def _open_store(self, request: BuildRequest) -> TokenStore | None:
         if request.vision is not Vision.frozen or not request.store.enabled or not request.weights:
@@ -90,24 +92,24 @@ class ChatBackbone(ABC):
     def collate(
         self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
     ) -> dict[str, Any]:
-        return ready(self._collate(samples, with_answer=with_answer, padding_side=padding_side, from_store=True))
+        return ready(self._collate(samples, with_answer=with_answer, padding_side=padding_side))
 
     def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Answers stand at the end of each row, and logits are computed for them alone."""
-        batch = self._collate(samples, with_answer=True, padding_side="left", from_store=True)
+        batch = self._collate(samples, with_answer=True, padding_side="left")
         first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
         kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
         return batch | {"labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
 
     def _collate(
-        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide, from_store: bool
+        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide, from_pixels: bool = False
     ) -> dict[str, Any]:
         pictures = [self._pictures(sample.images) for sample in samples]
         texts = [self._prompt(sample.question, len(shown)) for sample, shown in zip(samples, pictures, strict=True)]
         ends = [self._answer(sample.answer) for sample in samples] if with_answer else [""] * len(samples)
         whole = [text + end for text, end in zip(texts, ends, strict=True)]
-        if from_store and self.store is not None:
-            fetched = self.store.fetch([keyed(picture) for shown in pictures for picture in shown], self._encode_frozen)
+        if self.reads_tokens and not from_pixels:
+            fetched = self._fetch([picture for shown in pictures for picture in shown])
             batch = self._place(whole, fetched, [len(shown) for shown in pictures], padding_side)
         else:
             batch = self._process(whole, [[opened(picture) for picture in shown] for shown in pictures], padding_side)
@@ -115,6 +117,13 @@ class ChatBackbone(ABC):
         if with_answer:
             batch["labels"] = self._labels(batch, ends, padding_side)
         return batch
+
+    def _fetch(self, pictures: Sequence[Image | Picture]) -> Fetched:
+        if self.store is not None:
+            return self.store.fetch([keyed(picture) for picture in pictures], self._encode_frozen)
+        from vlmbench.features.store import Fetched
+
+        return Fetched(tokens=self.encode([opened(picture) for picture in pictures]), arrival=None)
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         inputs = self.processor(
@@ -163,9 +172,9 @@ class ChatBackbone(ABC):
             self.model, prefix, ids, continuation=self._continued, cached=self._may_continue(prefix, ids)
         )
 
-    def _prefix(self, samples: Sequence[Sample], *, from_store: bool = True) -> dict[str, Tensor]:
+    def _prefix(self, samples: Sequence[Sample], *, from_pixels: bool = False) -> dict[str, Tensor]:
         """What comes before the answers, at the end of each row."""
-        batch = self._collate(samples, with_answer=False, padding_side="left", from_store=from_store)
+        batch = self._collate(samples, with_answer=False, padding_side="left", from_pixels=from_pixels)
         return to_device(ready(batch), self.model)
 
     def _continued(self, prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
@@ -177,7 +186,7 @@ class ChatBackbone(ABC):
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
         # From pixels: the models' own generate() has no place for ready tokens in every family.
-        prefix = self._prefix(samples, from_store=False)
+        prefix = self._prefix(samples, from_pixels=True)
         return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
 
     def save(self, folder: Path) -> None:

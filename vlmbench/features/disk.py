@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -75,16 +76,19 @@ class DiskLevel:
         except OSError as error:
             log.warning("%s: the damaged entry cannot be removed (%s)", path, error)
 
-    def write(self, key: str, tensor: Tensor) -> None:
-        """Write the tensor, in host memory, when its turn comes. It must not change any more."""
+    def write(self, key: str, tensor: Tensor, *, after: Any | None = None) -> None:
+        """Write the tensor, in host memory, when its turn comes, and the event `after` has happened. From then on it
+        must not change."""
         if not self._writes:
             return
         self._queue = [future for future in self._queue if not future.done()]
         if len(self._queue) >= QUEUED:
             self._queue.pop(0).result()
-        self._queue.append(self._writer.submit(self._write, self.path(key), tensor))
+        self._queue.append(self._writer.submit(self._write, self.path(key), tensor, after))
 
-    def _write(self, path: Path, tensor: Tensor) -> None:
+    def _write(self, path: Path, tensor: Tensor, after: Any | None) -> None:
+        if after is not None:
+            after.synchronize()
         if not self._writes or path.exists() or tensor.nbytes > self._budget:
             return
         unfinished = None

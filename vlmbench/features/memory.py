@@ -67,9 +67,16 @@ class PinnedMemory:
         self.num_bytes = 0  # of all slabs
 
     def copy(self, tensor: Tensor) -> Tensor:
+        """From a GPU the copy arrives after all that `stream` was given before: nobody waits for it here."""
         place = self._place(tensor.nbytes)
         copied = place.view(tensor.dtype).view(tensor.shape)
-        copied.copy_(tensor)
+        if self._stream is None or not tensor.is_cuda:
+            copied.copy_(tensor)
+        else:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                copied.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._stream)
         weakref.finalize(copied, self._give_back, place).atexit = False
         return copied
 

@@ -47,7 +47,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, fingerprint: str, *, device: torch.device, settings: StoreConfig) -> None:
         on_gpu = device.type == "cuda"
-        self._device = device
+        self.folder, self.fingerprint, self.device, self.settings = folder, fingerprint, device, settings
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._near = MemoryLevel(device_budget(device, settings.device_gb))
         # Without a GPU the device's memory is the host's.
@@ -102,7 +102,7 @@ class TokenStore:
             self.found["encoded"] += 1
             tokens = encode(picture.open()).detach().contiguous()
             kept = self._keep_in_host(key, tokens)
-            self._disk.write(key, kept)
+            self._disk.write(key, kept, after=self._copies.record_event() if self._copies is not None else None)
         else:
             tokens = self._to_device(kept)
         self._near.put(key, tokens)
@@ -116,8 +116,8 @@ class TokenStore:
 
     def _to_device(self, tokens: Tensor) -> Tensor:
         if self._copies is None:
-            return tokens.to(self._device)
-        target = torch.empty_like(tokens, device=self._device)
+            return tokens.to(self.device)
+        target = torch.empty_like(tokens, device=self.device)
         with torch.cuda.stream(self._copies):
             target.copy_(tokens, non_blocking=True)
         target.record_stream(self._copies)
