@@ -90,4 +90,4 @@ def opener(backbone: Any, records: list[Any]) -> Callable[[int], Any]:
     folder = records[0].images[0].path.parent
     viewer = Viewer(folder, name="none", process=lambda picture: picture, fingerprint="", cache=Path())
     wording = Wording(questions={}, labels={"normal": "normal", "abnormal": "abnormal"}, phrases={})
-    return lambda index: open_sample(records[index], viewer=viewer, wording=wording, lazily=backbone.store is not None)
+    return lambda index: open_sample(records[index], viewer=viewer, wording=wording)

@@ -37,12 +37,12 @@ def _measure(arguments: Any) -> Iterator[dict[str, Any]]:
     backbone = setup.build_ours(arguments, store=True)
     open_record = setup.opener(backbone, setup.records_of(arguments))
     pictures = _different(open_record, arguments.number)
-    backbone.encode([pictures[0].open()])  # kernels are compiled
+    backbone.encode([pictures[0]])  # kernels are compiled
     with tempfile.TemporaryDirectory(dir=arguments.memory) as folder:
         where = Path(folder)
         yield _timed("encoded", _store(backbone, where, StoreConfig(disk_gb=0)), pictures, backbone, rounds=1)
         full = _store(backbone, where, StoreConfig())
-        full.get(pictures, lambda image: backbone.encode([image])[0])
+        full.get(pictures, backbone.encode)
         full.close()  # all is on disk
         yield _timed("device", full, pictures, backbone)
         levels = {"host": StoreConfig(device_gb=0), "disk": StoreConfig(device_gb=0, host_gb=0)}
@@ -71,7 +71,7 @@ def _timed(name: str, store: Any, pictures: list[Any], backbone: Any, *, rounds:
     import torch
 
     def fetch() -> int:
-        tokens = store.get(pictures, lambda image: backbone.encode([image])[0])
+        tokens = store.get(pictures, backbone.encode)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return sum(one.nbytes for one in tokens)

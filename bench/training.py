@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,11 +262,11 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
     with ThreadPoolExecutor() as pool:
         samples = pool.map(open_record, range(len(records)))
         pictures = list({picture.key: picture for sample in samples for picture in sample.images}.values())
-    one = backbone.encode([pictures[0].open()])[0]
+    one = backbone.encode([pictures[0]])[0]
 
     def fill(store: Any, some: list[Any]) -> None:
         for picture in some:
-            store.get([replace(picture, open=lambda: None)], lambda image: torch.rand_like(one) - 0.5)
+            store.get([picture], lambda some: [torch.rand_like(one) - 0.5])
         store.report()
 
     store = backbone.store

@@ -49,10 +49,9 @@ class Experiment:
     wording: Wording
     notes: tuple[str, ...]
     counts: tuple[TokenCount, ...]  # of each training record
-    lazily: bool  # pictures are opened only where their vision tokens are not kept
 
     def open(self, record: Record) -> Sample:
-        return open_sample(record, viewer=self.viewer, wording=self.wording, lazily=self.lazily)
+        return open_sample(record, viewer=self.viewer, wording=self.wording)
 
     def shown(self, image: ImageRef) -> str:
         """The file of a picture as the model sees it, "" for a blank one."""
@@ -103,7 +102,6 @@ def make_experiment(
         wording=wording,
         notes=tuple(variant.notes(data.train.tasks())),
         counts=tuple(TokenCount(total=int(total), trained=int(trained)) for total, trained in counts[train.indices]),
-        lazily=backbone.store is not None,
     )
 
 

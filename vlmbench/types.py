@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vlmbench.data.pictures import Picture
 
 
 class UserError(Exception):
@@ -84,15 +86,6 @@ class ImageRef:
     view: str
     sha256: str = ""
     blank: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture as shown, opened only where its pixels are wanted. `key` is of its content, `size` (width, height)."""
-
-    key: str
-    size: tuple[int, int]
-    open: Callable[[], Image]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

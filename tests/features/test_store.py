@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from tests.conftest import picture
 from vlmbench.backbones.base import keyed
 from vlmbench.config import StoreConfig
+from vlmbench.data.pictures import Picture
 from vlmbench.features import disk
 from vlmbench.features.memory import MemoryLevel, PinnedMemory
 from vlmbench.features.store import TokenStore, refuse_trainable
@@ -33,8 +35,12 @@ class Encoder:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        self.calls += 1
+    def __call__(self, some: Sequence[Picture]) -> list[torch.Tensor]:
+        self.calls += len(some)
+        return [self.of(one.image) for one in some]
+
+    @staticmethod
+    def of(image: Image.Image) -> torch.Tensor:
         return torch.tensor(image.resize((1, 1)).getpixel((0, 0)), dtype=torch.float32)
 
 
@@ -123,7 +129,7 @@ def test_an_entry_under_another_pictures_name_is_not_served(tmp_path: Path) -> N
     zero.write_bytes(one.read_bytes())
     tokens, calls = get(tmp_path, 0)
     assert calls == 1
-    assert torch.equal(tokens[0], Encoder()(picture(0)))
+    assert torch.equal(tokens[0], Encoder.of(picture(0)))
 
 
 def in_processes(number: int, work: Callable[[], None]) -> list[int]:
@@ -139,7 +145,7 @@ def in_processes(number: int, work: Callable[[], None]) -> list[int]:
 
 def test_eight_processes_may_write_and_read_at_once(tmp_path: Path) -> None:
     seeds = range(24)
-    expected = [Encoder()(picture(seed)) for seed in seeds]
+    expected = [Encoder.of(picture(seed)) for seed in seeds]
 
     def work() -> None:
         for _ in range(3):
@@ -165,7 +171,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_served(tmp_path: Path, m
     (left,) = tmp_path.rglob("*.unfinished")
     tokens, calls = get(tmp_path, 0)
     assert calls == 1
-    assert torch.equal(tokens[0], Encoder()(picture(0)))
+    assert torch.equal(tokens[0], Encoder.of(picture(0)))
     assert left.exists()  # another process may still be writing it
     os.utime(left, (time.time() - 2 * disk.ABANDONED,) * 2)
     get(tmp_path, 1)
@@ -190,7 +196,7 @@ def test_a_full_disk_costs_the_keeping_and_nothing_else(
         monkeypatch.setattr(disk.tempfile, "mkstemp", full)
     tokens, calls = get(tmp_path, 0, 1, 2)
     assert calls == 3
-    assert torch.equal(tokens[1], Encoder()(picture(1)))
+    assert torch.equal(tokens[1], Encoder.of(picture(1)))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     (message,) = caplog.messages
     assert "No space left on device" in message
@@ -290,18 +296,24 @@ def test_out_of_memory_the_disk_serves(tmp_path: Path) -> None:
         tokens = one.get(pictures(0, 1, 2), encode)
         one.close()
     assert encode.calls == 3
-    assert torch.equal(tokens[2], Encoder()(picture(2)))
-    assert one.found == {"encoded": 3, "disk": 3}
+    assert torch.equal(tokens[2], Encoder.of(picture(2)))
+    assert one.found == Counter(encoded=3, device=1, disk=2)
 
 
 def test_a_picture_is_not_opened_where_its_tokens_are_kept(tmp_path: Path) -> None:
-    get(tmp_path, 0)
+    loads = []
 
-    def fail() -> Image.Image:
-        raise AssertionError("opened")
+    def load() -> Image.Image:
+        loads.append(1)
+        return picture(0)
 
-    closed = [type(one)(key=one.key, size=one.size, open=fail) for one in pictures(0)]
-    assert len(store(tmp_path).get(closed, Encoder())) == 1
+    for _ in range(3):
+        one = Picture(load, place=str(tmp_path))
+        kept = store(tmp_path)
+        assert len(kept.get([one], Encoder())) == 1
+        kept.close()
+        assert (one.key, one.size) == (keyed(picture(0)).key, picture(0).size)
+    assert len(loads) == 1
 
 
 def test_parts_that_train_are_refused_by_name() -> None:
@@ -315,7 +327,8 @@ def test_where_tokens_were_found_is_reported_once(tmp_path: Path) -> None:
     one = store(tmp_path)
     assert one.report() == "no picture was looked up"
     one.get(pictures(0, 1, 0, 0), Encoder())
-    assert one.report() == "4 look-ups: 50.0% on the device, 50.0% encoded"
+    one.get(pictures(1, 2), Encoder())
+    assert one.report() == "4 look-ups: 25.0% on the device, 75.0% encoded"
     assert one.report() == "no picture was looked up"
 
 

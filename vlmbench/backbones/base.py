@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
-from vlmbench.data.pictures import content_key
-from vlmbench.types import Picture, Sample, UserError
+from vlmbench.data.pictures import Picture
+from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 
     from vlmbench.features.store import TokenStore
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 PaddingSide = Literal["left", "right"]
 IGNORED = -100  # a label that carries no loss
+AHEAD = 32  # pictures that are ready, or being made so, before the tower takes them
 PENDING = "pending"  # a batch's function that gives the inputs which are still on their way to the device
 
 
@@ -287,14 +293,28 @@ def ready(batch: dict[str, Any]) -> dict[str, Any]:
 
 def keyed(image: Image | Picture) -> Picture:
     """The picture with its key, as the store wants it."""
-    if isinstance(image, Picture):
-        return image
-    return Picture(key=content_key(image), size=image.size, open=lambda: image)
+    return image if isinstance(image, Picture) else Picture(lambda: image)
 
 
 def opened(image: Image | Picture) -> Image:
     """The picture's pixels."""
-    return image.open() if isinstance(image, Picture) else image
+    return image.image if isinstance(image, Picture) else image
+
+
+def ahead(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`function` of each item, in their order: by several threads, some items ahead of whoever asks."""
+    waiting: deque[Future[Made]] = deque()
+    for item in items:
+        waiting.append(_workers().submit(function, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="pictures")
 
 
 def to_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -303,10 +323,17 @@ def to_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
     return {name: _moved(value, device) for name, value in batch.items()}
 
 
+def pinned(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """The batch in memory from which a GPU copies by itself: without it each copy waits for all that is queued."""
+    if next(model.parameters()).device.type != "cuda":
+        return dict(batch)
+    return {name: value.pin_memory() if hasattr(value, "pin_memory") else value for name, value in batch.items()}
+
+
 def _moved(value: Any, device: Any) -> Any:
     if isinstance(value, list):
         return [_moved(one, device) for one in value]
-    return value.to(device) if hasattr(value, "to") else value
+    return value.to(device, non_blocking=True) if hasattr(value, "to") else value
 
 
 def mixed_precision(model: Any) -> Any:

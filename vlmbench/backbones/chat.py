@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from vlmbench.backbones.base import (
     PaddingSide,
     TokenCount,
     VisionCost,
+    ahead,
     content_of,
     continued_text,
     generate_answers,
     keyed,
     opened,
     pad,
+    pinned,
     positions,
     ready,
     score_labels,
@@ -28,7 +30,8 @@ from vlmbench.backbones.base import (
     without_gradients,
 )
 from vlmbench.config import BuildRequest, Vision
-from vlmbench.types import Picture, Sample, UserError
+from vlmbench.data.pictures import Picture
+from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,8 +78,12 @@ class ChatBackbone(ABC):
         """Tower and projector: what makes a picture's tokens."""
 
     @abstractmethod
-    def _encode(self, image: Image) -> Tensor:
-        """Tokens of one picture after the projector: (tokens, hidden)."""
+    def _prepare(self, image: Image) -> dict[str, Any]:
+        """What the tower takes of one picture, on the processor. Several threads do this at once."""
+
+    @abstractmethod
+    def _encode(self, inputs: dict[str, Any]) -> Tensor:
+        """Tokens of one prepared picture after the projector: (tokens, hidden)."""
 
     @abstractmethod
     def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
@@ -112,7 +119,8 @@ class ChatBackbone(ABC):
             fetched = self._fetch([picture for shown in pictures for picture in shown])
             batch = self._place(whole, fetched, [len(shown) for shown in pictures], padding_side)
         else:
-            batch = self._process(whole, [[opened(picture) for picture in shown] for shown in pictures], padding_side)
+            images = ahead(opened, [picture for shown in pictures for picture in shown])
+            batch = self._process(whole, [list(islice(images, len(shown))) for shown in pictures], padding_side)
         batch["position_ids"] = positions(batch["attention_mask"])
         if with_answer:
             batch["labels"] = self._labels(batch, ends, padding_side)
@@ -120,10 +128,10 @@ class ChatBackbone(ABC):
 
     def _fetch(self, pictures: Sequence[Image | Picture]) -> Fetched:
         if self.store is not None:
-            return self.store.fetch([keyed(picture) for picture in pictures], self._encode_frozen)
+            return self.store.fetch([keyed(picture) for picture in pictures], self._encode_each)
         from vlmbench.features.store import Fetched
 
-        return Fetched(tokens=self.encode([opened(picture) for picture in pictures]), arrival=None)
+        return Fetched(tokens=self.encode(pictures), arrival=None)
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         inputs = self.processor(
@@ -147,15 +155,22 @@ class ChatBackbone(ABC):
     def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:
         """Of one picture of this (width, height): tokens that are kept, operations of the tower."""
 
-    def encode(self, images: Sequence[Image]) -> list[Tensor]:
+    def encode(self, images: Sequence[Image | Picture]) -> list[Tensor]:
         """(tokens, hidden) of each picture after the projector; only tiles that show something."""
-        return [self._encode_frozen(image) for image in images]
+        return list(self._encode_each(images))
 
-    def _encode_frozen(self, image: Image) -> Tensor:
+    def _encode_each(self, images: Iterable[Image | Picture]) -> Iterator[Tensor]:
+        """By itself: in a batch, the last bits would depend on the batch's other pictures. Pictures are opened and
+        prepared some ahead of the tower."""
         import torch
 
-        with torch.no_grad():
-            return self._encode(image)
+        for inputs in ahead(self._opened_and_prepared, images):
+            with torch.no_grad():
+                tokens = self._encode(to_device(inputs, self.model))
+            yield tokens
+
+    def _opened_and_prepared(self, image: Image | Picture) -> dict[str, Any]:
+        return pinned(self._prepare(opened(image)), self.model)
 
     def fingerprint(self) -> str:
         """Of the processor's settings, the weights, and what rounds otherwise: engine, kind of device, torch."""
@@ -237,12 +252,8 @@ def _in_one_piece(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _stitched(images: Sequence[Image | Picture]) -> Picture:
     parts = [keyed(image) for image in images]
-    keys = " ".join(part.key for part in parts)
-    return Picture(
-        key=hashlib.sha256(f"stitched {GAP} {keys}".encode()).hexdigest(),
-        size=stitched_size([part.size for part in parts]),
-        open=lambda: stitch([part.open() for part in parts]),
-    )
+    keys = tuple(part.key for part in parts)
+    return Picture(lambda: stitch([part.image for part in parts]), place=("stitched", GAP, keys))
 
 
 def stitch(images: Sequence[Image]) -> Image:

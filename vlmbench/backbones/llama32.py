@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device, tower_flops
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -128,11 +128,14 @@ class Llama32Backbone(ChatBackbone):
         # The chat template has the text's beginning.
         return {"padding": True, "padding_side": padding_side, "add_special_tokens": False, "return_tensors": "pt"}
 
-    def _encode(self, image: Image) -> Tensor:
+    def _prepare(self, image: Image) -> dict[str, Any]:
         inputs = self.processor.image_processor(images=[[image]], return_tensors="pt")
-        tiles = int(inputs.pop("num_tiles")[0][0])
+        return {**inputs, "num_tiles": int(inputs["num_tiles"][0][0])}
+
+    def _encode(self, inputs: dict[str, Any]) -> Tensor:
+        tiles = inputs.pop("num_tiles")
         vision_model, projector = self._vision_modules()
-        states: Tensor = projector(vision_model(**to_device(inputs, self.model)).last_hidden_state)
+        states: Tensor = projector(vision_model(**inputs).last_hidden_state)
         return states[0, 0, :tiles].flatten(0, 1)
 
     def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:

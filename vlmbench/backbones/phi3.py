@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vlmbench.backbones.base import PENDING, PaddingSide, adapted, to_device, tower_flops
+from vlmbench.backbones.base import PENDING, PaddingSide, adapted, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
 from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
@@ -122,10 +122,13 @@ class Phi3Backbone(ChatBackbone):
         )
         return {**inputs, PENDING: lambda: {"image_features": fetched.wait()}}
 
-    def _encode(self, image: Image) -> Tensor:
-        inputs = self.processor.image_processor(images=[image], return_tensors="pt")
+    def _prepare(self, image: Image) -> dict[str, Any]:
+        inputs = dict(self.processor.image_processor(images=[image], return_tensors="pt"))
         inputs.pop("num_img_tokens")
-        tokens: Tensor = self.model.get_base_model().get_image_features(**to_device(inputs, self.model))[0]
+        return inputs
+
+    def _encode(self, inputs: dict[str, Any]) -> Tensor:
+        tokens: Tensor = self.model.get_base_model().get_image_features(**inputs)[0]
         return tokens
 
     def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:

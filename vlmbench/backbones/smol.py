@@ -22,11 +22,14 @@ from vlmbench.backbones.base import (
     to_device,
 )
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
-from vlmbench.types import Picture, Sample, UserError
+from vlmbench.data.pictures import Picture
+from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from vlmbench.features.store import TokenStore
 
 FEATURES = 864  # numbers that describe a picture
 TOWER_FLOPS = (
@@ -76,7 +79,7 @@ class SmolBackbone:
         from vlmbench.models.smol.image_processing_smol import smol_image_processor
 
         self.model, self.tokenizer, self.tower = model, tokenizer, tower
-        self.store: Any = None
+        self.store: TokenStore | None = None
         self.image_processor = smol_image_processor()
         self.max_tokens = int(model.config.text_config.max_position_embeddings)
 
@@ -107,7 +110,8 @@ class SmolBackbone:
         """(864,) of each picture, from the store."""
         if self.store is None:
             return self.encode([opened(image) for image in images])
-        return list(self.store.get([keyed(image) for image in images], lambda image: self.encode([image])[0]))
+        pictures = [keyed(image) for image in images]
+        return self.store.get(pictures, lambda some: (self.encode([picture.image])[0] for picture in some))
 
     def encode(self, images: Sequence[Image]) -> list[Tensor]:
         """(864,) of each picture: before the projector, which trains."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.data.manifest import SPLITS, TASKS, Manifest
-from vlmbench.data.pictures import content_key, open_picture, picture_content
+from vlmbench.data.pictures import Picture, open_picture, place_of
 from vlmbench.data.prompts import Wording
-from vlmbench.types import LABELS, ImageRef, Picture, Record, Role, Sample, Split, Task, UserError
+from vlmbench.types import LABELS, ImageRef, Record, Role, Sample, Split, Task, UserError
 
 RAW = "raw"
 BLANK_GREY = (128, 128, 128)
@@ -121,15 +122,15 @@ class Viewer:
             return Image.new("RGB", size, BLANK_GREY)
         return open_picture(shown, inside=self._folder if shown == image.path else None)
 
-    def picture(self, image: ImageRef) -> Picture:
-        """The picture as shown, not opened again where its file has been seen."""
+    def picture(self, image: ImageRef, *, of: str) -> Picture:
+        """The picture as shown, to be opened later: an error then names the record `of`."""
         shown = self.path(image)
-        if shown is None:
-            opened = self.open(image)
-            key, size = content_key(opened), opened.size
-        else:
-            key, size = picture_content(shown, inside=self._folder if shown == image.path else None)
-        return Picture(key=key, size=size, open=partial(self.open, image))
+        inside = self._folder if shown == image.path else None
+        return Picture(partial(self._open_for, of, image), place=None if shown is None else place_of(shown, inside))
+
+    def _open_for(self, record: str, image: ImageRef) -> Image.Image:
+        with naming(record):
+            return self.open(image)
 
     def _processed(self, path: Path) -> Path:
         raw = open_picture(path, inside=self._folder)
@@ -153,12 +154,19 @@ def reference_pictures(records: Subset, most: int = 256) -> list[Path]:
     return sorted(pictures)[:most]
 
 
-def open_sample(record: Record, *, viewer: Viewer, wording: Wording, lazily: bool = False) -> Sample:
-    """The record worded, with its pictures opened, or `lazily` ready to be. Raises UserError that names the record."""
+@contextmanager
+def naming(record: str) -> Iterator[None]:
+    """A UserError from within names the record."""
     try:
-        images = tuple((viewer.picture if lazily else viewer.open)(image) for image in record.images)
+        yield
     except UserError as error:
-        raise UserError(f"record {record.id!r}: {error}") from error
+        raise UserError(f"record {record!r}: {error}") from error
+
+
+def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
+    """The record worded, its pictures ready to be opened. Raises UserError that names the record, now or then."""
+    with naming(record.id):
+        images = tuple(viewer.picture(image, of=record.id) for image in record.images)
     return Sample(record=record, images=images, question=wording.question(record), answer=wording.answer(record))
 
 

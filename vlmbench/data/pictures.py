@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import imagehash
@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vlmbench.types import UserError
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
+MOST_CONTENTS = 1_000_000  # files whose contents are remembered
 MAX_PIXELS = 100_000_000
 # Pillow warns of large pictures; MAX_PIXELS is an error instead.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -54,20 +55,53 @@ def content_key(image: Image.Image) -> str:
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
-def picture_content(path: Path, *, inside: Path | None = None) -> tuple[str, tuple[int, int]]:
-    """`content_key` and (width, height) of the picture that `open_picture` gives; a file that has not changed since is
-    not opened again."""
+class Picture:
+    """A picture as shown, opened only where its pixels are wanted, and then once.
+
+    `image` is RGB; `key` is of its content, `size` its (width, height). Where its file was seen before, in its `place`,
+    these two are known without opening it.
+    """
+
+    def __init__(self, load: Callable[[], Image.Image], *, place: Hashable | None = None) -> None:
+        self._load, self._place = load, place
+
+    @cached_property
+    def image(self) -> Image.Image:
+        return self._load()
+
+    @cached_property
+    def _content(self) -> tuple[str, tuple[int, int]]:
+        known = _contents.get(self._place)
+        if known is None:
+            known = content_key(self.image), self.image.size
+            if self._place is not None and len(_contents) < MOST_CONTENTS:
+                _contents[self._place] = known
+        return known
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `key` and `size` are there without opening it."""
+        return "_content" in self.__dict__ or self._place in _contents
+
+    @property
+    def key(self) -> str:
+        return self._content[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._content[1]
+
+
+_contents: dict[Hashable, tuple[str, tuple[int, int]]] = {}  # what is known of files, by place
+
+
+def place_of(path: Path, inside: Path | None) -> Hashable | None:
+    """Where a picture's file stands, as long as it does not change; None where there is no such file."""
     try:
         facts = path.stat()
     except OSError:
-        return _content(path, inside, (0, 0))  # says what is wrong
-    return _content(path, inside, (facts.st_mtime_ns, facts.st_size))
-
-
-@lru_cache(maxsize=1_000_000)
-def _content(path: Path, inside: Path | None, stamp: tuple[int, int]) -> tuple[str, tuple[int, int]]:
-    image = open_picture(path, inside=inside)
-    return content_key(image), image.size
+        return None
+    return path, inside, facts.st_mtime_ns, facts.st_size
 
 
 def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ TENSOR, CHECKSUM = "tokens", "xxh3_128"
 SUFFIX, UNFINISHED = ".safetensors", ".unfinished"
 ABANDONED = 3600  # seconds after which an unfinished file is nobody's
 ROOM = 0.9  # of the budget is left after old entries went
-READERS = 8
 QUEUED = 64  # entries at most that wait to be written: more would fill the memory
 
 
@@ -38,8 +37,7 @@ class DiskLevel:
     def __init__(self, folder: Path, fingerprint: str, budget: int) -> None:
         self._root, self._folder, self._budget = folder, folder / fingerprint, budget
         self._num_bytes: int | None = None  # of the whole folder, as of the last count and what was written since
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
-        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="token-store-read")
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store-write")
         self._queue: list[Future[None]] = []
         self._writes = budget > 0
 
@@ -63,10 +61,6 @@ class DiskLevel:
         with contextlib.suppress(OSError):  # a folder that may only be read, or another process that made room
             os.utime(path)  # the least recently used go first
         return tensor
-
-    def read_all(self, keys: Sequence[str]) -> dict[str, Tensor | None]:
-        """As `read`, several at a time: a file's time is the disk's, the checksum's and the copy's."""
-        return dict(zip(keys, self._readers.map(self.read, keys), strict=True))
 
     @staticmethod
     def _remove_damaged(path: Path, why: str) -> None:

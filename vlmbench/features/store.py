@@ -8,22 +8,27 @@ looked for on the model's device, then in host memory, then on disk; whatever is
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from vlmbench.config import StoreConfig
+from vlmbench.data.pictures import Picture
 from vlmbench.features.disk import DiskLevel
 from vlmbench.features.memory import MemoryLevel, PinnedMemory, device_budget, host_budget
-from vlmbench.types import Picture, UserError
+from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
+
+Encode = Callable[[Sequence[Picture]], Iterable[Tensor]]
+THREADS = 8  # that open pictures for their keys, and read files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,60 +58,61 @@ class TokenStore:
         # Without a GPU the device's memory is the host's.
         pinned = PinnedMemory(self._copies)
         self._host = MemoryLevel(host_budget(settings.host_gb), pinned=pinned) if on_gpu else None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="token-store")
         self._disk = DiskLevel(folder, fingerprint, round(settings.disk_gb * 1e9))
         self.found: Counter[str] = Counter()  # look-ups by where the tokens were: device, host, disk, encoded
 
-    def get(self, pictures: Sequence[Picture], encode: Callable[[Image], Tensor]) -> list[Tensor]:
-        """The tokens of each picture, ready for use; `encode` is called for those that are kept nowhere.
-
-        Pictures are encoded one by one: in a batch, the last bits would depend on the batch's other pictures.
-        """
+    def get(self, pictures: Sequence[Picture], encode: Encode) -> list[Tensor]:
+        """The tokens of each picture, ready for use; `encode` makes those that are kept nowhere, in the order given."""
         return self.fetch(pictures, encode).wait()
 
-    def fetch(self, pictures: Sequence[Picture], encode: Callable[[Image], Tensor]) -> Fetched:
+    def fetch(self, pictures: Sequence[Picture], encode: Encode) -> Fetched:
         """As `get`, but copies from host memory go on beside what the device is doing."""
-        read = self._read(pictures)
-        if self._copies is None:
-            return Fetched(tokens=[self._look_up(picture, encode, read) for picture in pictures], arrival=None)
-        # Memory for the copies may have been freed by work that is still queued.
-        self._copies.wait_stream(torch.cuda.current_stream())
-        tokens = [self._look_up(picture, encode, read) for picture in pictures]
-        # What was encoded just now was so on the current stream.
-        self._copies.wait_stream(torch.cuda.current_stream())
-        arrival = torch.cuda.Event()
-        arrival.record(self._copies)
-        return Fetched(tokens=tokens, arrival=arrival)
+        if self._copies is not None:
+            # Memory for the copies may have been freed by work that is still queued.
+            self._copies.wait_stream(torch.cuda.current_stream())
+        different = dict(zip(self._keys(pictures), pictures, strict=True))
+        tokens = self._kept(list(different))
+        missing = {key: picture for key, picture in different.items() if key not in tokens}
+        for key, made in zip(missing, encode(list(missing.values())), strict=True):
+            tokens[key] = self._keep(key, made.detach().contiguous())
+        return Fetched(tokens=[tokens[picture.key] for picture in pictures], arrival=self._arrival())
 
-    def _read(self, pictures: Sequence[Picture]) -> dict[str, Tensor | None]:
-        """What is on disk alone, several files at a time."""
-        levels = [level for level in (self._near, self._host) if level is not None]
-        keys = {picture.key for picture in pictures if not any(picture.key in level for level in levels)}
-        return self._disk.read_all(sorted(keys))
+    def _keys(self, pictures: Sequence[Picture]) -> list[str]:
+        """Pictures that have to be opened for it are so several at a time."""
+        deque(self._threads.map(attrgetter("key"), [picture for picture in pictures if not picture.is_known]), maxlen=0)
+        return [picture.key for picture in pictures]
 
-    def _look_up(self, picture: Picture, encode: Callable[[Image], Tensor], read: dict[str, Tensor | None]) -> Tensor:
-        """`read`: what was on disk. An entry that left the memory since then is looked for there again."""
-        key = picture.key
-        tokens = self._near.get(key)
-        if tokens is not None:
-            self.found["device"] += 1
-            return tokens
-        kept = None if self._host is None else self._host.get(key)
-        if kept is not None:
-            self.found["host"] += 1
-        else:
-            kept = read.pop(key) if key in read else self._disk.read(key)
-            if kept is not None:
-                self.found["disk"] += 1
-                kept = self._keep_in_host(key, kept)
-        if kept is None:
-            self.found["encoded"] += 1
-            tokens = encode(picture.open()).detach().contiguous()
-            kept = self._keep_in_host(key, tokens)
-            self._disk.write(key, kept, after=self._copies.record_event() if self._copies is not None else None)
-        else:
-            tokens = self._to_device(kept)
+    def _kept(self, keys: Sequence[str]) -> dict[str, Tensor]:
+        """The tokens that are kept, on the device."""
+        near = {key: tokens for key in keys if (tokens := self._near.get(key)) is not None}
+        self.found["device"] += len(near)
+        host = {} if self._host is None else {key: self._host.get(key) for key in keys if key not in near}
+        host = {key: tokens for key, tokens in host.items() if tokens is not None}
+        self.found["host"] += len(host)
+        absent = [key for key in keys if key not in near and key not in host]
+        read = dict(zip(absent, self._threads.map(self._disk.read, absent), strict=True))
+        disk = {key: self._keep_in_host(key, tokens) for key, tokens in read.items() if tokens is not None}
+        self.found["disk"] += len(disk)
+        far = {key: self._to_device(tokens) for key, tokens in (host | disk).items()}
+        for key, tokens in far.items():
+            self._near.put(key, tokens)
+        return near | far
+
+    def _keep(self, key: str, tokens: Tensor) -> Tensor:
+        """Keep what was encoded just now."""
+        self.found["encoded"] += 1
+        kept = self._keep_in_host(key, tokens)
+        self._disk.write(key, kept, after=None if self._copies is None else self._copies.record_event())
         self._near.put(key, tokens)
         return tokens
+
+    def _arrival(self) -> Any | None:
+        if self._copies is None:
+            return None
+        # What was encoded just now was so on the current stream.
+        self._copies.wait_stream(torch.cuda.current_stream())
+        return self._copies.record_event()
 
     def _keep_in_host(self, key: str, tokens: Tensor) -> Tensor:
         """The tokens in host memory, and kept there where that is a level of its own."""
@@ -124,7 +130,8 @@ class TokenStore:
         return target
 
     def report(self) -> str:
-        """Where tokens were found since the last report, in one line; counting begins anew."""
+        """Where tokens were found since the last report, in one line; counting begins anew. What a batch shows twice is
+        looked up once."""
         total, found = self.found.total(), Counter(self.found)
         self.found.clear()
         if not total:
