@@ -1,0 +1,88 @@
+"""Do stored tokens change what is learnt? Losses of equal runs, with tokens from the store and without it.
+
+    python -m bench.losses --workload pair-560 [--steps 50] [--batch 4]
+
+Three runs of one seed on one loaded model, which keeps nothing of a run but its frozen weights: two encode every
+picture whenever it is shown, one fetches its tokens. The first two differ by what a GPU's own sums differ; the third
+should not differ by more. The second run is also a sweep's later cell, and the first the same cell alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import record, setup
+
+SEED = 0
+
+
+def main() -> None:
+    """Run the three, and write the table."""
+    parser = setup.parser(__doc__)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=4)
+    arguments = parser.parse_args()
+    setup.make_model(arguments)
+    losses = _losses(arguments)
+    first, second, stored = losses.values()
+    figures = {
+        "workload": arguments.workload,
+        "steps": arguments.steps,
+        "largest_relative_difference_of_two_unstored": _distance(first, second),
+        "largest_relative_difference_of_stored": min(_distance(first, stored), _distance(second, stored)),
+        "losses": losses,
+    }
+    path = record.write(f"losses-{arguments.out or arguments.workload}", figures)
+    print(f"\n{json.dumps({name: figures[name] for name in list(figures)[:4]})}\n\n{path}")
+
+
+def _distance(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) / abs(a) for a, b in zip(one, other, strict=True))
+
+
+def _losses(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    backbone = setup.build_ours(arguments, store=True)
+    open_record = setup.opener(backbone, records := setup.records_of(arguments))
+    store = backbone.store
+    found = {}
+    for name, kept in (("unstored", None), ("unstored again", None), ("stored", store)):
+        backbone.store = kept
+        found[name] = _run(arguments, backbone, len(records), open_record)
+        print(name, found[name][:3], found[name][-3:], flush=True)
+    return found
+
+
+def _run(arguments: argparse.Namespace, backbone: Any, num_records: int, open_record: Any) -> list[float]:
+    from bench.training import Stopwatch
+    from vlmbench.backbones.base import draw_adapters
+    from vlmbench.config import TrainerConfig
+    from vlmbench.rundir import RunDir
+    from vlmbench.train import train
+
+    draw_adapters(backbone.model, SEED)
+    watch: Any = Stopwatch()
+    settings = TrainerConfig(max_steps=arguments.steps, batch_size=arguments.batch, log_steps=1, eval_steps=None)
+    train(
+        backbone,
+        num_records=num_records,
+        open_record=open_record,
+        watched=[],
+        judge=dict,
+        settings=settings,
+        seed=SEED,
+        cell=RunDir(Path(tempfile.mkdtemp())),
+        tracker=watch,
+        title="losses",
+    )
+    losses: list[float] = watch.losses
+    return losses
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    main()
