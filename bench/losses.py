@@ -37,7 +37,7 @@ def main() -> None:
         "largest_relative_difference_of_stored": min(_distance(first, stored), _distance(second, stored)),
         "losses": losses,
     }
-    path = record.write(f"losses-{arguments.out or arguments.workload}", figures)
+    path = record.write(f"losses-{arguments.workload}{arguments.out}", figures)
     print(f"\n{json.dumps({name: figures[name] for name in list(figures)[:4]})}\n\n{path}")
 
 

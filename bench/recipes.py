@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 BATCH = 4
 
 
-def unsloth_notebook(model_folder: Path, rows: Sequence[dict[str, Any]], *, vision: bool, **run: Any) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A loaded model with adapters, and how the recipe batches; `checkpointing` None: as the library likes."""
+
+    model: Any
+    processor: Any
+    collator: Callable[[Any], Any]
+    checkpointing: bool | None
+
+
+def unsloth_notebook(model_folder: Path, *, vision: bool) -> Recipe:
     """Unsloth's Llama-3.2-Vision notebook, in 16 bits; its batch is 4."""
     import os
 
@@ -36,10 +47,10 @@ def unsloth_notebook(model_folder: Path, rows: Sequence[dict[str, Any]], *, visi
     )
     FastVisionModel.for_training(model)
     collator = UnslothVisionDataCollator(model, processor)
-    return _sft(model, processor, rows, collator, checkpointing=None, **run)
+    return Recipe(model=model, processor=processor, collator=collator, checkpointing=None)
 
 
-def trl_documented(model_folder: Path, rows: Sequence[dict[str, Any]], *, no_grad: bool, **run: Any) -> Any:
+def trl_documented(model_folder: Path, *, no_grad: bool) -> Recipe:
     """TRL's example for vision models: transformers and PEFT, gradient checkpointing on, labels on all but pictures.
 
     `no_grad`: the frozen tower's forward without gradients, which is not in the documentation.
@@ -81,24 +92,15 @@ def trl_documented(model_folder: Path, rows: Sequence[dict[str, Any]], *, no_gra
         labels[labels == getattr(config, "image_token_id", getattr(config, "image_token_index", -1))] = -100
         return {**batch_, "labels": labels}
 
-    return _sft(model, processor, rows, collate, checkpointing=True, **run)
+    return Recipe(model=model, processor=processor, collator=collate, checkpointing=True)
 
 
 def _without_image(part: dict[str, Any]) -> dict[str, Any]:
     return {"type": "image"} if part["type"] == "image" else part
 
 
-def _sft(
-    model: Any,
-    processor: Any,
-    rows: Sequence[dict[str, Any]],
-    collator: Callable[[Any], Any],
-    *,
-    checkpointing: bool | None,
-    batch: int,
-    steps: int,
-    folder: Path,
-    callback: Any,
+def trainer(
+    recipe: Recipe, rows: Sequence[dict[str, Any]], *, batch: int, steps: int, folder: Path, callback: Any
 ) -> Any:
     """A ready SFTTrainer."""
     import torch
@@ -107,7 +109,7 @@ def _sft(
 
     numbers = Dataset.from_dict({"index": range(len(rows))})
     gpu = torch.cuda.is_available()
-    how = {} if checkpointing is None else {"gradient_checkpointing": checkpointing}
+    how = {} if recipe.checkpointing is None else {"gradient_checkpointing": recipe.checkpointing}
     config = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
@@ -129,10 +131,10 @@ def _sft(
         **how,
     )
     return SFTTrainer(
-        model=model,
+        model=recipe.model,
         args=config,
         train_dataset=numbers.with_transform(lambda some: {"messages": [rows[i]["messages"] for i in some["index"]]}),
-        data_collator=collator,
-        processing_class=processor,
+        data_collator=recipe.collator,
+        processing_class=recipe.processor,
         callbacks=[callback],
     )

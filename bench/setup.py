@@ -19,7 +19,7 @@ RECORDS = 4000
 def parser(description: str | None) -> argparse.ArgumentParser:
     """With the options that say what is run, and where."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--workload", choices=list(WORKLOADS), default="pair-560")
+    made.add_argument("--workload", default="pair-560", help=f"of {', '.join(WORKLOADS)}")
     made.add_argument("--engine", default="unsloth", choices=["unsloth", "transformers"], help="of ours")
     made.add_argument("--vision", default="frozen", choices=["frozen", "lora"])
     made.add_argument("--published", type=Path, help="the hub's config.json and tokenizer files of Phi-3-vision")
@@ -27,7 +27,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=int, help="different ones, instead of the workload's")
     for level in ("device", "host", "disk"):
         made.add_argument(f"--{level}-gb", type=float, help="the store's budget, instead of its own choice")
-    made.add_argument("--out", help="the end of the result file's name, instead of the workload's")
+    made.add_argument("--out", default="", help="the end of the result file's name")
     made.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
     return made
 

@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     setup.make_model(arguments)
     rows = list(_measure(arguments))
-    path = record.write(f"store-{arguments.out or arguments.workload}", {"workload": arguments.workload, "rows": rows})
+    path = record.write(f"store-{arguments.workload}{arguments.out}", {"workload": arguments.workload, "rows": rows})
     print(f"\n{record.table(rows)}\n\n{path}")
 
 

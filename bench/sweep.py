@@ -53,7 +53,7 @@ def main() -> None:
         "ratio_unsloth": seconds["unsloth"] / seconds["ours"] if len(seconds) == 2 else None,
         "rows": rows,
     }
-    path = record.write(f"sweep-{arguments.out or arguments.workload}", figures)
+    path = record.write(f"sweep-{arguments.workload}{arguments.out}", figures)
     shown = ["side", "seconds", "first_cell_starts_s", "later_cells_start_s"]
     print(f"\n{record.table([{name: row.get(name) for name in shown} for row in rows])}\n\n{path}")
 
@@ -163,13 +163,11 @@ def _theirs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _their_steps(arguments: argparse.Namespace) -> dict[str, Any]:
-    from bench.training import Stopwatch, their_trainer
+    from bench.training import Stopwatch, their_recipe, their_trainer
 
     watch = Stopwatch()
-    trainer = their_trainer(
-        arguments, setup.records_of(arguments), watch, side="unsloth", batch=arguments.batch, steps=THEIR_STEPS
-    )
-    trainer.train()
+    recipe = their_recipe(arguments, "unsloth")
+    their_trainer(arguments, recipe, watch, batch=arguments.batch, steps=THEIR_STEPS).train()
     rate = watch.rate(arguments.batch, THEIR_WARMUP)
     return {"samples_per_s": rate, "step_s": arguments.batch / rate if rate else None}
 

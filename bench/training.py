@@ -1,9 +1,10 @@
 """Training end to end, data loading included: vlmbench beside the recipes of others, in one run.
 
-    python -m bench.training --workload pair-560 [--sides ours,unsloth,trl,trl_no_grad] [--batches 64,96]
+    python -m bench.training --workload pair-560,pair-1120 [--sides ours,unsloth,trl,trl_no_grad] [--batches 64,96]
 
-Every side trains the same records on the same random weights of the real size, in a process of its own, through
-SFTTrainer. A rate is that of the steps after the first ones, in which kernels are compiled and pictures first seen.
+Every side trains the same records on the same random weights of the real size through SFTTrainer, in a process of its
+own, one workload after the other. A rate is that of the steps after the first ones, in which kernels are compiled; by
+then ours has encoded every picture once.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import recipes, record, setup
 from bench.workloads import WORKLOADS, as_messages
 
-OURS = ("ours", "ours_uncached", "ours_4bit")
+SHARED = ("ours", "ours_uncached")  # one loaded model serves both
+OURS = (*SHARED, "ours_4bit")
 SIDES = (*OURS, "unsloth", "trl", "trl_no_grad")
 OURS_STEPS, OURS_WARMUP = 45, 15
+SHOWN = ("side", "batch", "samples_per_s", "peak_gb", "hit_rate", "first_loss", "last_loss", "error")
 COUNTED = 16  # records whose arithmetic is averaged
 THEIR_STEPS, THEIR_WARMUP = 11, 3
 
@@ -51,39 +56,55 @@ class Stopwatch:
 
 
 def main() -> None:
-    """Run the sides and write their table."""
+    """Run the sides and write a table for each workload."""
     arguments = _arguments()
-    if arguments.side:
+    if arguments.process:
         for row in _measure(arguments):
             print(json.dumps(row), flush=True)
         return
-    setup.make_model(arguments)
+    workloads = arguments.workload.split(",")
+    setup.make_model(_of(arguments, workloads[0]))
     rows: list[dict[str, Any]] = []
-    for side in arguments.sides.split(","):
-        command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--side", side]
+    for sides in _processes(arguments.sides.split(",")):
+        command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--process", ",".join(sides)]
         started = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():
-                if line.startswith('{"side"'):
+                if line.startswith('{"workload"'):
                     rows.append(json.loads(line))
                     print(line.rstrip(), flush=True)
-        print(f"{side}: {time.monotonic() - started:.0f} s in all, exit code {process.returncode}", flush=True)
-    figures = _figures(arguments.workload, rows, None if arguments.tiny else record.matmul_peak_flops())
-    path = record.write(f"training-{arguments.out or arguments.workload}", {**figures, "rows": rows})
-    shown = ["side", "batch", "samples_per_s", "peak_gb", "hit_rate", "first_loss", "last_loss"]
-    print(
-        f"\n{record.table([{name: row.get(name) for name in shown} for row in rows])}\n\n{json.dumps(figures)}\n{path}"
-    )
+        print(f"{sides}: {time.monotonic() - started:.0f} s in all, exit code {process.returncode}", flush=True)
+    peak = None if arguments.tiny else record.matmul_peak_flops()
+    for workload in workloads:
+        own = [row for row in rows if row["workload"] == workload]
+        figures = _figures(workload, own, peak)
+        path = record.write(f"training-{workload}{arguments.out}", {**figures, "rows": own})
+        print(
+            f"\n{record.table([{name: row.get(name) for name in SHOWN} for row in own])}\n{json.dumps(figures)}\n{path}"
+        )
 
 
 def _arguments() -> argparse.Namespace:
     parser = setup.parser(__doc__)
     parser.add_argument("--sides", default="ours,unsloth,trl,trl_no_grad", help=f"of {', '.join(SIDES)}")
-    parser.add_argument("--batches", help="of ours, instead of the workload's: 64,96")
+    parser.add_argument("--batches", help="of ours, instead of the workloads' own: 64,96")
     parser.add_argument("--prefill", action="store_true", help="random numbers in the place of encoded tokens")
-    parser.add_argument("--profile", type=Path, help="a file for the most expensive kernels of ours")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", type=Path, help="a folder for the most expensive kernels of ours")
+    parser.add_argument("--process", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _processes(sides: list[str]) -> list[list[str]]:
+    """Sides of one process each, but for those that share a loaded model."""
+    shared = [side for side in sides if side in SHARED]
+    return [*([shared] if shared else []), *[[side] for side in sides if side not in SHARED]]
+
+
+def _of(arguments: argparse.Namespace, workload: str) -> argparse.Namespace:
+    """The arguments of one of the workloads."""
+    if workload not in WORKLOADS:
+        raise SystemExit(f"--workload {workload}: there is none of this name; choose of {', '.join(WORKLOADS)}")
+    return argparse.Namespace(**{**vars(arguments), "workload": workload})
 
 
 def _figures(workload: str, rows: list[dict[str, Any]], peak_flops: float | None) -> dict[str, Any]:
@@ -116,40 +137,48 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    records = setup.records_of(arguments)
-    if arguments.side in OURS:
-        yield from _ours(arguments, records)
-    else:
-        yield _theirs(arguments, records)
+    sides = arguments.process.split(",")
+    each = [_of(arguments, workload) for workload in arguments.workload.split(",")]
+    if sides[0] in OURS:
+        backbone = setup.build_ours(each[0], store=True, bits=4 if sides[0] == "ours_4bit" else 16)
+        for one in each:
+            for row in _ours(one, backbone, sides):
+                yield {"workload": one.workload, **row}
+        return
+    recipe = their_recipe(each[0], sides[0])
+    for one in each:
+        yield {"workload": one.workload, **_theirs(one, recipe, sides[0])}
 
 
-def _theirs(arguments: argparse.Namespace, records: list[Any]) -> dict[str, Any]:
-    side, watch = arguments.side, Stopwatch()
+def _theirs(arguments: argparse.Namespace, recipe: recipes.Recipe, side: str) -> dict[str, Any]:
+    watch = Stopwatch()
     batch = recipes.BATCH
     if side == "trl" and WORKLOADS[arguments.workload].model == "llama32":
         batch = 1  # with more, TRL's recipe runs out of memory on 80 GB
-    trainer = their_trainer(arguments, records, watch, side=side, batch=batch, steps=THEIR_STEPS)
+    trainer = their_trainer(arguments, recipe, watch, batch=batch, steps=THEIR_STEPS)
     return _trained(side, trainer.train, watch, batch=batch, warmup=THEIR_WARMUP)
 
 
+def their_recipe(arguments: argparse.Namespace, side: str) -> recipes.Recipe:
+    """Another's recipe with its model loaded."""
+    folder, vision = setup.model_folder(arguments), arguments.vision == "lora"
+    if side == "unsloth":
+        return recipes.unsloth_notebook(folder, vision=vision)
+    return recipes.trl_documented(folder, no_grad=side == "trl_no_grad")
+
+
 def their_trainer(
-    arguments: argparse.Namespace, records: list[Any], watch: Stopwatch, *, side: str, batch: int, steps: int
+    arguments: argparse.Namespace, recipe: recipes.Recipe, watch: Stopwatch, *, batch: int, steps: int
 ) -> Any:
-    """The ready SFTTrainer of another's recipe."""
-    if side == "unsloth":  # before transformers, which it changes
-        import unsloth  # noqa: F401
+    """The ready SFTTrainer of another's recipe on a workload."""
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             watch.log({"step": state.global_step, **logs})
 
-    folder = setup.model_folder(arguments)
-    rows = list(as_messages(records[: batch * steps]))
-    run = {"batch": batch, "steps": steps, "folder": Path(tempfile.mkdtemp()), "callback": Callback()}
-    if side == "unsloth":
-        return recipes.unsloth_notebook(folder, rows, vision=arguments.vision == "lora", **run)
-    return recipes.trl_documented(folder, rows, no_grad=side == "trl_no_grad", **run)
+    rows = list(as_messages(setup.records_of(arguments)[: batch * steps]))
+    return recipes.trainer(recipe, rows, batch=batch, steps=steps, folder=Path(tempfile.mkdtemp()), callback=Callback())
 
 
 def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int) -> dict[str, Any]:
@@ -177,57 +206,57 @@ def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int
     }
 
 
-def _ours(arguments: argparse.Namespace, records: list[Any]) -> Iterator[dict[str, Any]]:
+def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Iterator[dict[str, Any]]:
+    workload = WORKLOADS[arguments.workload]
+    records = setup.records_of(arguments)
+    open_record = setup.opener(backbone, records)
+    batches = [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]
+    store = backbone.store
+    flops = sum(model_flops(backbone, open_record(i)) for i in range(COUNTED)) / COUNTED
+    tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
+    facts = {"engine": backbone.engine, "tokens": [tokens.total, tokens.trained], "model_flops_per_sample": flops}
+    if store is not None and not workload.once:
+        facts |= (_prefill if arguments.prefill else _encode_all)(backbone, records, open_record)
+    for side in sides:
+        backbone.store = None if side == "ours_uncached" else store
+        for batch in batches:
+            watch = Stopwatch()
+            run = partial(_train, backbone, len(records), open_record, batch, watch)
+            row = _trained(side, run, watch, batch=batch, warmup=OURS_WARMUP)
+            found = {} if backbone.store is None else dict(backbone.store.found)
+            if found:
+                backbone.store.report()  # counting begins anew
+            yield row | facts | {"found": found, "hit_rate": _hit_rate(found)}
+    backbone.store = store
+    if arguments.profile:
+        _profile(
+            backbone,
+            [open_record(index) for index in range(batches[0])],
+            arguments.profile / f"{arguments.workload}.txt",
+        )
+
+
+def _hit_rate(found: dict[str, int]) -> float | None:
+    return 1 - found.get("encoded", 0) / sum(found.values()) if found else None
+
+
+def _train(backbone: Any, num_records: int, open_record: Any, batch: int, watch: Any) -> None:
     from vlmbench.config import TrainerConfig
     from vlmbench.rundir import RunDir
-
-    workload = WORKLOADS[arguments.workload]
-    backbone = setup.build_ours(
-        arguments, store=arguments.side != "ours_uncached", bits=4 if arguments.side == "ours_4bit" else 16
-    )
-    open_record = setup.opener(backbone, records)
     from vlmbench.train import train  # after Unsloth
 
-    encoding: dict[str, Any] = {}
-    if backbone.store is not None and not workload.once:
-        encoding = (_prefill if arguments.prefill else _encode_all)(backbone, records, open_record)
-    for batch in [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]:
-        watch = Stopwatch()
-        settings = TrainerConfig(max_steps=OURS_STEPS, batch_size=batch, log_steps=5, eval_steps=None)
-        cell = RunDir(Path(tempfile.mkdtemp()))
-
-        def run(batch: int = batch, watch: Any = watch, settings: Any = settings, cell: Any = cell) -> None:
-            train(
-                backbone,
-                num_records=len(records),
-                open_record=open_record,
-                watched=[],
-                judge=dict,
-                settings=settings,
-                seed=0,
-                cell=cell,
-                tracker=watch,
-                title=f"batch {batch}",
-            )
-
-        row = _trained(arguments.side, run, watch, batch=batch, warmup=OURS_WARMUP)
-        found = dict(backbone.store.found) if backbone.store is not None else {}
-        if found:
-            backbone.store.report()
-        tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
-        yield (
-            row
-            | encoding
-            | {
-                "engine": backbone.engine,
-                "found": found,
-                "hit_rate": 1 - found.get("encoded", 0) / sum(found.values()) if found else None,
-                "tokens": [tokens.total, tokens.trained],
-                "model_flops_per_sample": sum(model_flops(backbone, open_record(i)) for i in range(COUNTED)) / COUNTED,
-            }
-        )
-    if arguments.profile and arguments.side == "ours":
-        _profile(backbone, [open_record(index) for index in range(batch)], arguments.profile)
+    train(
+        backbone,
+        num_records=num_records,
+        open_record=open_record,
+        watched=[],
+        judge=dict,
+        settings=TrainerConfig(max_steps=OURS_STEPS, batch_size=batch, log_steps=5, eval_steps=None),
+        seed=0,
+        cell=RunDir(Path(tempfile.mkdtemp())),
+        tracker=watch,
+        title=f"batch {batch}",
+    )
 
 
 def _encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str, float]:
@@ -237,12 +266,15 @@ def _encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str
     from vlmbench.backbones.base import ready
 
     seen: set[Path] = set()
-    started = time.monotonic()
+    new: list[int] = []  # records with a picture that no earlier one shows
     for index, one in enumerate(records):
         paths = {image.path for image in one.images}
         if not paths <= seen:
             seen |= paths
-            ready(backbone.train_batch([open_record(index)]))
+            new.append(index)
+    started = time.monotonic()
+    for start in range(0, len(new), COUNTED):
+        ready(backbone.train_batch([open_record(index) for index in new[start : start + COUNTED]]))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     backbone.store.report()  # counting begins anew
@@ -259,9 +291,10 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
     from vlmbench.features.memory import host_budget
     from vlmbench.features.store import TokenStore
 
-    with ThreadPoolExecutor() as pool:
-        samples = pool.map(open_record, range(len(records)))
-        pictures = list({picture.key: picture for sample in samples for picture in sample.images}.values())
+    with ThreadPoolExecutor() as pool:  # what is in the files is known from here on
+        deque(pool.map(lambda index: [picture.key for picture in open_record(index).images], range(len(records))), 0)
+    shown = [picture for index in range(len(records)) for picture in open_record(index).images]
+    pictures = list({picture.key: picture for picture in shown}.values())
     one = backbone.encode([pictures[0]])[0]
 
     def fill(store: Any, some: list[Any]) -> None:

@@ -237,19 +237,22 @@ def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
 
 
 def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
-    """The trainer's settings with the number of records a step: a run that goes on keeps the one it found."""
+    """The trainer's settings with what `auto` chose: a run that goes on keeps what it found."""
     settings = cell.config.trainer
     if settings.batch_size != AUTO:
         return settings
-    chosen = cell.folder.read_choices().get("batch_size")
-    if chosen is None:
+    chosen = cell.folder.read_choices()
+    if "batch_size" not in chosen:
         from vlmbench.train.batch import choose_batch_size
 
         longest = max(range(len(experiment.train)), key=lambda index: experiment.counts[index].total)
-        chosen, why = choose_batch_size(backbone, experiment.open(experiment.train[longest]))
-        log.info("trainer.batch_size=auto: %d records a step (%s)", chosen, why)
-        cell.folder.write_choices({"batch_size": chosen})
-    return replace(settings, batch_size=chosen)
+        sample = experiment.open(experiment.train[longest])
+        found = choose_batch_size(backbone, sample, checkpointing=settings.gradient_checkpointing)
+        log.info("trainer.batch_size=auto: %d records a step (%s)", found.batch_size, found.why)
+        chosen = {"batch_size": found.batch_size, "gradient_checkpointing": found.gradient_checkpointing}
+        cell.folder.write_choices(chosen)
+    checkpointing = chosen.get("gradient_checkpointing", settings.gradient_checkpointing)
+    return replace(settings, batch_size=chosen["batch_size"], gradient_checkpointing=checkpointing)
 
 
 def _train(

@@ -65,7 +65,7 @@ def test_the_view_of_a_record_names_each_of_its_views_once(manifest: ManifestBui
 
 SPOILT = {
     "an unknown label": (lambda row: row.update(label="ng", answer="ng"), "label 'ng' is not one of normal, abnormal"),
-    "an unknown task": (lambda row: row.update(task="judge"), "judge"),
+    "an unknown task": (lambda row: row.update(task="judge"), "one of judge_pair, compare_views,"),
     "an unknown key": (lambda row: row.update(colour="red"), "colour"),
     "a missing key": (lambda row: row.pop("group"), "group"),
     "a number for an id": (lambda row: row.update(id=5), "id"),
@@ -76,13 +76,13 @@ SPOILT = {
     "no pictures": (lambda row: row.update(images=[]), "shows pictures: 2, the row has 0"),
     "too many pictures": (lambda row: row.update(images=row["images"] * 2), "the row has 4"),
     "two references": (lambda row: row["images"][1].update(role="reference"), "the reference, then the query"),
-    "an unknown role": (lambda row: row["images"][1].update(role="probe"), "probe"),
+    "an unknown role": (lambda row: row["images"][1].update(role="probe"), "one of reference, query"),
     "an absolute path": (lambda row: row["images"][0].update(path="/etc/passwd"), "'/etc/passwd' leaves"),
     "a path upwards": (lambda row: row["images"][0].update(path="img/../../x.png"), "leaves the manifest's folder"),
     "a path with backslashes": (lambda row: row["images"][0].update(path="..\\x.png"), "leaves the manifest's folder"),
     "an empty path": (lambda row: row["images"][0].update(path=""), "empty or has control characters"),
     "an unknown view": (lambda row: row["images"][0].update(view="xray"), "view 'xray' is not one of raw"),
-    "an unknown split": (lambda row: row.update(split="dev"), "dev"),
+    "an unknown split": (lambda row: row.update(split="dev"), "'dev' - at `$.split`, which is one of train, val, test"),
     "a question of a megabyte": (lambda row: row.update(question="why " * 2000), "at most 4000"),
 }
 

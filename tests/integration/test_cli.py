@@ -225,7 +225,7 @@ def test_a_run_that_chose_its_batch_size_goes_on_with_it(cli: Cli, tmp_path: Pat
     auto = (*[item for item in TINY if item != "trainer=debug"], *parts, "trainer.batch_size=auto")
     assert cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null").code == 0
     cell = only_cell(tmp_path)
-    assert cell.read_choices() == {"batch_size": 8}
+    assert cell.read_choices() == {"batch_size": 8, "gradient_checkpointing": False}
     cell.write_choices({"batch_size": 3})
     (cell.path / "status.json").unlink()
     outcome = cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null")

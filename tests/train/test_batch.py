@@ -28,14 +28,14 @@ def test_the_largest_number_that_fits_is_found_within_an_eighth(limit: int) -> N
 
 
 class SmallMemory:
-    """Makes a model run out of memory on more rows than `limit`."""
+    """Makes a model run out of memory on more rows than `limit_of()`."""
 
     def __init__(self, model: Any, limit: int) -> None:
-        self.limit = limit
+        self.limit_of = lambda: limit
         model.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, model: Any, args: Any, inputs: dict[str, Any]) -> None:
-        if len(inputs["input_ids"]) > self.limit:
+        if len(inputs["input_ids"]) > self.limit_of():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -51,15 +51,31 @@ def test_trying_leaves_adapters_gradients_and_random_state_alone(shared_cache: P
         assert weight.grad is None, name
 
 
-def test_a_record_that_does_not_fit_alone_is_named_with_the_cure(shared_cache: Path) -> None:
+def test_checkpointing_is_tried_where_not_even_one_fits_and_left_off_afterwards(
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone = build("phi3_tiny", shared_cache)
-    SmallMemory(backbone.model, 0)
-    with pytest.raises(UserError, match=r"'r0' alone .*gradient_checkpointing=true or model\.bits=4"):
-        find_batch_size(backbone, sample(0))
+    base = backbone.model.get_base_model()
+    memory = SmallMemory(backbone.model, 20)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert choose_batch_size(backbone, sample(0), checkpointing=False).gradient_checkpointing is False
+    memory.limit_of = lambda: 20 if base.is_gradient_checkpointing else 0
+    for asked in (False, True):
+        found = choose_batch_size(backbone, sample(0), checkpointing=asked)
+        assert found.gradient_checkpointing
+        assert found.batch_size in range(16, 19)
+        assert ("not even one" in found.why) is not asked
+        assert not base.is_gradient_checkpointing
+    memory.limit_of = lambda: 0
+    with pytest.raises(UserError, match=r"'r0' alone .* set model\.bits=4"):
+        choose_batch_size(backbone, sample(0), checkpointing=False)
 
 
 def test_without_a_gpu_nothing_is_tried(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    number, why = choose_batch_size(build("phi3_tiny", shared_cache), sample(0))
-    assert number == 8
-    assert "no CUDA GPU" in why
+    found = choose_batch_size(build("phi3_tiny", shared_cache), sample(0), checkpointing=True)
+    assert found.batch_size == 8
+    assert found.gradient_checkpointing
+    assert "no CUDA GPU" in found.why

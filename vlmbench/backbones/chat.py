@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from vlmbench.features.store import Fetched, TokenStore
 
+REMEMBERED = 4096  # texts
 GAP = 16  # pixels between the pictures of a stitched pair
 
 
@@ -212,11 +214,18 @@ class ChatBackbone(ABC):
             return [_stitched(images)]
         return list(images)
 
-    def _prompt(self, question: str, num_images: int) -> str:
-        self._refuse_markers("question", question)
-        content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
-        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    @cached_property
+    def _prompt(self) -> Callable[[str, int], str]:
+        """The text of a question (first) about so many pictures (second). Questions repeat, and a template is slow."""
+
+        @lru_cache(REMEMBERED)
+        def prompt(question: str, num_images: int) -> str:
+            self._refuse_markers("question", question)
+            content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
+            messages = [{"role": "user", "content": content}]
+            return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+        return prompt
 
     def _answer(self, answer: str) -> str:
         self._refuse_markers("answer", answer)
@@ -231,14 +240,21 @@ class ChatBackbone(ABC):
         if found is not None:
             raise UserError(f"{what} {text[:60]!r} holds {found[0]!r}, a marker of the model; reword it")
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    @cached_property
+    def _ids(self) -> Callable[[str], tuple[int, ...]]:
+        """The tokens of a text. Answers repeat."""
+
+        @lru_cache(REMEMBERED)
+        def ids(text: str) -> tuple[int, ...]:
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        return ids
 
     def _labels(self, batch: Mapping[str, Tensor], answers: Sequence[str], side: PaddingSide) -> Tensor:
         """The ids of the answers, which are the last of each full text."""
         rows = []
         for ids, mask, answer in zip(batch["input_ids"], batch["attention_mask"], answers, strict=True):
-            full, expected = ids[mask.bool()].tolist(), self._ids(answer)
+            full, expected = ids[mask.bool()].tolist(), list(self._ids(answer))
             if full[-len(expected) :] != expected:
                 raise UserError(f"the answer {answer!r} has other tokens beside its prompt than alone; reword it")
             rows.append([IGNORED] * (len(full) - len(expected)) + expected)

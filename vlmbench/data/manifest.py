@@ -10,6 +10,7 @@ import mmap
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import overload
 
@@ -24,6 +25,7 @@ MAX_ERRORS = 20  # bad rows named in one message
 MAX_TEXT = 4000  # characters in a question or an answer
 MAX_LINE = 1_000_000  # bytes
 
+CHOICES: Mapping[str, type[StrEnum]] = {"task": Task, "split": Split, "role": Role}
 TASKS = tuple(Task)
 SPLITS = tuple(Split)
 NO_SPLIT = -1
@@ -185,8 +187,17 @@ class _Scan:
         except UnicodeDecodeError as error:
             self.errors.append(f"{number}: byte {error.start} of the line is not UTF-8; save the file as UTF-8")
         except msgspec.MsgspecError as error:
-            self.errors.append(f"{number}: {error}; see 'Your own pictures' in the README for the format of a record")
+            where = "see 'Your own pictures' in the README for the format of a record"
+            self.errors.append(f"{number}: {error}{_choices(str(error))}; {where}")
         return None
+
+
+def _choices(message: str) -> str:
+    """The words that a field takes, where another stands in it."""
+    for name, words in CHOICES.items():
+        if message.startswith("Invalid enum value") and message.endswith(f".{name}`"):
+            return f", which is one of {', '.join(words)}"
+    return ""
 
 
 def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.config import AUTO_WITHOUT_GPU
@@ -30,32 +31,54 @@ def largest_batch(fits: Callable[[int], bool], most: int = MOST) -> int:
     return good
 
 
-def choose_batch_size(backbone: Backbone, longest: Sample) -> tuple[int, str]:
-    """Records a step for `trainer.batch_size=auto`, and why so many."""
-    import torch
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Records a step for `trainer.batch_size=auto`, whether activations are checkpointed for it, and why."""
 
-    if not torch.cuda.is_available():
-        return AUTO_WITHOUT_GPU, "there is no CUDA GPU whose memory could be tried"
-    number = find_batch_size(backbone, longest)
-    return number, f"{SHARE:.0%} of what fits on {torch.cuda.get_device_name(0)} of the longest record"
+    batch_size: int
+    gradient_checkpointing: bool
+    why: str
 
 
-def find_batch_size(backbone: Backbone, longest: Sample) -> int:
-    """Try forward and backward passes on copies of the longest record. Adapters and the random state are left alone.
+def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool) -> Choice:
+    """Tried on the longest record. Where not even one fits, `checkpointing` is switched on.
 
-    Raises UserError where not even one fits.
+    Raises UserError where one record does not fit with it either.
     """
     import torch
 
-    backbone.model.train()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        fitting = largest_batch(lambda number: _fits(backbone, longest, number))
-    if fitting == 0:
+    if not torch.cuda.is_available():
+        why = "there is no CUDA GPU whose memory could be tried"
+        return Choice(batch_size=AUTO_WITHOUT_GPU, gradient_checkpointing=checkpointing, why=why)
+    why = f"{SHARE:.0%} of what fits on {torch.cuda.get_device_name(0)} of the longest record"
+    found = find_batch_size(backbone, longest, checkpointing=checkpointing)
+    if found == 0 and not checkpointing:
+        checkpointing, why = True, f"{why}, with gradient checkpointing: without it not even one does"
+        found = find_batch_size(backbone, longest, checkpointing=True)
+    if found == 0:
         raise UserError(
-            f"record {longest.record.id!r} alone takes more memory than the GPU has; set "
-            "trainer.gradient_checkpointing=true or model.bits=4, or lower trainer.max_tokens or the pictures' tiles"
+            f"record {longest.record.id!r} alone takes more memory than the GPU has, even with gradient checkpointing; "
+            "set model.bits=4, or lower trainer.max_tokens, store.device_gb or the pictures' tiles"
         )
-    return max(1, int(fitting * SHARE))
+    return Choice(batch_size=found, gradient_checkpointing=checkpointing, why=why)
+
+
+def find_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool = False) -> int:
+    """Try forward and backward passes on copies of the longest record; 0 where not even one fits. Adapters and the
+    random state are left alone."""
+    import torch
+
+    base = backbone.model.get_base_model()
+    backbone.model.train()
+    if checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            fitting = largest_batch(lambda number: _fits(backbone, longest, number))
+    finally:
+        if checkpointing:
+            base.gradient_checkpointing_disable()
+    return fitting and max(1, int(fitting * SHARE))
 
 
 def _fits(backbone: Backbone, longest: Sample, number: int) -> bool:
