@@ -66,7 +66,7 @@ def estimate(
     figures = measure(predictions)
     rates = {name: figure for name, figure in figures.items() if isinstance(figure, Rate)}
     floats = {name: figure for name, figure in figures.items() if not isinstance(figure, Rate)}
-    found = {name: _rate_estimate(rate, confidence) for name, rate in rates.items()}
+    found = {name: estimate_rate(rate, confidence) for name, rate in rates.items()}
     if floats:
         basis = list(rates.values()) or [_ordinary_records(predictions)]
         n = max(len(rate.groups) for rate in basis)
@@ -90,15 +90,22 @@ def compare(
 
     Raises UserError where a record is not in every entry, or there is none.
     """
-    ids, groups, correct_a, correct_b = _paired(a, b)
-    difference = float(correct_a.mean() - correct_b.mean())
-    n_groups, n_seeds = int(groups.max()) + 1, min(len(a), len(b))
+    groups, correct_a, correct_b = _paired(a, b)
+    return compare_correct(correct_a, correct_b, groups, seed=seed, draws=draws)
+
+
+def compare_correct(
+    correct_a: Floats, correct_b: Floats, groups: NDArray[np.intp], *, seed: int, draws: int = 20_000
+) -> Comparison:
+    """As `compare`, from whether each side was right, (seeds, n) of 0 and 1, and the numbers of the groups, (n)."""
+    difference, n_records = float(correct_a.mean() - correct_b.mean()), len(groups)
+    n_groups, n_seeds = int(groups.max()) + 1, min(len(correct_a), len(correct_b))
     low, high, p_value = -1.0, 1.0, 1.0
     note = "One record group tells nothing about others; at least two are needed."
     if n_groups > 1:
         residuals = correct_a.mean(axis=0) - correct_b.mean(axis=0) - difference
-        seen = _cluster_sum_of_squares(residuals, groups) / len(ids) ** 2
-        from_groups = max(seen, _mean_group_size(groups) / len(ids) ** 2)  # at least what one changed group would give
+        seen = _cluster_sum_of_squares(residuals, groups) / n_records**2
+        from_groups = max(seen, _mean_group_size(groups) / n_records**2)  # at least what one changed group would give
         seeds = _seed_variance(correct_a, correct_b, groups)
         errors = _error_draws(from_groups, seeds, n_groups=n_groups, rng=np.random.default_rng(seed), draws=draws)
         half = float(np.quantile(errors, 0.95))
@@ -110,11 +117,11 @@ def compare(
         low=low,
         high=high,
         p_value=p_value,
-        n_records=len(ids),
+        n_records=n_records,
         n_groups=n_groups,
         n_seeds=n_seeds,
         power_note=note,
-        mcnemar_p=_mcnemar(correct_a[0], correct_b[0]) if len(a) == len(b) == 1 else None,
+        mcnemar_p=_mcnemar(correct_a[0], correct_b[0]) if len(correct_a) == len(correct_b) == 1 else None,
     )
 
 
@@ -136,7 +143,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def _rate_estimate(rate: Rate, confidence: float) -> Estimate:
+def estimate_rate(rate: Rate, confidence: float = 0.95) -> Estimate:
     """Wilson (1927), on the effective number of records and with t's quantile (Korn & Graubard 1998) for groups.
 
     The design effect is the cluster sandwich variance over the binomial one, with half a miss added to both that is
@@ -218,8 +225,8 @@ def _bootstrap_interval(value: float, draws: Floats, *, n_groups: int, confidenc
 
 def _paired(
     a: Sequence[Sequence[Prediction]], b: Sequence[Sequence[Prediction]]
-) -> tuple[list[str], NDArray[np.intp], Floats, Floats]:
-    """Ids (n), group numbers (n), and whether each side was right (seeds x n)."""
+) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Group numbers (n), and whether each side was right (seeds x n)."""
     runs = [{p.id: p for p in run if p.probe is Probe.NONE} for run in chain(a, b)]
     ids = list(dict.fromkeys(chain.from_iterable(runs)))
     if not ids:
@@ -232,7 +239,7 @@ def _paired(
             )
     _, groups = np.unique(np.array([runs[0][name].group for name in ids]), return_inverse=True)
     correct = np.array([[run[name].correct for name in ids] for run in runs], dtype=np.float64)
-    return ids, groups, correct[: len(a)], correct[len(a) :]
+    return groups, correct[: len(a)], correct[len(a) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,3 +335,9 @@ def test_where_tokens_were_found_is_reported_once(tmp_path: Path) -> None:
 def test_what_is_larger_than_the_disks_budget_is_not_written(tmp_path: Path) -> None:
     get(tmp_path, 0, disk_gb=(ENTRY - 1) / 1e9)
     assert not entries(tmp_path)
+
+
+def test_kept_tokens_do_not_hold_what_they_were_cut_from(tmp_path: Path) -> None:
+    (tokens,) = store(tmp_path).get(pictures(0), lambda some: [torch.arange(100.0)[10:13] for _ in some])
+    assert tokens.tolist() == [10, 11, 12]
+    assert tokens.untyped_storage().nbytes() == ENTRY

@@ -75,7 +75,8 @@ class TokenStore:
         tokens = self._kept(list(different))
         missing = {key: picture for key, picture in different.items() if key not in tokens}
         for key, made in zip(missing, encode(list(missing.values())), strict=True):
-            tokens[key] = self._keep(key, made.detach().contiguous())
+            # A copy: tokens are often a part of what the tower made, which they would keep in memory.
+            tokens[key] = self._keep(key, made.detach().clone(memory_format=torch.contiguous_format))
         return Fetched(tokens=[tokens[picture.key] for picture in pictures], arrival=self._arrival())
 
     def _keys(self, pictures: Sequence[Picture]) -> list[str]:
