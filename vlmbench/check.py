@@ -71,9 +71,7 @@ def cost_of(
     """What a run would take. `counts` are the tokens of each training record."""
     steps = settings.planned_steps(len(train))
     seen = steps * settings.num_rows * settings.gradient_accumulation
-    pictures = _pictures(train, data) | _pictures(data.test, data)
-    costs = [backbone.vision_cost(size) for size in pictures.values()]
-    flops = sum(cost.flops for cost in costs)
+    pictures, vision = vision_cost(backbone, train, data=data)
     parameters = sum(weight.numel() for weight in backbone.model.parameters() if weight.requires_grad)
     return Cost(
         train_records=len(train),
@@ -86,10 +84,18 @@ def cost_of(
         disk_bytes=parameters * BYTES_PER_TRAINED + num_test * BYTES_PER_PREDICTION,
         by_task=train.tasks(),
         prompt_lengths=tuple(count.total - count.trained for count in counts),
-        pictures=len(pictures),
-        vision=VisionCost(num_bytes=sum(cost.num_bytes for cost in costs), flops=flops),
-        vision_seconds=flops / (TOWER_SHARE * _matmul_flops()),
+        pictures=pictures,
+        vision=vision,
+        vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops()),
     )
+
+
+def vision_cost(backbone: Backbone, train: Subset, *, data: Data) -> tuple[int, VisionCost]:
+    """How many different pictures a run shows, and what the tokens of them all take."""
+    pictures = _pictures(train, data) | _pictures(data.test, data)
+    costs = [backbone.vision_cost(size) for size in pictures.values()]
+    num_bytes, flops = sum(cost.num_bytes for cost in costs), sum(cost.flops for cost in costs)
+    return len(pictures), VisionCost(num_bytes=num_bytes, flops=flops)
 
 
 def _matmul_flops() -> float:

@@ -247,7 +247,10 @@ def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) ->
 
         longest = max(range(len(experiment.train)), key=lambda index: experiment.counts[index].total)
         sample = experiment.open(experiment.train[longest])
-        found = choose_batch_size(backbone, sample, checkpointing=settings.gradient_checkpointing)
+        _, vision = check.vision_cost(backbone, experiment.train, data=experiment.data)
+        found = choose_batch_size(
+            backbone, sample, checkpointing=settings.gradient_checkpointing, vision_bytes=vision.num_bytes
+        )
         log.info("trainer.batch_size=auto: %d records a step (%s)", found.batch_size, found.why)
         chosen = {"batch_size": found.batch_size, "gradient_checkpointing": found.gradient_checkpointing}
         cell.folder.write_choices(chosen)

@@ -21,7 +21,7 @@ class MemoryLevel:
     """
 
     def __init__(self, budget: int, *, pinned: PinnedMemory | None = None) -> None:
-        self._budget, self._pinned = budget, pinned
+        self.budget, self._pinned = budget, pinned
         self._tensors: OrderedDict[str, Tensor] = OrderedDict()
         self.num_bytes = 0
 
@@ -41,8 +41,8 @@ class MemoryLevel:
         """Keep the tensor, unless it alone is over the budget. Gives it as it lies in this level's memory."""
         if key in self._tensors:
             return self._tensors[key]
-        fits = tensor.nbytes <= self._budget
-        while fits and self.num_bytes + tensor.nbytes > self._budget:
+        fits = tensor.nbytes <= self.budget
+        while fits and self.num_bytes + tensor.nbytes > self.budget:
             _, oldest = self._tensors.popitem(last=False)
             self.num_bytes -= oldest.nbytes
             del oldest  # so that this one may have its place

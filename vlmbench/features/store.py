@@ -130,6 +130,10 @@ class TokenStore:
         target.record_stream(self._copies)
         return target
 
+    def device_bytes_to_come(self, num_bytes: int) -> int:
+        """How much more the device's level will hold, once a run has shown pictures with tokens of `num_bytes`."""
+        return max(0, min(self._near.budget, num_bytes) - self._near.num_bytes)
+
     def report(self) -> str:
         """Where tokens were found since the last report, in one line; counting begins anew. What a batch shows twice is
         looked up once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.config import AUTO_WITHOUT_GPU
@@ -40,8 +41,9 @@ class Choice:
     why: str
 
 
-def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool) -> Choice:
-    """Tried on the longest record. Where not even one fits, `checkpointing` is switched on.
+def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool, vision_bytes: int) -> Choice:
+    """Tried on the longest record, with room left for what the store will keep of `vision_bytes` of tokens. Where not
+    even one fits, `checkpointing` is switched on.
 
     Raises UserError where one record does not fit with it either.
     """
@@ -51,10 +53,11 @@ def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: boo
         why = "there is no CUDA GPU whose memory could be tried"
         return Choice(batch_size=AUTO_WITHOUT_GPU, gradient_checkpointing=checkpointing, why=why)
     why = f"{SHARE:.0%} of what fits on {torch.cuda.get_device_name(0)} of the longest record"
-    found = find_batch_size(backbone, longest, checkpointing=checkpointing)
+    find = partial(find_batch_size, backbone, longest, vision_bytes=vision_bytes)
+    found = find(checkpointing=checkpointing)
     if found == 0 and not checkpointing:
         checkpointing, why = True, f"{why}, with gradient checkpointing: without it not even one does"
-        found = find_batch_size(backbone, longest, checkpointing=True)
+        found = find(checkpointing=True)
     if found == 0:
         raise UserError(
             f"record {longest.record.id!r} alone takes more memory than the GPU has, even with gradient checkpointing; "
@@ -63,11 +66,16 @@ def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: boo
     return Choice(batch_size=found, gradient_checkpointing=checkpointing, why=why)
 
 
-def find_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool = False) -> int:
+def find_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool = False, vision_bytes: int = 0) -> int:
     """Try forward and backward passes on copies of the longest record; 0 where not even one fits. Adapters and the
     random state are left alone."""
     import torch
 
+    kept = 0 if backbone.store is None else backbone.store.device_bytes_to_come(vision_bytes)
+    try:
+        reserved = torch.empty(kept, dtype=torch.uint8, device=next(backbone.model.parameters()).device)
+    except torch.OutOfMemoryError:
+        return 0
     base = backbone.model.get_base_model()
     backbone.model.train()
     if checkpointing:
@@ -78,6 +86,7 @@ def find_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool 
     finally:
         if checkpointing:
             base.gradient_checkpointing_disable()
+        del reserved
     return fitting and max(1, int(fitting * SHARE))
 
 
