@@ -10,8 +10,11 @@ then ours has encoded every picture once.
 from __future__ import annotations
 
 import argparse
+import cProfile
+import io
 import json
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -343,6 +346,7 @@ def model_flops(backbone: Any, sample: Any) -> float:
 
 
 def _profile(backbone: Any, samples: list[Any], path: Path) -> None:
+    """Where a step's time goes: kernels, what launches them, Python."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -351,17 +355,37 @@ def _profile(backbone: Any, samples: list[Any], path: Path) -> None:
     weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
     backbone.model.train()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+
+    def step() -> None:
         batch = to_device(ready(backbone.train_batch(samples)), backbone.model)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             backbone.model(**batch, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    step()
+    torch.cuda.synchronize()
+    python = cProfile.Profile()
+    started = time.perf_counter()
+    python.runcall(step)
+    launched = time.perf_counter() - started
+    torch.cuda.synchronize()
+    done = time.perf_counter() - started
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        step()
         torch.cuda.synchronize()
+    averages = recorded.key_averages()
+    tables = [
+        averages.table(sort_by=f"self_{side}_time_total", row_limit=40, max_name_column_width=80)
+        for side in ("cuda", "cpu")
+    ]
+    said = io.StringIO()
+    for order in ("tottime", "cumtime"):
+        pstats.Stats(python, stream=said).sort_stats(order).print_stats(40)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        recorded.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=80)
-    )
+    first = f"{len(samples)} records; launched after {launched:.3f} s with Python's profiler, done after {done:.3f} s"
+    path.write_text("\n\n".join([first, *tables, said.getvalue()]))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,14 @@ def make_trainer(
 def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: bool) -> Any:
     gpu = torch.cuda.is_available()
     every = settings.eval_steps
+    # Unsloth gives SFTConfig other defaults (8-bit Adam, for one): all that a run depends on is named.
     return SFTConfig(
         output_dir=str(cell.checkpoints),
+        optim="adamw_torch_fused",
+        torch_empty_cache_steps=None,
+        eval_accumulation_steps=None,
+        packing=False,
+        padding_free=False,
         num_train_epochs=settings.epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
         per_device_train_batch_size=settings.num_rows,

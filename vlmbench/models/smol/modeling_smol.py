@@ -105,7 +105,7 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
         (B, P, 864), and `comparison_token_id` where the comparison of the first and last picture goes.
 
         With `labels` (B, L), logits are computed only where a label follows, and are 0 elsewhere: the vocabulary's
-        matrix is a fifth of the model's work.
+        matrix is a fifth of the model's work. Positions that `attention_mask` (B, L) leaves out cost nothing.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -114,17 +114,42 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
         if labels is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         num_items = kwargs.pop("num_items_in_batch", None)
-        hidden = self.language_model.model(inputs_embeds=inputs_embeds, **kwargs).last_hidden_state
-        return self._labelled(hidden, labels, num_items)
-
-    def _labelled(self, hidden: Tensor, labels: Tensor, num_items: Tensor | int | None) -> CausalLMOutputWithPast:
         following = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
         wanted = following != -100
-        computed = self.language_model.lm_head(hidden[wanted])
+        computed = self.language_model.lm_head(self._hidden(inputs_embeds, **kwargs)[wanted])
         loss = cross_entropy(computed.float(), following[wanted], reduction="mean" if num_items is None else "sum")
         logits = computed.new_zeros(*labels.shape, computed.shape[-1])
         logits[wanted] = computed.detach()
         return CausalLMOutputWithPast(loss=loss if num_items is None else loss / num_items, logits=logits)
+
+    def _hidden(
+        self,
+        inputs_embeds: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """(B, L, H), 0 where the mask leaves out. The rows go through the model as one, without what pads them; each
+        position sees those before it in its own row."""
+        if attention_mask is None:
+            return self.language_model.model(
+                inputs_embeds=inputs_embeds, position_ids=position_ids, **kwargs
+            ).last_hidden_state
+        kept = attention_mask.bool()
+        if position_ids is None:
+            position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        rows = kept.nonzero()[:, 0]
+        sees = (rows[:, None] == rows).tril()
+        found = self.language_model.model(
+            inputs_embeds=inputs_embeds[kept][None],
+            attention_mask=sees[None, None],
+            position_ids=position_ids[kept][None],
+            **kwargs,
+        ).last_hidden_state
+        hidden = found.new_zeros(inputs_embeds.shape)
+        hidden[kept] = found[0]
+        return hidden
 
     def _place(self, input_ids: Tensor, inputs_embeds: Tensor, picture_features: Tensor) -> Tensor:
         pictures, comparison = self.projector(picture_features)
