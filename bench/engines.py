@@ -132,6 +132,7 @@ def _batch(backbone: Any, size: int) -> dict[str, Any]:
         question="Compare the second part with the first. Is it normal or abnormal?",
         answer="abnormal: a scratch across the upper face",
     )
+    backbone.reads_tokens = False  # the tower is a part of the step
     return to_device(backbone.collate([sample] * size, with_answer=True), backbone.model)
 
 

@@ -289,6 +289,17 @@ def test_a_training_batch_has_the_loss_of_the_whole_batch(backbone: Any) -> None
     torch.testing.assert_close(step, whole, atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_has_the_mean_loss_of_its_records(backbone: Any) -> None:
+    """What pads the shorter ones bears on nothing."""
+    samples = [sample(0, "normal"), sample(1, "abnormal: a dent on the left", size=(90, 30)), sample(2, question="Hm?")]
+    with torch.no_grad():
+        alone = [ready(backbone.train_batch([one])) for one in samples]
+        losses_ = torch.stack([backbone.model(**batch).loss for batch in alone])
+        counts = torch.tensor([float((batch["labels"] != IGNORED).sum()) for batch in alone])
+        together = backbone.model(**ready(backbone.train_batch(samples))).loss
+    torch.testing.assert_close(together, (losses_ * counts).sum() / counts.sum(), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
     light, full = build(name, shared_cache, weights=False), build(name, shared_cache)

@@ -25,12 +25,6 @@ class MemoryLevel:
         self._tensors: OrderedDict[str, Tensor] = OrderedDict()
         self.num_bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._tensors
-
     def get(self, key: str) -> Tensor | None:
         tensor = self._tensors.get(key)
         if tensor is not None:
