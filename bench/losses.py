@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
-from pathlib import Path
-from typing import Any
 
 from bench import record, setup
 
@@ -46,41 +43,19 @@ def _distance(one: list[float], other: list[float]) -> float:
 
 
 def _losses(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    backbone = setup.build_ours(arguments, store=True)
-    open_record = setup.opener(backbone, records := setup.records_of(arguments))
-    store = backbone.store
-    found = {}
-    for name, kept in (("unstored", None), ("unstored again", None), ("stored", store)):
-        backbone.store = kept
-        found[name] = _run(arguments, backbone, len(records), open_record)
-        print(name, found[name][:3], found[name][-3:], flush=True)
-    return found
-
-
-def _run(arguments: argparse.Namespace, backbone: Any, num_records: int, open_record: Any) -> list[float]:
     from bench.training import Stopwatch
     from vlmbench.backbones.base import draw_adapters
-    from vlmbench.config import TrainerConfig
-    from vlmbench.rundir import RunDir
-    from vlmbench.train import train
 
-    draw_adapters(backbone.model, SEED)
-    watch: Any = Stopwatch()
-    settings = TrainerConfig(max_steps=arguments.steps, batch_size=arguments.batch, log_steps=1, eval_steps=None)
-    train(
-        backbone,
-        num_records=num_records,
-        open_record=open_record,
-        watched=[],
-        judge=dict,
-        settings=settings,
-        seed=SEED,
-        cell=RunDir(Path(tempfile.mkdtemp())),
-        tracker=watch,
-        title="losses",
-    )
-    losses: list[float] = watch.losses
-    return losses
+    backbone = setup.build_ours(arguments, store=True)
+    records, store = setup.records_of(arguments), backbone.store
+    found = {}
+    for name, kept in (("unstored", None), ("unstored again", None), ("stored", store)):
+        backbone.store, watch = kept, Stopwatch()
+        draw_adapters(backbone.model, SEED)
+        setup.train_ours(backbone, records, watch, max_steps=arguments.steps, batch_size=arguments.batch, log_steps=1)
+        found[name] = watch.losses
+        print(name, found[name][:3], found[name][-3:], flush=True)
+    return found
 
 
 if __name__ == "__main__":

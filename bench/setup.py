@@ -27,7 +27,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=int, help="different ones, instead of the workload's")
     for level in ("device", "host", "disk"):
         made.add_argument(f"--{level}-gb", type=float, help="the store's budget, instead of its own choice")
-    made.add_argument("--out", default="", help="the end of the result file's name")
+    made.add_argument("--out", default="", type="-{}".format, help="the end of the result file's name")
     made.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
     return made
 
@@ -91,3 +91,23 @@ def opener(backbone: Any, records: list[Any]) -> Callable[[int], Any]:
     viewer = Viewer(folder, name="none", process=lambda picture: picture, fingerprint="", cache=Path())
     wording = Wording(questions={}, labels={"normal": "normal", "abnormal": "abnormal"}, phrases={})
     return lambda index: open_sample(records[index], viewer=viewer, wording=wording)
+
+
+def train_ours(backbone: Any, records: list[Any], tracker: Any, **settings: Any) -> None:
+    """vlmbench's own training on the records, as a run does it, without evaluations."""
+    from vlmbench.config import TrainerConfig
+    from vlmbench.rundir import RunDir
+    from vlmbench.train import train  # after Unsloth
+
+    train(
+        backbone,
+        num_records=len(records),
+        open_record=opener(backbone, records),
+        watched=[],
+        judge=dict,
+        settings=TrainerConfig(eval_steps=None, **settings),
+        seed=0,
+        cell=RunDir(Path(tempfile.mkdtemp())),
+        tracker=tracker,
+        title="ours",
+    )

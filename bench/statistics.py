@@ -77,7 +77,7 @@ def main() -> None:
     """Simulate, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ablations", type=int, default=2000, help="simulated for each row")
-    parser.add_argument("--out", default="")
+    parser.add_argument("--out", default="", type="-{}".format, help="the end of the result file's name")
     arguments = parser.parse_args()
     with ProcessPoolExecutor() as pool:
         equal = list(pool.map(partial(false_verdicts, times=arguments.ablations), _worlds()))

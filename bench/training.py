@@ -214,17 +214,20 @@ def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Ite
     records = setup.records_of(arguments)
     open_record = setup.opener(backbone, records)
     batches = [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]
-    store = backbone.store
+    store, backbone.store = backbone.store, None  # counting keeps nothing
     flops = sum(model_flops(backbone, open_record(i)) for i in range(COUNTED)) / COUNTED
     tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
     facts = {"engine": backbone.engine, "tokens": [tokens.total, tokens.trained], "model_flops_per_sample": flops}
+    backbone.store = store
     if store is not None and not workload.once:
         facts |= (_prefill if arguments.prefill else _encode_all)(backbone, records, open_record)
     for side in sides:
         backbone.store = None if side == "ours_uncached" else store
         for batch in batches:
             watch = Stopwatch()
-            run = partial(_train, backbone, len(records), open_record, batch, watch)
+            run = partial(
+                setup.train_ours, backbone, records, watch, max_steps=OURS_STEPS, batch_size=batch, log_steps=5
+            )
             row = _trained(side, run, watch, batch=batch, warmup=OURS_WARMUP)
             found = {} if backbone.store is None else dict(backbone.store.found)
             if found:
@@ -241,25 +244,6 @@ def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Ite
 
 def _hit_rate(found: dict[str, int]) -> float | None:
     return 1 - found.get("encoded", 0) / sum(found.values()) if found else None
-
-
-def _train(backbone: Any, num_records: int, open_record: Any, batch: int, watch: Any) -> None:
-    from vlmbench.config import TrainerConfig
-    from vlmbench.rundir import RunDir
-    from vlmbench.train import train  # after Unsloth
-
-    train(
-        backbone,
-        num_records=num_records,
-        open_record=open_record,
-        watched=[],
-        judge=dict,
-        settings=TrainerConfig(max_steps=OURS_STEPS, batch_size=batch, log_steps=5, eval_steps=None),
-        seed=0,
-        cell=RunDir(Path(tempfile.mkdtemp())),
-        tracker=watch,
-        title=f"batch {batch}",
-    )
 
 
 def _encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str, float]:

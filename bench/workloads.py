@@ -28,6 +28,7 @@ class Workload:
     batch: int
     answer_words: int = 0  # more words in each answer
     once: bool = False  # no picture is shown twice: the store's worst case
+    first: int = 0  # number of the first picture: others' pictures are not among them
 
 
 WORKLOADS = {
@@ -35,15 +36,15 @@ WORKLOADS = {
     "pair-1120": Workload(model="llama32", side=1120, pictures=200, batch=16),
     "pair-336x4": Workload(model="phi3", side=672, pictures=200, batch=8),
     "long-answer": Workload(model="llama32", side=560, pictures=200, batch=16, answer_words=150),
-    "unique": Workload(model="llama32", side=560, pictures=2400, batch=16, once=True),
+    "unique": Workload(model="llama32", side=560, pictures=2400, batch=16, once=True, first=100_000),
 }
 
 
 def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
     """Records of pairs, and their pictures as files."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{seed}.png" for seed in range(workload.pictures)]
-    missing = [seed for seed, path in enumerate(paths) if not path.exists()]
+    paths = [folder / f"{seed}.png" for seed in range(workload.first, workload.first + workload.pictures)]
+    missing = [int(path.stem) for path in paths if not path.exists()]
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(_write_picture, folder, workload.side), missing, chunksize=64))
     rng = np.random.default_rng(0)
