@@ -77,7 +77,7 @@ def random_phi3(folder: Path, published: Path | None = None, *, tiny: bool = Fal
 
 
 def _save_random(model_class: Any, config: Any, folder: Path) -> None:
-    """Config and random weights in shards, each made and written by a process of its own: 21 GB in half a minute."""
+    """Config and random weights in shards, each made and written by a process of its own."""
     config.dtype = torch.bfloat16
     config.architectures = [model_class.__name__]
     with torch.device("meta"):

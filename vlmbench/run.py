@@ -303,12 +303,9 @@ def _train(
         lengths=cost.prompt_lengths,
     )
     kept = "" if summary.best_step is None else f", kept step {summary.best_step}"
-    began = (
-        ""
-        if summary.first_step_at is None
-        else f"; the first was done {summary.first_step_at - started:.1f} s after the run began"
-    )
-    log.info("trained %d steps%s%s", summary.steps, kept, began)
+    log.info("trained %d steps%s", summary.steps, kept)
+    if summary.first_step_at is not None:
+        log.info("the first was done %.1f s after the run began", summary.first_step_at - started)
 
 
 def _evaluate(
