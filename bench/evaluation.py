@@ -34,7 +34,7 @@ def main() -> None:
         "generated_per_s": _best(rows, "generated"),
         "rows": rows,
     }
-    path = record.write(f"evaluation-{arguments.workload}{arguments.out}", figures)
+    path = record.write(record.name("evaluation", arguments.workload, arguments.out), figures)
     print(f"\n{record.table(rows)}\n\n{path}")
 
 

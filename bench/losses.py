@@ -34,7 +34,7 @@ def main() -> None:
         "largest_relative_difference_of_stored": min(_distance(first, stored), _distance(second, stored)),
         "losses": losses,
     }
-    path = record.write(f"losses-{arguments.workload}{arguments.out}", figures)
+    path = record.write(record.name("losses", arguments.workload, arguments.out), figures)
     print(f"\n{json.dumps({name: figures[name] for name in list(figures)[:4]})}\n\n{path}")
 
 

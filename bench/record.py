@@ -50,6 +50,11 @@ def matmul_peak_flops(size: int = 8192, repeats: int = 20) -> float:
     return 2 * size**3 * repeats / (start.elapsed_time(end) / 1e3)
 
 
+def name(*parts: str) -> str:
+    """A result's name of its parts, without those that are empty."""
+    return "-".join(part for part in parts if part)
+
+
 def write(name: str, figures: Mapping[str, Any]) -> Path:
     """bench/results/<name>.json: the figures, the machine, the day."""
     RESULTS.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=int, help="different ones, instead of the workload's")
     for level in ("device", "host", "disk"):
         made.add_argument(f"--{level}-gb", type=float, help="the store's budget, instead of its own choice")
-    made.add_argument("--out", default="", type="-{}".format, help="the end of the result file's name")
+    made.add_argument("--out", default="", help="the end of the result file's name")
     made.add_argument("--tiny", action="store_true", help="the tiny model on a CPU: does it run?")
     return made
 

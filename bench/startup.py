@@ -35,7 +35,7 @@ def main() -> None:
         "later_cells_start_s": sweep["later_cells_start_s"],
         "starts_s": sweep["starts_s"],
     }
-    path = record.write(f"startup-{arguments.workload}{arguments.out}", figures)
+    path = record.write(record.name("startup", arguments.workload, arguments.out), figures)
     print(f"\n{record.table([figures])}\n\n{path}")
 
 

@@ -77,7 +77,7 @@ def main() -> None:
     """Simulate, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ablations", type=int, default=2000, help="simulated for each row")
-    parser.add_argument("--out", default="", type="-{}".format, help="the end of the result file's name")
+    parser.add_argument("--out", default="", help="the end of the result file's name")
     arguments = parser.parse_args()
     with ProcessPoolExecutor() as pool:
         equal = list(pool.map(partial(false_verdicts, times=arguments.ablations), _worlds()))
@@ -88,7 +88,7 @@ def main() -> None:
     figures = {"equal_variants": equal, "rates": rates, "unequal_variants": unequal, "power": power, "family": family}
     for name, rows in figures.items():
         print(f"\n{name}\n{record.table(rows)}")
-    print(record.write(f"statistics{arguments.out}", {"ablations": arguments.ablations, **figures}))
+    print(record.write(record.name("statistics", arguments.out), {"ablations": arguments.ablations, **figures}))
 
 
 def _worlds(**more: Any) -> Iterator[World]:

@@ -27,7 +27,9 @@ def main() -> None:
     arguments = parser.parse_args()
     setup.make_model(arguments)
     rows = list(_measure(arguments))
-    path = record.write(f"store-{arguments.workload}{arguments.out}", {"workload": arguments.workload, "rows": rows})
+    path = record.write(
+        record.name("store", arguments.workload, arguments.out), {"workload": arguments.workload, "rows": rows}
+    )
     print(f"\n{record.table(rows)}\n\n{path}")
 
 

@@ -53,7 +53,7 @@ def main() -> None:
         "ratio_unsloth": seconds["unsloth"] / seconds["ours"] if len(seconds) == 2 else None,
         "rows": rows,
     }
-    path = record.write(f"sweep-{arguments.workload}{arguments.out}", figures)
+    path = record.write(record.name("sweep", arguments.workload, arguments.out), figures)
     shown = ["side", "seconds", "first_cell_starts_s", "later_cells_start_s"]
     print(f"\n{record.table([{name: row.get(name) for name in shown} for row in rows])}\n\n{path}")
 

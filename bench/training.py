@@ -81,7 +81,7 @@ def main() -> None:
     for workload in workloads:
         own = [row for row in rows if row["workload"] == workload]
         figures = _figures(workload, own, peak)
-        path = record.write(f"training-{workload}{arguments.out}", {**figures, "rows": own})
+        path = record.write(record.name("training", workload, arguments.out), {**figures, "rows": own})
         print(
             f"\n{record.table([{name: row.get(name) for name in SHOWN} for row in own])}\n{json.dumps(figures)}\n{path}"
         )
@@ -115,7 +115,7 @@ def _figures(workload: str, rows: list[dict[str, Any]], peak_flops: float | None
         side: max((row["samples_per_s"] or 0.0 for row in rows if row["side"] == side), default=None) for side in SIDES
     }
     ours = next((row for row in rows if row["side"] == "ours" and row["samples_per_s"] == best["ours"]), {})
-    flops = ours.get("model_flops_per_sample")
+    flops, computed = (ours.get(f"{kind}_flops_per_sample") for kind in ("model", "computed"))
     return {
         "workload": workload,
         "ours_samples_per_s": best["ours"],
@@ -130,13 +130,19 @@ def _figures(workload: str, rows: list[dict[str, Any]], peak_flops: float | None
         "peak_gb": ours.get("peak_gb"),
         "hit_rate": ours.get("hit_rate"),
         "model_flops_per_sample": flops,
+        "computed_flops_per_sample": computed,
         "matmul_peak_flops": peak_flops,
-        "fraction_of_peak": best["ours"] * flops / peak_flops if best["ours"] and flops and peak_flops else None,
+        "fraction_of_peak": _fraction(best["ours"], flops, peak_flops),
+        "computed_fraction_of_peak": _fraction(best["ours"], computed, peak_flops),
     }
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one and other else None
+
+
+def _fraction(rate: float | None, flops: float | None, peak: float | None) -> float | None:
+    return rate * flops / peak if rate and flops and peak else None
 
 
 def _measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -199,7 +205,7 @@ def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int
         del error
         torch.cuda.empty_cache()
     peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
-    losses = watch.losses or [None]
+    losses: list[float | None] = [*watch.losses] or [None]
     return row | {
         "samples_per_s": None if row["error"] else watch.rate(batch, warmup),
         "peak_gb": peak,
@@ -215,9 +221,13 @@ def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Ite
     open_record = setup.opener(backbone, records)
     batches = [int(number) for number in (arguments.batches or str(workload.batch)).split(",")]
     store, backbone.store = backbone.store, None  # counting keeps nothing
-    flops = sum(model_flops(backbone, open_record(i)) for i in range(COUNTED)) / COUNTED
+    samples = [open_record(index) for index in range(COUNTED)]
+    flops, computed = (
+        sum(model_flops(backbone, sample, frozen_backward=count) for sample in samples) / COUNTED for count in (4, 2)
+    )
     tokens = backbone.count_tokens(open_record(0), [(workload.side, workload.side)] * 2)
     facts = {"engine": backbone.engine, "tokens": [tokens.total, tokens.trained], "model_flops_per_sample": flops}
+    facts["computed_flops_per_sample"] = computed
     backbone.store = store
     if store is not None and not workload.once:
         facts |= (_prefill if arguments.prefill else _encode_all)(backbone, records, open_record)
@@ -299,10 +309,14 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
     return {"prefilled_pictures": len(pictures), "prefilled_on_disk": over, "encoded_pictures": 0}
 
 
-def model_flops(backbone: Any, sample: Any) -> float:
-    """Floating-point operations of one training sample in the decoder: two a weight and position forward, two more
-    backward (the frozen weights take no gradient), attention besides. Vision tower, adapters and recomputation are
-    left out; logits are counted where there are labels."""
+def model_flops(backbone: Any, sample: Any, *, frozen_backward: int = 2) -> float:
+    """Floating-point operations of one training sample in the decoder: two a weight and position forward,
+    `frozen_backward` backward, attention besides. Vision tower, adapters and recomputation are left out; logits are
+    counted where there are labels; what pictures give needs no gradient and counts forward only.
+
+    Backward, two are what is computed: frozen weights take no gradient. Four are the usual count of "model FLOPs"
+    (arXiv:2204.02311, appendix B), made for models whose weights are all trained.
+    """
     import torch
 
     from vlmbench.backbones.base import ready
@@ -313,13 +327,13 @@ def model_flops(backbone: Any, sample: Any) -> float:
     seen = 0 if states is None else states.shape[1]
     base = backbone.model.get_base_model()
     decoder = base.model.language_model if hasattr(base.model, "language_model") else base.model
-    flops = 0.0
+    each = 2 + frozen_backward
+    flops: float = 0
     for name, module in decoder.named_modules():
         if isinstance(module, torch.nn.Linear) and "lora_" not in name and "vision" not in name:
             of_pictures = "cross_attn" in name and any(part in name for part in ("k_proj", "v_proj"))
-            # What pictures give needs no gradient: forward only.
-            flops += 2 * module.weight.numel() * (seen if of_pictures else 2 * length)
-    flops += 4 * base.lm_head.weight.numel() * kept
+            flops += module.weight.numel() * (2 * seen if of_pictures else each * length)
+    flops += each * base.lm_head.weight.numel() * kept
     config = backbone.model.config.text_config
     crossing = getattr(config, "cross_attention_layers", None) or []
     width = config.hidden_size
