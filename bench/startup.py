@@ -27,7 +27,7 @@ def main() -> None:
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "vlmbench", "--help"], check=True, capture_output=True)
     help_s = time.monotonic() - started
-    sweep = run_sweep(arguments)
+    sweep = run_sweep(arguments, os.environ)
     figures = {
         "workload": arguments.workload,
         "help_s": help_s,

@@ -5,7 +5,7 @@
 Ours: `python -m vlmbench -m seed=0,1,...`, from the start of the process to its end, data checks, evaluation of
 held-out records and report included. Theirs: one process of Unsloth's notebook recipe with the same records a step,
 from its start to its end with 20 steps; the other steps, at the pace of the last ones, and the other cells are
-extrapolated.
+extrapolated. Where there are two GPUs, both run at once, each on a card of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bench import record, setup
+from bench.cards import on_cards
 from bench.workloads import WORKLOADS
 from vlmbench.types import Record
 
@@ -41,7 +42,10 @@ def main() -> None:
         print(json.dumps(_their_steps(arguments)), flush=True)
         return
     setup.make_model(arguments)
-    rows = [{"ours": run_sweep, "unsloth": _theirs}[side](arguments) for side in arguments.sides.split(",")]
+    rows, at_once = on_cards(
+        lambda side, environment: {"ours": run_sweep, "unsloth": _theirs}[side](arguments, environment),
+        arguments.sides.split(","),
+    )
     seconds = {row["side"]: row["seconds"] for row in rows}
     figures = {
         "workload": arguments.workload,
@@ -51,6 +55,7 @@ def main() -> None:
         "ours_seconds": seconds.get("ours"),
         "unsloth_seconds_extrapolated": seconds.get("unsloth"),
         "ratio_unsloth": seconds["unsloth"] / seconds["ours"] if len(seconds) == 2 else None,
+        "processes_at_once": at_once,
         "rows": rows,
     }
     path = record.write(record.name("sweep", arguments.workload, arguments.out), figures)
@@ -73,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     return parser(__doc__).parse_args()
 
 
-def run_sweep(arguments: argparse.Namespace) -> dict[str, Any]:
+def run_sweep(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
     """Ours: seconds of the whole process, and from the start of each cell to the end of its first step."""
     workload = WORKLOADS[arguments.workload]
     folder = Path(tempfile.mkdtemp(dir=arguments.memory))
@@ -87,7 +92,7 @@ def run_sweep(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     if not arguments.tiny:
         command += [f"model.path={setup.model_folder(arguments)}", f"trainer.engine={arguments.engine}"]
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment = {**environment, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     started = time.monotonic()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
@@ -143,10 +148,10 @@ def _row(one: Record, name: str, split: str, paths: Sequence[Path]) -> dict[str,
     }
 
 
-def _theirs(arguments: argparse.Namespace) -> dict[str, Any]:
+def _theirs(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.sweep", *sys.argv[1:], "--side", "unsloth"]
     started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     process = time.monotonic() - started
     print(done.stdout[-3000:], done.stderr[-3000:], flush=True)
     done.check_returncode()

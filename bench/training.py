@@ -3,8 +3,8 @@
     python -m bench.training --workload pair-560,pair-1120 [--sides ours,unsloth,trl,trl_no_grad] [--batches 64,96]
 
 Every side trains the same records on the same random weights of the real size through SFTTrainer, in a process of its
-own, one workload after the other. A rate is that of the steps after the first ones, in which kernels are compiled; by
-then ours has encoded every picture once.
+own, one workload after the other; where there are several GPUs, sides run at once, each on a card of its own. A rate is
+that of the steps after the first ones, in which kernels are compiled; by then ours has encoded every picture once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import recipes, record, setup
+from bench.cards import on_cards
 from bench.workloads import WORKLOADS, as_messages
 
 SHARED = ("ours", "ours_uncached")  # one loaded model serves both
@@ -67,24 +68,34 @@ def main() -> None:
         return
     workloads = arguments.workload.split(",")
     setup.make_model(_of(arguments, workloads[0]))
-    rows: list[dict[str, Any]] = []
-    for sides in _processes(arguments.sides.split(",")):
-        command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--process", ",".join(sides)]
-        started = time.monotonic()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout or ():
-                if line.startswith('{"workload"'):
-                    rows.append(json.loads(line))
-                    print(line.rstrip(), flush=True)
-        print(f"{sides}: {time.monotonic() - started:.0f} s in all, exit code {process.returncode}", flush=True)
+    for workload in workloads:
+        setup.records_of(_of(arguments, workload))  # the pictures are there before anyone needs them
+    found, at_once = on_cards(_run, _processes(arguments.sides.split(",")))
+    rows = [row for some in found for row in some]
     peak = None if arguments.tiny else record.matmul_peak_flops()
     for workload in workloads:
         own = [row for row in rows if row["workload"] == workload]
         figures = _figures(workload, own, peak)
-        path = record.write(record.name("training", workload, arguments.out), {**figures, "rows": own})
+        path = record.write(
+            record.name("training", workload, arguments.out), {**figures, "processes_at_once": at_once, "rows": own}
+        )
         print(
             f"\n{record.table([{name: row.get(name) for name in SHOWN} for row in own])}\n{json.dumps(figures)}\n{path}"
         )
+
+
+def _run(sides: list[str], environment: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows that a process of these sides gives."""
+    command = [sys.executable, "-m", "bench.training", *sys.argv[1:], "--process", ",".join(sides)]
+    started = time.monotonic()
+    rows = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout or ():
+            if line.startswith('{"workload"'):
+                rows.append(json.loads(line))
+                print(line.rstrip(), flush=True)
+    print(f"{sides}: {time.monotonic() - started:.0f} s in all, exit code {process.returncode}", flush=True)
+    return rows
 
 
 def _arguments() -> argparse.Namespace:
