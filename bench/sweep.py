@@ -94,11 +94,8 @@ def run_sweep(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         command += [f"model.path={setup.model_folder(arguments)}", f"trainer.engine={arguments.engine}"]
     environment = {**environment, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     started = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    said = _run(command, folder, environment)
     seconds = time.monotonic() - started
-    said = done.stdout + done.stderr
-    print(said[-6000:], flush=True)
-    done.check_returncode()
     starts = [float(found) for found in re.findall(r"the first was done ([\d.]+) s after the run began", said)]
     return {
         "side": "ours",
@@ -108,6 +105,20 @@ def run_sweep(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         "starts_s": starts,
         "vision_tokens": re.findall(r"vision tokens: (.*)", said),
     }
+
+
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+    """What the command says, passed on while it runs."""
+    said = []
+    with subprocess.Popen(
+        command, cwd=folder, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    return "".join(said)
 
 
 def write_manifest(arguments: argparse.Namespace, folder: Path) -> Path:

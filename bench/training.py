@@ -215,11 +215,13 @@ def _trained(side: str, train: Any, watch: Stopwatch, *, batch: int, warmup: int
         row["error"] = str(error).splitlines()[0][:200]
         del error
         torch.cuda.empty_cache()
-    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+    memory = torch.cuda.memory_stats() if torch.cuda.is_available() else {}
+    peak = memory["allocated_bytes.all.peak"] / 1e9 if memory else None
     losses: list[float | None] = [*watch.losses] or [None]
     return row | {
         "samples_per_s": None if row["error"] else watch.rate(batch, warmup),
         "peak_gb": peak,
+        "alloc_retries": memory.get("num_alloc_retries"),  # times that the whole cache was given back for room
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "steps": len(watch.losses),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from vlmbench.config import EvalConfig, ScoreMethod
 from vlmbench.data.prompts import Wording
-from vlmbench.evaluate import predict
+from vlmbench.evaluate import one_behind, predict
 from vlmbench.types import ImageRef, Record, Role, Sample, Task
 
 WORDING = Wording(
@@ -76,3 +76,17 @@ def test_a_generated_answer_that_names_no_label_is_counted_as_unparsable() -> No
     assert [one.predicted for one in found] == ["abnormal", None, "normal"]
     assert [one.text for one in found] == ["broken: a dent", "I cannot tell", "fine"]
     assert not found[1].correct
+
+
+def test_an_item_is_looked_at_once_the_next_one_is_made() -> None:
+    events: list[str] = []
+
+    def made() -> Iterator[int]:
+        for number in range(3):
+            events.append(f"made {number}")
+            yield number
+
+    for number in one_behind(made()):
+        events.append(f"seen {number}")
+    assert events == ["made 0", "made 1", "seen 0", "made 2", "seen 1", "seen 2"]
+    assert list(one_behind([])) == []

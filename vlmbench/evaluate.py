@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
@@ -14,6 +15,10 @@ from vlmbench.types import LABELS, ImageRef, Prediction, Record, Sample, Task
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
     from vlmbench.data.prompts import Wording
+
+Item = TypeVar("Item")
+Answer = tuple[dict[str, float], str | None, str | None]  # scores, generated text, predicted label
+Answers = Callable[[], list[Answer]]  # of a batch's samples; may have to wait for the GPU
 
 
 def predict(
@@ -33,15 +38,18 @@ def predict(
     backbone.model.eval()
     order = sorted(range(len(records)), key=lambda i: records[i].task)
     predictions: dict[int, Prediction] = {}
-    with tqdm(total=len(records), desc=title, unit="record", disable=title is None) as bar:
+
+    def asked() -> Iterator[tuple[list[int], list[Sample], Answers]]:
         for task, positions in groupby(order, key=lambda i: records[i].task):
             for batch in _batches(list(positions), settings.batch_size):
                 samples = [open_sample(records[i]) for i in batch]
-                for i, sample, answer in zip(
-                    batch, samples, _answers(backbone, task, samples, wording, settings), strict=True
-                ):
-                    predictions[i] = _prediction(sample, *answer, shown=shown)
-                bar.update(len(batch))
+                yield batch, samples, _ask(backbone, task, samples, wording, settings)
+
+    with tqdm(total=len(records), desc=title, unit="record", disable=title is None) as bar:
+        for batch, samples, answers in one_behind(asked()):
+            for i, sample, answer in zip(batch, samples, answers(), strict=True):
+                predictions[i] = _prediction(sample, *answer, shown=shown)
+            bar.update(len(batch))
     return [predictions[i] for i in range(len(records))]
 
 
@@ -50,18 +58,30 @@ def _batches(items: list[int], size: int) -> Iterator[list[int]]:
         yield items[start : start + size]
 
 
-def _answers(
-    backbone: Backbone, task: Task, samples: Sequence[Sample], wording: Wording, settings: EvalConfig
-) -> list[tuple[dict[str, float], str | None, str | None]]:
-    """(scores, generated text, predicted label) of each sample."""
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each once the next one is made: a GPU works on that one while the processor looks at this one."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _ask(backbone: Backbone, task: Task, samples: Sequence[Sample], wording: Wording, settings: EvalConfig) -> Answers:
+    """Set the model to work on the samples."""
     if settings.method is ScoreMethod.generate:
         texts = backbone.generate(samples, max_new_tokens=settings.max_new_tokens)
-        return [({}, text, wording.parse(text, task)) for text in texts]
+        return lambda: [({}, text, wording.parse(text, task)) for text in texts]
     labels = LABELS[task]
     words = wording.label_words(task)
-    rows = backbone.score(samples, [words[label] for label in labels]).tolist()
+    scores = backbone.score(samples, [words[label] for label in labels])
+    return lambda: [_best(labels, row) for row in scores.tolist()]
+
+
+def _best(labels: Sequence[str], row: Sequence[float]) -> Answer:
     # The better label wins; on a tie the negative one, which stands first.
-    return [(dict(zip(labels, row, strict=True)), None, labels[row.index(max(row))]) for row in rows]
+    return dict(zip(labels, row, strict=True)), None, labels[row.index(max(row))]
 
 
 def _prediction(

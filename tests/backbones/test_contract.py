@@ -150,6 +150,16 @@ def test_generation_does_not_depend_on_the_batch(backbone: Any) -> None:
     assert together == [backbone.generate([one], max_new_tokens=5)[0] for one in samples]
 
 
+def test_what_is_generated_from_tokens_is_generated_from_pixels(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(backbone, ChatBackbone):
+        pytest.skip("its tokens have no way around the store's form")
+    samples = [sample(0, question="Hm?"), sample(1), replace(sample(2), images=sample(2).images[:1])]
+    from_tokens = backbone.generate(samples, max_new_tokens=12)
+    assert all(from_tokens)
+    monkeypatch.setattr(backbone, "reads_tokens", False)
+    assert backbone.generate(samples, max_new_tokens=12) == from_tokens
+
+
 def test_counted_tokens_are_those_of_the_batch(backbone: Any) -> None:
     one = sample(0)
     batch = backbone.collate([one], with_answer=True)

@@ -13,6 +13,7 @@ tile, more than half of all pairs. Here tokens that show something stand first, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -39,12 +40,13 @@ def cross_attention(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What words (B, L, hidden) take from pictures (B, N, hidden), or from the cache where these were seen before.
+    """What words (B, L, hidden) take from pictures (B, N, hidden), or from the cache where these were seen before:
+    generate() hands them over with every word.
 
     The mask, (B, 1, L, N), is True or 0 where a word may look. Gives (B, L, hidden) and no weights.
     """
     query = module.q_norm(_by_head(module.q_proj(hidden_states), module.head_dim))
-    if cross_attention_states is None and past_key_values is not None:
+    if past_key_values is not None and past_key_values.get_seq_length(module.layer_idx):
         seen = past_key_values.layers[module.layer_idx]
         key, value = seen.keys, seen.values
     else:
@@ -123,9 +125,11 @@ class Shown:
 
 def use_tile_attention(vision_model: Any) -> None:
     """Put it in the place of the attention of Mllama's tower; the modules, and their names, stay."""
-    for encoder in (vision_model.transformer, vision_model.global_transformer):
+    local, whole = vision_model.transformer, vision_model.global_transformer
+    taken = [range(len(local.layers))[index] for index in vision_model.intermediate_layers_indices]
+    for encoder, layers in ((local, taken), (whole, [])):
         encoder.register_forward_pre_hook(_shown_first, with_kwargs=True)
-        encoder.register_forward_hook(_as_they_stood, with_kwargs=True)
+        encoder.register_forward_hook(partial(_as_they_stood, layers=layers), with_kwargs=True)
         for layer in encoder.layers:
             layer.self_attn.forward = partial(tile_attention, layer.self_attn)
 
@@ -141,11 +145,15 @@ def _shown_first(
     return (_picked(states, order),), {**inputs, "attention_mask": Shown(counts=counts, order=order)}
 
 
-def _as_they_stood(encoder: Any, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> Any:
-    """A hook after an encoder."""
+def _as_they_stood(
+    encoder: Any, args: tuple[Any, ...], inputs: dict[str, Any], output: Any, *, layers: Sequence[int]
+) -> Any:
+    """A hook after an encoder. Of what its layers gave, the tower takes that of `layers`; the rest is left out."""
     places = inputs["attention_mask"].order.argsort(dim=1)
     output.last_hidden_state = _picked(output.last_hidden_state, places)
-    output.hidden_states = tuple(_picked(states, places) for states in output.hidden_states)
+    output.hidden_states = tuple(
+        _picked(states, places) if number in layers else None for number, states in enumerate(output.hidden_states)
+    )
     return output
 
 

@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 PaddingSide = Literal["left", "right"]
 IGNORED = -100  # a label that carries no loss
+SHORT = 512  # positions
 AHEAD = 32  # pictures that are ready, or being made so, before the tower takes them
 PENDING = "pending"  # a batch's function that gives the inputs which are still on their way to the device
 
@@ -218,24 +219,48 @@ def score_labels(
     """
     import torch
 
+    labels = to_device({"each": [torch.tensor(ids) for ids in label_ids]}, model)["each"]
     with torch.inference_mode(), mixed_precision(model):
-        several = any(len(ids) > 1 for ids in label_ids)
-        output = model(**prefix, use_cache=several and cached, logits_to_keep=1)
+        several = any(len(ids) > 1 for ids in labels)
+        output = model(**_looking(model, prefix), use_cache=several and cached, logits_to_keep=1)
         first = output.logits[:, -1].float().log_softmax(-1)
-        scores = first[:, [ids[0] for ids in label_ids]]
-        for column, ids in enumerate(label_ids):
+        scores = first.index_select(1, torch.stack([ids[0] for ids in labels]))
+        for column, ids in enumerate(labels):
             if len(ids) == 1:
                 continue
-            said = torch.tensor(ids, device=first.device).expand(len(first), -1)
+            said = ids.expand(len(first), -1)
             more = {"input_ids": said[:, :-1], **continuation(prefix, len(ids) - 1)}
             if cached:
                 cache = _branch(output.past_key_values)
-                logits = model(**more, past_key_values=cache, use_cache=True).logits
+                logits = model(**_looking(model, more), past_key_values=cache, use_cache=True).logits
                 scores[:, column] += _log_probability(logits, said[:, 1:])
             else:
-                logits = model(**_appended(prefix, more), use_cache=False, logits_to_keep=len(ids)).logits
+                whole = _looking(model, _appended(prefix, more))
+                logits = model(**whole, use_cache=False, logits_to_keep=len(ids)).logits
                 scores[:, column] = _log_probability(logits, said)
     return scores
+
+
+def _looking(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inputs with their attention mask as `may_look` gives it."""
+    return {**inputs, "attention_mask": may_look(model, inputs["attention_mask"], inputs["input_ids"].shape[1])}
+
+
+def may_look(model: Any, attention_mask: Tensor, n: int) -> Tensor:
+    """(B, 1, n, L), True where each of the last n positions may look, from a mask (B, L) of what is no padding.
+
+    Of a mask (B, L) transformers wants to know whether it is full, and the processor waits for all that the GPU has to
+    do to see it. A full mask lets attention skip half of the work, which pays for long sequences alone: theirs stays as
+    it is, as do those of attention that takes no mask of pairs.
+    """
+    import torch
+
+    length = attention_mask.shape[1]
+    if length > SHORT or model.config.get_text_config()._attn_implementation != "sdpa":
+        return attention_mask
+    pairs = torch.ones(n, length, dtype=torch.bool, device=attention_mask.device)
+    own = pairs.tril(length - n).triu(length - n)  # what pads looks at itself: no row is empty
+    return pairs.tril(length - n) & attention_mask.bool()[:, None, None] | own
 
 
 def _branch(cache: Any) -> Any:
@@ -324,7 +349,7 @@ def to_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
 
 
 def pinned(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """The batch in memory from which a GPU copies by itself: without it each copy waits for all that is queued."""
+    """The batch in memory from which a GPU copies by itself."""
     if next(model.parameters()).device.type != "cuda":
         return dict(batch)
     return {name: value.pin_memory() if hasattr(value, "pin_memory") else value for name, value in batch.items()}
@@ -333,7 +358,11 @@ def pinned(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
 def _moved(value: Any, device: Any) -> Any:
     if isinstance(value, list):
         return [_moved(one, device) for one in value]
-    return value.to(device, non_blocking=True) if hasattr(value, "to") else value
+    if not hasattr(value, "to"):
+        return value
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()  # else the copy waits for all that is queued
+    return value.to(device, non_blocking=True)
 
 
 def mixed_precision(model: Any) -> Any:

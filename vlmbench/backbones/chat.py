@@ -21,6 +21,7 @@ from vlmbench.backbones.base import (
     continued_text,
     generate_answers,
     keyed,
+    may_look,
     opened,
     pad,
     pinned,
@@ -108,16 +109,15 @@ class ChatBackbone(ABC):
         batch = self._collate(samples, with_answer=True, padding_side="left")
         first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
         kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
-        return batch | {"labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
+        mask = may_look(self.model, batch["attention_mask"], batch["attention_mask"].shape[1])
+        return batch | {"attention_mask": mask, "labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
 
-    def _collate(
-        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide, from_pixels: bool = False
-    ) -> dict[str, Any]:
+    def _collate(self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide) -> dict[str, Any]:
         pictures = [self._pictures(sample.images) for sample in samples]
         texts = [self._prompt(sample.question, len(shown)) for sample, shown in zip(samples, pictures, strict=True)]
         ends = [self._answer(sample.answer) for sample in samples] if with_answer else [""] * len(samples)
         whole = [text + end for text, end in zip(texts, ends, strict=True)]
-        if self.reads_tokens and not from_pixels:
+        if self.reads_tokens:
             fetched = self._fetch([picture for shown in pictures for picture in shown])
             batch = self._place(whole, fetched, [len(shown) for shown in pictures], padding_side)
         else:
@@ -185,14 +185,12 @@ class ChatBackbone(ABC):
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
         prefix = self._prefix(samples)
         ids = [self._ids(label) for label in labels]
-        return score_labels(
-            self.model, prefix, ids, continuation=self._continued, cached=self._may_continue(prefix, ids)
-        )
+        cached = self._may_continue(prefix, ids)
+        return score_labels(self.model, to_device(prefix, self.model), ids, continuation=self._continued, cached=cached)
 
-    def _prefix(self, samples: Sequence[Sample], *, from_pixels: bool = False) -> dict[str, Tensor]:
+    def _prefix(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """What comes before the answers, at the end of each row."""
-        batch = self._collate(samples, with_answer=False, padding_side="left", from_pixels=from_pixels)
-        return to_device(ready(batch), self.model)
+        return self.collate(samples, with_answer=False, padding_side="left")
 
     def _continued(self, prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
         return continued_text(prefix, n)
@@ -202,8 +200,7 @@ class ChatBackbone(ABC):
         return True
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
-        # From pixels: the models' own generate() has no place for ready tokens in every family.
-        prefix = self._prefix(samples, from_pixels=True)
+        prefix = to_device(self._prefix(samples), self.model)
         return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
 
     def save(self, folder: Path) -> None:

@@ -46,7 +46,8 @@ def make_trainer(
         samples = [row["sample"] for row in rows]
         batch = backbone.train_batch(samples)
         ids = [sample.record.id for sample in samples]
-        return batch | {"record_ids": ids, "num_tokens": int(batch["attention_mask"].sum())}
+        num_tokens = int((batch["position_ids"].amax(1) + 1).sum())  # what pads has no position of its own
+        return batch | {"record_ids": ids, "num_tokens": num_tokens}
 
     progress = LogCallback(cell, tracker, title)
     callbacks: list[Any] = [progress]
