@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vlmbench.__main__ import CONF, cell_number, help_text, run_dir
+from vlmbench.__main__ import CONF, help_text
 from vlmbench.config import RunConfig, Stage, TrainerConfig, register_plugins, schema
 from vlmbench.data.prompts import Wording
+from vlmbench.task import cell_folder, stage_dir
 from vlmbench.types import Task, UserError
 
 LEFT_TO_THE_USER = {
@@ -25,8 +27,6 @@ GROUPS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> None:
     register_plugins()
-    for name, resolver in (("cell_number", cell_number), ("run_dir", run_dir)):
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 @pytest.mark.parametrize("path", GROUPS, ids=lambda path: str(path.relative_to(CONF)))
@@ -97,19 +97,32 @@ def test_help_names_every_choice() -> None:
     assert all(stage in text for stage in Stage)
 
 
-def test_a_cell_keeps_its_number_and_another_takes_the_next(tmp_path: Path) -> None:
-    made = tmp_path / "0_smol_single_s0" / ".hydra"
-    made.mkdir(parents=True)
-    (made / "overrides.yaml").write_text("- data=single\n")
-    assert cell_number(str(tmp_path), ["data=single"]) == 0
-    assert cell_number(str(tmp_path), ["stage=evaluate", "data=single", "tracking=off"]) == 0
-    assert cell_number(str(tmp_path), ["data=single", "seed=1"]) == 1
-    assert cell_number(str(tmp_path / "new"), []) == 0
+def test_a_cell_keeps_its_folder_and_another_takes_the_next(tmp_path: Path) -> None:
+    def folder(number: int | None, cell: str, sweep: Path = tmp_path, data: str = "some", **content: object) -> str:
+        choices = {"data": data, "tracking": "off", "hydra/launcher": "basic", "experiment": "baseline"}
+        hydra = {"job": "???", "runtime": {"choices": choices}}
+        root = OmegaConf.create({"hydra": hydra, "stage": "run", "seed": 0, **content})
+        return cell_folder(str(sweep), number, cell, _root_=root)
+
+    (tmp_path / "0_a" / ".hydra").mkdir(parents=True)
+    made = {"data": "some", "tracking": "online", "hydra/launcher": "ray", "experiment": "quick"}
+    OmegaConf.save({"hydra": {"runtime": {"choices": made}}}, tmp_path / "0_a" / ".hydra" / "hydra.yaml")
+    (tmp_path / "0_a" / "config.yaml").write_text("stage: run\nseed: 0\nlora: {r: 16}\n")
+    (tmp_path / "notes_of_mine").mkdir()
+    assert folder(None, "a", lora={"r": 16}) == "0_a"
+    assert folder(7, "b", lora={"r": 16}, stage="evaluate", tracking="off") == "0_a"  # the same figures
+    assert folder(None, "a", lora={"r": 8}) == "1_a"
+    assert folder(None, "b", lora={"r": 16}, data="other") == "1_b"  # another choice with the same settings
+    assert folder(1, "a", lora={"r": 8}) == "1_a"
+    other = folder(0, "a", lora={"r": 8})  # the number is taken: never two contents in one folder
+    assert re.fullmatch("0_a_[0-9a-f]{8}", other)
+    assert other == folder(0, "a", lora={"r": 8}) != folder(0, "a", lora={"r": 4})
+    assert folder(None, "a", sweep=tmp_path / "new") == "0_a"
 
 
 def test_only_stages_that_make_a_cell_write_into_runs() -> None:
-    assert run_dir("run", "runs/x/0_y") == "runs/x/0_y"
-    assert run_dir("check", "runs/x/0_y") == ".cache/stages/check"
+    assert stage_dir("run", "runs/x/0_y") == "runs/x/0_y"
+    assert stage_dir("check", "runs/x/0_y") == ".cache/stages/check"
 
 
 def test_help_answers_without_torch(cli: Callable) -> None:

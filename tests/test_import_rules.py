@@ -19,13 +19,14 @@ LEVELS = [
     {"features", "backbones"},
     {"train", "evaluate", "check", "report", "experiment", "provenance"},
     {"run"},
+    {"task"},
     {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 PAIRS_ALLOWED = {("backbones", "features")}  # a backbone keeps its tokens in the store
 TORCH_FREE = {"types", "config", "data", "metrics", "stats", "report", "rundir", "tracking"}
 ONLY_IN = {
-    "hydra": {"config.py", "__main__.py"},
+    "hydra": {"config.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
     "trl": {"train/trainer.py"},

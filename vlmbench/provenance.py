@@ -19,12 +19,16 @@ VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "n
 NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "run", "images")
 
 
+def content_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved configuration changes a run's figures."""
+    return {key: value for key, value in config.items() if key not in NOT_CONTENT}
+
+
 def content_hash(config: Mapping[str, Any], manifest: Path) -> str:
     """Of the resolved configuration without places, and of the manifest's bytes."""
     if not manifest.is_file():
         raise UserError(f"{manifest}: there is no such manifest; give an existing JSON-lines file as source.path")
-    content = {key: value for key, value in config.items() if key not in NOT_CONTENT}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(content_of_config(config), sort_keys=True, default=str).encode())
     with manifest.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

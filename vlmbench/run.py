@@ -39,7 +39,7 @@ class Cell:
     plain: Mapping[str, Any]  # the resolved config as plain values
     folder: RunDir
     choices: Mapping[str, str]  # config group -> chosen yaml
-    overrides: Sequence[str]
+    identity: Mapping[str, Any]  # model, data, seed, overrides: what tells it apart in its sweep
 
     @property
     def title(self) -> str:
@@ -114,8 +114,7 @@ def _is_finished(cell: Cell, content: str) -> bool:
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
     engine, reason = _engine(cell)
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, cell.config.trainer.vision)
-    identity = _identity(cell)
-    cell.folder.write_status(State.RUNNING, content_hash=content, **identity)
+    cell.folder.write_status(State.RUNNING, content_hash=content, **cell.identity)
     cell.folder.write_env(environment(engine, reason, cell.config.trainer.vision))
     started = time.monotonic()
     tracker = tracking.start_tracker(
@@ -130,18 +129,25 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
         seconds, message = time.monotonic() - started, str(error) or type(error).__name__
-        cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **identity)
+        cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **cell.identity)
         tracker.finish(failed=True)
         raise
     if evaluates:
         seconds = time.monotonic() - started
-        cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **identity)
+        cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **cell.identity)
     tracker.finish(failed=False)
 
 
 def report_only(cell: Cell) -> None:
     """Write the report of a sweep's folder."""
     print_report(SweepDir(Path(cell.config.sweep)))
+
+
+def print_states(sweep: SweepDir) -> None:
+    """Say how far each cell of a sweep has come."""
+    from vlmbench import report
+
+    log.info("\n%s\n", report.state_table(sweep))
 
 
 def print_report(sweep: SweepDir) -> None:
@@ -406,12 +412,3 @@ def _require_machine(cell: Cell) -> None:
             f"model={cell.choices['model']} cannot run on this machine: {'; '.join(lacking)}. "
             f"These can: {', '.join(f'model={name}' for name in runnable_models())}"
         )
-
-
-def _identity(cell: Cell) -> dict[str, Any]:
-    return {
-        "model": cell.choices["model"],
-        "data": cell.choices["data"],
-        "seed": cell.config.seed,
-        "overrides": list(cell.overrides),
-    }

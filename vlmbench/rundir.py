@@ -168,12 +168,18 @@ class SweepDir:
         found = [RunDir(path.parent) for path in self.path.glob("*/status.json")]
         if not found:
             raise UserError(f"{self.path}: no run in this folder; name one with sweep=runs/<date>_<experiment>")
-        return sorted(found, key=lambda cell: (_number(cell.path.name), cell.path.name))
+        return sorted(found, key=lambda cell: (_position(cell.path), cell.path.name))
 
 
-def _number(name: str) -> int:
-    head = name.partition("_")[0]
-    return int(head) if head.isdigit() else 10**9
+def cell_number(folder: Path) -> int | None:
+    """The number that a cell's folder begins with."""
+    head = folder.name.partition("_")[0]
+    return int(head) if head.isdigit() else None
+
+
+def _position(folder: Path) -> float:
+    number = cell_number(folder)
+    return float("inf") if number is None else number
 
 
 def _prediction(row: Mapping[str, Any]) -> Prediction:

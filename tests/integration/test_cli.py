@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -137,9 +138,12 @@ def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: 
         "0_llama32_tiny_without_comparison_s0",
         "1_llama32_tiny_single_s0",
     ]
-    refused = cli("-m", "data=without_comparison", "trainer.learning_rate=1e-5", *TINY, *parts)
-    assert refused.code == 2
-    assert "name=<a name>" in refused.err
+    first = (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns
+    assert cli("-m", "data=without_comparison", "trainer.learning_rate=1e-5", *TINY, *parts).code == 0
+    names = [cell.path.name for cell in SweepDir(folder).cells()]
+    assert len(names) == 3
+    assert re.fullmatch("0_llama32_tiny_without_comparison_s0_[0-9a-f]{8}", names[1])
+    assert (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns == first
 
 
 def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:

@@ -17,7 +17,7 @@ from vlmbench.report.facts import cautions, doubts, facts, outcome, progress
 from vlmbench.report.forest import difference_axis, share_axis
 from vlmbench.report.gallery import galleries
 from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table
-from vlmbench.report.terminal import plain_tables
+from vlmbench.report.terminal import plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, findings
 from vlmbench.rundir import SweepDir, to_json, write_whole
 
@@ -40,6 +40,11 @@ def write_report(sweep: SweepDir) -> Path:
 def comparison_table(sweep: SweepDir) -> str:
     """Cells by main figures as plain text. Raises UserError where the folder holds no cell."""
     return plain_tables(read_cells(sweep))
+
+
+def state_table(sweep: SweepDir) -> str:
+    """How far each cell has come, as plain text. Raises UserError where the folder holds no cell."""
+    return plain_states(read_cells(sweep))
 
 
 def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refused: Sequence[Refusal]) -> dict[str, Any]:

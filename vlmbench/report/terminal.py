@@ -27,12 +27,28 @@ def plain_tables(cells: Sequence[Cell]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def plain_states(cells: Sequence[Cell]) -> str:
+    """A line for each cell: its folder, how far it came, how long that took, and what stopped it."""
+    grid = [["cell", "state", "minutes", ""]]
+    grid += [[one_line(cell.name), one_line(cell.state), _minutes(cell), one_line(cell.error)] for cell in cells]
+    return "\n".join(_aligned(grid))
+
+
+def _minutes(cell: Cell) -> str:
+    seconds = cell.status.get("seconds")
+    return f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else "-"
+
+
+def _aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in grid]
+
+
 def _block(title: str, columns: Sequence[Column], heads: Sequence[str], cells: Sequence[Cell]) -> str:
     grid = [["cell", *heads]]
     grid += [[_label(cell), *(_percent(column, cell) for column in columns)] for cell in cells if cell.finished]
     grid.append(["records (parts)", *(_counts(column, cells) for column in columns)])
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in grid]
+    lines = _aligned(grid)
     lines += [f"{_label(cell)}  {one_line(remark(cell))}" for cell in cells if not cell.finished]
     return "\n".join([title, *lines])
 

@@ -1,0 +1,88 @@
+"""Sweeps that survive: cells that fail, that are there already, and that are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Outcome
+from vlmbench.rundir import RunDir, State, SweepDir
+
+Cli = Callable[..., Outcome]
+TINY = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=8", "sweep=runs/s")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("parts")
+    return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {cell.path.name: cell.read_status()["state"] for cell in SweepDir(folder / "runs" / "s").cells()}
+
+
+def state_table(out: str) -> list[list[str]]:
+    """The words of each line of the table with every cell's state."""
+    lines = iter(out.splitlines())
+    next(line for line in lines if line.split() == ["cell", "state", "minutes"])
+    return [line.split() for line in iter(lambda: next(lines, ""), "")]
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
+    cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value is out of range, one disk is full, and the third cell is fine."""
+    sweep = ("-m", "seed=0,1", "trainer.max_grad_norm=-1,1", *TINY, *parts)
+    append = RunDir.append_train_log
+
+    def break_the_second_seed(self: RunDir, row: dict[str, Any]) -> None:
+        if self.path.name.endswith("_s1"):
+            raise OSError(28, "No space left on device")
+        append(self, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDir, "append_train_log", break_the_second_seed)
+        done = cli(*sweep)
+    assert done.code == 1
+    assert "trainer.max_grad_norm=-1" in done.out
+    assert "the same command again" in done.out
+    table = state_table(done.out)
+    cell = "llama32_tiny_without_comparison"
+    assert [row[:2] for row in table] == [
+        [f"0_{cell}_s0", "failed"],
+        [f"1_{cell}_s0", "finished"],
+        [f"2_{cell}_s1", "failed"],
+        [f"3_{cell}_s1", "failed"],
+    ]
+    assert "No space left on device" in " ".join(table[3])
+    assert (tmp_path / "runs" / "s" / "report" / "index.html").exists()
+    again = cli(*sweep)
+    assert again.out.count("is finished already") == 1
+    assert list(states(tmp_path).values()) == ["failed", "finished", "failed", "finished"]
+
+
+def test_values_that_are_added_to_a_sweep_keep_its_cells(cli: Cli, tmp_path: Path, parts: tuple[str, str]) -> None:
+    assert cli("-m", "data=without_comparison,with_comparison", *TINY, *parts).code == 0
+    before = states(tmp_path)
+    done = cli("-m", "seed=0,1", "data=without_comparison,with_comparison", *TINY, *parts)
+    assert done.code == 0
+    assert done.out.count("is finished already") == 2
+    after = states(tmp_path)
+    assert set(before) < set(after)
+    assert len(after) == 4
+    assert set(after.values()) == {State.FINISHED}
+
+
+def test_check_looks_at_every_cell_of_a_sweep(cli: Cli, tmp_path: Path, parts: tuple[str, str]) -> None:
+    bad = cli("-m", "stage=check", "data=single,with_comparison", "trainer.epochs=-1,1", *TINY, *parts)
+    assert bad.code == 1
+    assert bad.out.count("nothing stands in the way") == 2
+    assert bad.out.count("trainer.epochs=-1") >= 2
+    assert not (tmp_path / "runs").exists()
+    good = cli("-m", "stage=check", "data=single,with_comparison", *TINY, *parts)
+    assert good.code == 0
+    assert [row[1] for row in state_table(good.out)] == ["finished", "finished"]

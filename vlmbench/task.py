@@ -1,0 +1,159 @@
+"""What Hydra runs: one cell of a sweep, the folder that it goes to, and the end of a sweep.
+
+Launchers hand `run_cell` to other processes and other hosts by its name, so that importing this module must make known
+everything that a configuration needs. Nothing here imports torch before a run needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from vlmbench.config import RunConfig, Stage, register_plugins
+from vlmbench.provenance import content_of_config
+from vlmbench.rundir import RunDir, State, SweepDir, cell_number, write_whole
+from vlmbench.types import UserError
+
+log = logging.getLogger("vlmbench")
+
+CELL_STAGES = (Stage.run, Stage.train, Stage.evaluate)
+
+
+def run_cell(raw: DictConfig) -> None:
+    """Do what the configuration says. In a sweep, a cell that fails is reported, and does not stop the others."""
+    hydra_config = HydraConfig.get()
+    folder = RunDir(Path(hydra_config.runtime.output_dir))
+    choices = hydra_config.runtime.choices
+    identity = {name: choices[name] for name in ("model", "data")}
+    identity |= {"seed": raw.get("seed"), "overrides": list(hydra_config.overrides.task)}
+    if hydra_config.mode is RunMode.RUN:
+        config = _run(raw, folder, identity)
+        if config.stage is Stage.run:
+            _report(Path(config.sweep))
+        return
+    try:
+        config = _run(raw, folder, identity)
+    except UserError as error:  # the user can mend it: no traceback
+        log.error("error: %s", error)
+        _note_failure(folder, error, identity)
+    except Exception as error:  # whatever it is, other cells may do better
+        log.exception("%s failed", folder.path.name)
+        _note_failure(folder, error, identity)
+    else:
+        if config.stage not in CELL_STAGES:
+            folder.write_status(State.FINISHED, content_hash="", **identity)
+
+
+def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunConfig:
+    from vlmbench.run import Cell, run
+
+    refuse_unknown_keys(raw)
+    config: RunConfig = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    if config.stage in CELL_STAGES:
+        write_whole(folder.config, OmegaConf.to_yaml(raw, resolve=True))
+    choices = HydraConfig.get().runtime.choices
+    run(Cell(config=config, plain=_plain(raw), folder=folder, choices=choices, identity=identity))
+    return config
+
+
+def _note_failure(folder: RunDir, error: Exception, identity: Mapping[str, Any]) -> None:
+    """Of a cell that failed before it had a status of its own."""
+    if folder.read_status().get("state") != State.FAILED:
+        folder.write_status(State.FAILED, content_hash="", error=str(error) or type(error).__name__, **identity)
+
+
+def refuse_unknown_keys(node: DictConfig, place: str = "") -> None:
+    """Raise UserError for keys that a `+` on the command line added to a schema."""
+    schema = OmegaConf.get_type(node)
+    for key in map(str, node):
+        if is_dataclass(schema) and key not in {field.name for field in fields(schema)}:
+            raise UserError(f"{place}{key} is not a setting; leave out +{place}{key}")
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            refuse_unknown_keys(node[key], f"{place}{key}.")
+
+
+class SweepCallback(Callback):
+    """Begins and ends a sweep, whatever launches it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if Stage(config.stage) not in CELL_STAGES:  # what is there is an earlier command's
+            shutil.rmtree(config.hydra.sweep.dir, ignore_errors=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from vlmbench.run import print_states
+
+        sweep = SweepDir(Path(config.hydra.sweep.dir))
+        print_states(sweep)
+        states = [cell.read_status()["state"] for cell in sweep.cells()]
+        if State.FINISHED in states and Stage(config.stage) is Stage.run:
+            _report(sweep.path)
+        if State.FAILED in states:
+            log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")
+            raise SystemExit(1)  # Hydra drops what a callback raises, unless it ends the process
+
+
+def _report(sweep: Path) -> None:
+    from vlmbench.run import print_report
+
+    print_report(SweepDir(sweep))
+
+
+def cell_folder(sweep: str, number: int | None, cell: str, *, _root_: DictConfig) -> str:
+    """The name of a cell's folder in its sweep's: that of the same content, if there is one, else a new one.
+
+    A sweep to which values were added so finds the cells that it has, whatever their number was.
+    """
+    own = OmegaConf.masked_copy(_root_, [key for key in map(str, _root_) if key != "hydra"])
+    content = _content(_plain(own), _plain(_root_.hydra.runtime.choices))
+    made = [path for path in Path(sweep).glob("[0-9]*_*/config.yaml") if cell_number(path.parent) is not None]
+    for path in made:
+        if _read(path, path.stat().st_mtime_ns) == content:
+            return path.parent.name
+    if number is None:
+        number = 1 + max((cell_number(path.parent) or 0 for path in made), default=-1)
+    name = f"{number}_{cell}"
+    if not (Path(sweep) / name / "config.yaml").exists():
+        return name
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    return f"{name}_{digest.hexdigest()[:8]}"
+
+
+@lru_cache
+def _read(path: Path, changed: int) -> dict[str, Any]:
+    """The content of a cell by its config.yaml, as it was at this time of change."""
+    of_hydra = path.parent / ".hydra" / "hydra.yaml"
+    choices = OmegaConf.select(OmegaConf.load(of_hydra), "hydra.runtime.choices") if of_hydra.exists() else None
+    return _content(_plain(OmegaConf.load(path)), {} if choices is None else _plain(choices))
+
+
+def _content(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Values alone do not tell two choices apart whose settings are the same: `data=single` from the others."""
+    chosen = {group: name for group, name in choices.items() if "hydra/" not in group and group != "experiment"}
+    return {"values": content_of_config(values), "choices": content_of_config(chosen)}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Plain values, as the yaml has them."""
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def stage_dir(stage: str, folder: str) -> str:
+    """Where Hydra writes: into runs for stages that make a cell, else out of the way."""
+    return folder if Stage(stage) in CELL_STAGES else f".cache/stages/{stage}"
+
+
+register_plugins()
+for _name, _resolver in (("cell_folder", cell_folder), ("stage_dir", stage_dir)):
+    OmegaConf.register_new_resolver(_name, _resolver, replace=True)
