@@ -146,6 +146,18 @@ def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: 
     assert (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns == first
 
 
+def test_a_run_whose_data_changed_is_not_taken_for_the_same(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+    assert cli(*TINY, *parts).code == 0
+    (cell,) = SweepDir(next((tmp_path / "runs").iterdir())).cells()
+    status = cell.read_status()
+    cell.write_status(State.FINISHED, content_hash="of other data", **{"seconds": status["seconds"]})
+    before = (cell.path / "predictions.jsonl").stat().st_mtime_ns
+    refused = cli(*TINY, *parts)
+    assert refused.code == 2
+    assert "name=<a name>" in refused.err
+    assert (cell.path / "predictions.jsonl").stat().st_mtime_ns == before
+
+
 def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
     assert outcome.code == 0, outcome.err
