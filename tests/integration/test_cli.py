@@ -150,7 +150,7 @@ def test_a_run_whose_data_changed_is_not_taken_for_the_same(cli: Cli, tmp_path: 
     assert cli(*TINY, *parts).code == 0
     (cell,) = SweepDir(next((tmp_path / "runs").iterdir())).cells()
     status = cell.read_status()
-    cell.write_status(State.FINISHED, content_hash="of other data", **{"seconds": status["seconds"]})
+    cell.write_status(State.FINISHED, content_hash="of other data", seconds=status["seconds"])
     before = (cell.path / "predictions.jsonl").stat().st_mtime_ns
     refused = cli(*TINY, *parts)
     assert refused.code == 2
