@@ -32,7 +32,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "pair-560": Workload(model="llama32", side=560, pictures=200, batch=96),
+    "pair-560": Workload(model="llama32", side=560, pictures=200, batch=80),
     "pair-1120": Workload(model="llama32", side=1120, pictures=200, batch=28),
     "pair-336x4": Workload(model="phi3", side=672, pictures=200, batch=10),
     "long-answer": Workload(model="llama32", side=560, pictures=200, batch=16, answer_words=150),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -71,11 +72,22 @@ def test_cells_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for name in ("10_b", "2_a"):
         RunDir(tmp_path / name).write_status(State.FINISHED, content_hash="x", seconds=1.0)
     assert [cell.path.name for cell in SweepDir(tmp_path).cells()] == ["2_a", "10_b"]
-    assert json.loads((tmp_path / "2_a" / "status.json").read_text()) == {
-        "state": "finished",
-        "hash": "x",
-        "seconds": 1.0,
-    }
+    status = json.loads((tmp_path / "2_a" / "status.json").read_text())
+    assert abs(status.pop("time") - time.time()) < 60
+    assert status == {"state": "finished", "hash": "x", "seconds": 1.0}
+
+
+@pytest.mark.parametrize(("before", "after"), [("finished", "finished"), ("running", "failed"), (None, "failed")])
+def test_an_error_takes_nothing_from_what_was_reached_before(tmp_path: Path, before: str | None, after: str) -> None:
+    cell = RunDir(tmp_path)
+    if before is not None:
+        cell.write_status(State(before), content_hash="x", model="smol")
+    cell.note_error("no disk", model="smol")
+    status = cell.read_status()
+    assert (status["state"], status["error"], status["model"]) == (after, "no disk", "smol")
+    assert status["hash"] == ("" if before is None else "x")
+    cell.forget_error()
+    assert "error" not in cell.read_status()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = Tru
     with cell.folder.lock():
         if _is_finished(cell, content) and trains:
             log.info("%s is finished already; nothing to do", cell.title)
+            cell.folder.forget_error()
             return
         _run_cell(cell, content, trains=trains, evaluates=evaluates)
 

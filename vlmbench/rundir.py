@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -96,11 +97,26 @@ class RunDir:
             raise UserError(message) from error
 
     def read_status(self) -> dict[str, Any]:
-        """`state`, `hash`, `error`, `seconds`; empty for a folder that no run has touched."""
+        """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds`, and what tells the cell apart; empty
+        for a folder that no run has touched."""
         return self._read_json("status.json")
 
     def write_status(self, state: State, *, content_hash: str, **details: Any) -> None:
-        write_whole(self.path / "status.json", to_json({"state": state, "hash": content_hash, **details}))
+        status = {"state": state, "hash": content_hash, "time": time.time(), **details}
+        write_whole(self.path / "status.json", to_json(status))
+
+    def note_error(self, error: str, **details: Any) -> None:
+        """What stopped an attempt. What was reached before stands: a finished cell stays finished."""
+        before = self.read_status()
+        state = State.FINISHED if before.get("state") == State.FINISHED else State.FAILED
+        status = {**details, **before, "state": state, "hash": before.get("hash", ""), "time": time.time()}
+        write_whole(self.path / "status.json", to_json({**status, "error": error}))
+
+    def forget_error(self) -> None:
+        """After an attempt that nothing stopped."""
+        status = self.read_status()
+        if status.pop("error", None) is not None:
+            write_whole(self.path / "status.json", to_json(status))
 
     def read_env(self) -> dict[str, Any]:
         return self._read_json("env.json")

@@ -6,10 +6,12 @@ everything that a configuration needs. Nothing here imports torch before a run n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -47,10 +49,10 @@ def run_cell(raw: DictConfig) -> None:
         config = _run(raw, folder, identity)
     except UserError as error:  # the user can mend it: no traceback
         log.error("error: %s", error)
-        _note_failure(folder, error, identity)
+        _note_error(folder, error, identity)
     except Exception as error:  # whatever it is, other cells may do better
         log.exception("%s failed", folder.path.name)
-        _note_failure(folder, error, identity)
+        _note_error(folder, error, identity)
     else:
         if config.stage not in CELL_STAGES:
             folder.write_status(State.FINISHED, content_hash="", **identity)
@@ -68,10 +70,10 @@ def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunCon
     return config
 
 
-def _note_failure(folder: RunDir, error: Exception, identity: Mapping[str, Any]) -> None:
-    """Of a cell that failed before it had a status of its own."""
-    if folder.read_status().get("state") != State.FAILED:
-        folder.write_status(State.FAILED, content_hash="", error=str(error) or type(error).__name__, **identity)
+def _note_error(folder: RunDir, error: Exception, identity: Mapping[str, Any]) -> None:
+    """In the cell's status, unless another process runs the cell: then the status is that one's."""
+    with contextlib.suppress(UserError), folder.lock():
+        folder.note_error(str(error) or type(error).__name__, **identity)
 
 
 def refuse_unknown_keys(node: DictConfig, place: str = "") -> None:
@@ -88,18 +90,20 @@ class SweepCallback(Callback):
     """Begins and ends a sweep, whatever launches it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.started = time.time()
         if Stage(config.stage) not in CELL_STAGES:  # what is there is an earlier command's
-            shutil.rmtree(config.hydra.sweep.dir, ignore_errors=True)
+            shutil.rmtree(stage_dir(config.stage, ""), ignore_errors=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from vlmbench.run import print_states
 
         sweep = SweepDir(Path(config.hydra.sweep.dir))
         print_states(sweep)
-        states = [cell.read_status()["state"] for cell in sweep.cells()]
-        if State.FINISHED in states and Stage(config.stage) is Stage.run:
+        statuses = [cell.read_status() for cell in sweep.cells()]
+        if Stage(config.stage) is Stage.run and any(status["state"] == State.FINISHED for status in statuses):
             _report(sweep.path)
-        if State.FAILED in states:
+        # Not what an earlier command left, with values that this one does not have.
+        if any(status.get("error") and status["time"] >= self.started for status in statuses):
             log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")
             raise SystemExit(1)  # Hydra drops what a callback raises, unless it ends the process
 

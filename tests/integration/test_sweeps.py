@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import ManifestBuilder, Outcome
 from vlmbench.rundir import RunDir, State, SweepDir
 
 Cli = Callable[..., Outcome]
@@ -61,8 +61,49 @@ def test_a_cell_that_fails_stops_no_other_and_is_tried_again(
     assert "No space left on device" in " ".join(table[3])
     assert (tmp_path / "runs" / "s" / "report" / "index.html").exists()
     again = cli(*sweep)
+    assert again.code == 1
     assert again.out.count("is finished already") == 1
     assert list(states(tmp_path).values()) == ["failed", "finished", "failed", "finished"]
+    without = cli("-m", "seed=0,1", *TINY, *parts)  # the values that cannot be are left out
+    assert without.code == 0
+    assert without.out.count("is finished already") == 2
+
+
+def test_a_finished_cell_stays_finished_while_its_data_is_away(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder
+) -> None:
+    path = manifest.write()
+    sweep = ("-m", "seed=0", *TINY[:2], *TINY[3:], "source=manifest", f"source.path={path}", "view=raw")
+    assert cli(*sweep).code == 0
+    away = path.rename(path.with_suffix(".away"))
+    missing = cli(*sweep)
+    assert missing.code == 1
+    assert "there is no such manifest" in " ".join(state_table(missing.out)[0])
+    away.rename(path)
+    again = cli(*sweep)
+    assert again.code == 0
+    assert "is finished already" in again.out
+    assert state_table(again.out)[0][1:2] == ["finished"]
+    assert len(state_table(again.out)[0]) == 3  # the error is forgotten
+
+
+def test_a_cell_of_another_process_is_left_to_it(cli: Cli, tmp_path: Path, parts: tuple[str, str]) -> None:
+    sweep = ("-m", "seed=0", *TINY, *parts)
+    assert cli(*sweep).code == 0
+    (cell,) = SweepDir(tmp_path / "runs" / "s").cells()
+    cell.write_status(State.RUNNING, content_hash="another's", model="m", data="d", seed=0, overrides=[])
+    before = cell.read_status()
+    with cell.lock():
+        done = cli(*sweep)
+    assert "another process runs this cell" in done.out
+    assert cell.read_status() == before
+
+
+def test_check_deletes_nothing_but_its_own(cli: Cli, tmp_path: Path, parts: tuple[str, str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("keep")
+    assert cli("-m", "stage=check", "data=single", "hydra.sweep.dir=mine", *TINY, *parts).code == 0
+    assert (tmp_path / "mine" / "notes").read_text() == "keep"
 
 
 def test_values_that_are_added_to_a_sweep_keep_its_cells(cli: Cli, tmp_path: Path, parts: tuple[str, str]) -> None:

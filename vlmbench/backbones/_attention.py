@@ -82,7 +82,7 @@ def folded_attention(
         dropout_p=dropout,
         scale=scale,
     )
-    return out.view(batch, heads, length, size)
+    return out.reshape(batch, heads, length, size)  # on a GPU, not always laid out as it is indexed
 
 
 def project_both(states: Tensor, first: Any, second: Any) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.backbones.answers import continued_text, generate_answers, score_labels
 from vlmbench.backbones.base import (
     IGNORED,
     PaddingSide,
@@ -18,8 +19,6 @@ from vlmbench.backbones.base import (
     VisionCost,
     ahead,
     content_of,
-    continued_text,
-    generate_answers,
     keyed,
     may_look,
     opened,
@@ -27,7 +26,6 @@ from vlmbench.backbones.base import (
     pinned,
     positions,
     ready,
-    score_labels,
     to_device,
     without_gradients,
 )

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.backbones.answers import continued_text, generate_answers, score_labels
 from vlmbench.backbones.base import (
     PaddingSide,
     TokenCount,
     VisionCost,
     adapted,
     content_of,
-    continued_text,
-    generate_answers,
     keyed,
     opened,
-    score_labels,
     text_batch,
     to_device,
 )

@@ -118,8 +118,8 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
 
 
 class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
-    """Evaluates with the real metric, stops on a loss that is no number, and never makes the processor wait for the
-    GPU within a step."""
+    """Evaluates with the real metric, stops on a loss that is no number, and does not itself make the processor wait
+    for the GPU within a step."""
 
     judge: Callable[[], dict[str, float]]
     settings: TrainerConfig
