@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from bench import record
-from vlmbench.stats import Comparison, compare_correct, estimate_rate, holm, verdict
+from vlmbench.stats import Interval, estimate_rate, holm, interval, power, verdict
+from vlmbench.stats.spread import measure
 from vlmbench.types import Rate
 
 SIZES = (100, 300, 1000, 2000)
@@ -33,6 +33,7 @@ CLUSTERING = (0.0, 0.2, 0.5)
 PER_GROUP = 4
 PAIRED = 0.4  # of what the group leaves: a record's own difficulty, the same for all runs
 SEED_SPREAD = 0.15  # of the threshold, in standard deviations of the variable
+STEADY = 0.04  # the same of seeds that hardly vary
 DRAWS = 2_000
 FAMILY = 10  # comparisons that Holm corrects together
 
@@ -83,9 +84,15 @@ def main() -> None:
         equal = list(pool.map(partial(false_verdicts, times=arguments.ablations), _worlds()))
         rates = list(pool.map(partial(rate_coverage, times=arguments.ablations), _worlds(seeds=1, seed_spread=0.0)))
         unequal = list(pool.map(partial(coverage, times=arguments.ablations), _worlds(effect=0.2)))
-        power = list(pool.map(partial(power_notes, times=arguments.ablations), _worlds(effect=0.2)))
+        power_rows = list(pool.map(partial(power_notes, times=arguments.ablations), _planned_worlds()))
     family = family_error(World(n=400, rate=0.8, clustering=0.2), times=arguments.ablations)
-    figures = {"equal_variants": equal, "rates": rates, "unequal_variants": unequal, "power": power, "family": family}
+    figures = {
+        "equal_variants": equal,
+        "rates": rates,
+        "unequal_variants": unequal,
+        "power": power_rows,
+        "family": family,
+    }
     for name, rows in figures.items():
         print(f"\n{name}\n{record.table(rows)}")
     print(record.write(record.name("statistics", arguments.out), {"ablations": arguments.ablations, **figures}))
@@ -96,10 +103,18 @@ def _worlds(**more: Any) -> Iterator[World]:
         yield World(n=n, rate=rate, clustering=clustering, **more)
 
 
-def _comparisons(world: World, times: int) -> Iterator[Comparison]:
+def _planned_worlds() -> Iterator[World]:
+    """With seeds that vary as in the other tables, and with steady ones."""
+    for seed_spread in (SEED_SPREAD, STEADY):
+        for world in _worlds(effect=0.2, seed_spread=seed_spread):
+            if world.n < SIZES[-1] and world.clustering in (CLUSTERING[0], CLUSTERING[-1]):
+                yield world
+
+
+def _comparisons(world: World, times: int) -> Iterator[Interval]:
     rng = np.random.default_rng([world.n, round(1000 * world.rate), round(1000 * world.clustering)])
     for number in range(times):
-        yield compare_correct(*world.answers(rng), world.groups(), seed=number, draws=DRAWS)
+        yield interval(*world.answers(rng), world.groups(), seed=number, draws=DRAWS)
 
 
 def false_verdicts(world: World, times: int) -> dict[str, Any]:
@@ -128,23 +143,39 @@ def rate_coverage(world: World, times: int) -> dict[str, Any]:
 
 
 def power_notes(world: World, times: int) -> dict[str, Any]:
-    """Plans from one ablation each how many groups see the true difference, and tries ablations of the median plan."""
-    notes = []
-    for one in itertools.islice(_comparisons(world, times), 200):
-        planned = re.match(r"About (\d+) parts", one.power_note)
-        notes.append(int(planned[1]) if planned and abs(one.difference - world.difference) < 0.01 else None)
-    plans = [note for note in notes if note is not None]
-    row = {**_facts(world), "plans": len(plans), "median_plan": None, "power": None}
-    if not plans:
-        return row
-    median = int(np.median(plans))
-    if median > 2000:
-        return row | {"median_plan": median}
-    larger = World(
-        n=median * world.per_group, rate=world.rate, clustering=world.clustering, seeds=world.seeds, effect=world.effect
+    """Plans from one ablation each how many groups, or how many seeds, see the true difference; then tries ablations of
+    the median plan. A plan that does not exist is the largest of all. Seeds come whole, so theirs has at least 80 %,
+    and one seed less has at most that."""
+    rng = np.random.default_rng(world.n)
+    plans = [_plan(world, rng) for _ in range(max(times // 10, 1))]
+    groups, seeds = (sorted(column)[len(column) // 2] for column in zip(*plans, strict=True))
+    facts = {**_facts(world), "seed_spread": world.seed_spread, "difference": world.difference, "plans": len(plans)}
+    facts |= {"median_groups": _finite(groups), "power": None, "median_seeds": _finite(seeds), "power_of_seeds": None}
+    tried = max(times // 2, 1)
+    if groups * world.per_group <= 20 * world.n:
+        facts["power"] = _power(replace(world, n=int(groups) * world.per_group), tried)
+    if seeds <= power.MOST_SEEDS:
+        facts["power_of_seeds"] = _power(replace(world, seeds=int(seeds)), tried)
+        facts["power_of_one_seed_less"] = _power(replace(world, seeds=int(seeds) - 1), tried) if seeds > 2 else None
+    return facts
+
+
+def _finite(number: float) -> int | None:
+    return int(number) if np.isfinite(number) else None
+
+
+def _plan(world: World, rng: np.random.Generator) -> tuple[float, float]:
+    groups = world.groups()
+    found = power.sources(measure(*world.answers(rng), groups))
+    n_groups = int(groups.max()) + 1
+    return (
+        power.groups_needed(found, world.difference, n_seeds=world.seeds) or np.inf,
+        power.seeds_needed(found, world.difference, n_groups=n_groups) or np.inf,
     )
-    seen = np.mean([one.low > 0 for one in _comparisons(larger, max(times // 4, 1))])
-    return row | {"median_plan": median, "power": float(seen)}
+
+
+def _power(world: World, times: int) -> float:
+    return float(np.mean([one.low > 0 for one in _comparisons(world, times)]))
 
 
 def family_error(world: World, times: int) -> list[dict[str, Any]]:

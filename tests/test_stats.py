@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
-from vlmbench.stats import Comparison, compare, estimate, holm, verdict
+from vlmbench.stats import Comparison, compare, estimate, holm, interval, verdict
+from vlmbench.stats.power import groups_needed, sources
+from vlmbench.stats.spread import measure
 from vlmbench.types import Estimate, Prediction, Probe, Rate, Task, UserError
 
 OK, NG = "normal", "abnormal"
@@ -176,9 +181,9 @@ def test_the_difference_of_one_seed_each_is_a_paired_t_interval():
 
 
 def test_power_is_planned_from_the_observed_spread():
-    # variance 0.2778 a group; (0.5 / (1.960 + 0.8416))^2 = 0.03185: 0.2778 / 0.03185 = 8.7
+    # variance 0.2778 a group; t(10) = 2.228 and 0.879: 0.2778 x (3.107 / 0.5)^2 = 10.7
     note = compare([run([1] * 10)], [run(first(5, 10))], seed=0).power_note
-    assert note.startswith("About 9 parts give 80 % power to see a difference of 50.0 points; there are 10.")
+    assert note.startswith("About 11 parts give 80 % power to see a difference of 50.0 points; there are 10.")
     assert "One seed" in note
 
 
@@ -196,8 +201,8 @@ def test_two_equal_models_are_known_to_differ_little_only_after_many_groups():
     assert many.high == pytest.approx(0.0099, abs=0.0003)
     assert (verdict(few), verdict(many)) == ("not enough data to tell", "no difference larger than 2 points")
     assert few.mcnemar_p == 1.0
-    # 5 points: 1 / G = 0.05 / 2.802, so 57 groups
-    assert few.power_note.startswith("About 57 parts give 80 % power to see a difference of 5.0 points")
+    # 5 points: 1 / G = 0.05 / 2.802, so 57 groups, and a few for what may be seen of this spread
+    assert few.power_note.startswith("About 59 parts give 80 % power to see a difference of 5.0 points")
 
 
 def test_a_difference_within_the_spread_of_the_seeds_is_not_taken_for_real():
@@ -211,7 +216,37 @@ def test_a_difference_within_the_spread_of_the_seeds_is_not_taken_for_real():
     assert (varied.high - varied.low) / 2 == pytest.approx(0.45, abs=0.04)
     assert varied.n_seeds == 3
     assert varied.mcnemar_p is None
-    assert varied.power_note.startswith("No number of parts gives 80 % power")
+    # variance of a seed 0.04 x 4 / 3.357 (chi-square's median) on each side: 2 x 0.0477 x (2.802 / 0.2)^2 = 18.7
+    assert varied.power_note == (
+        "About 20 seeds on each side give 80 % power to see a difference of 20.0 points, more parts alone do not; "
+        "there are 100 and 3."
+    )
+
+
+def test_where_seeds_are_steady_parts_or_seeds_may_be_added():
+    rng = np.random.default_rng(0)
+    a, b = ([run(rng.permutation(first(right, 300))) for _ in range(3)] for right in (240, 228))
+    note = compare(a, b, seed=0).power_note
+    found = re.fullmatch(
+        r"About ([\d,]+) parts, or (\d+) seeds on each side, give 80 % power to see a difference of .* points; "
+        r"there are 300 and 3\.",
+        note,
+    )
+    assert found, note
+    assert int(found[1].replace(",", "")) > 300
+    assert int(found[2]) > 3
+
+
+def test_a_plan_has_the_power_that_it_promises():
+    # 400 ablations of 3 seeds, 150 parts: a's answers right with 0.8, b's with 0.7, each on its own
+    def draw(n: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+        return *((rng.random((3, n)) < rate).astype(float) for rate in (0.8, 0.7)), np.arange(n)
+
+    rng = np.random.default_rng(0)
+    plans = [groups_needed(sources(measure(*draw(150, rng))), 0.1, n_seeds=3) for _ in range(41)]
+    median = sorted(plan or 10**9 for plan in plans)[20]
+    seen = np.mean([interval(*draw(median, rng), seed=0, draws=1000).low > 0 for _ in range(400)])
+    assert 0.72 < seen < 0.88
 
 
 def test_seeds_may_be_unequal_in_number():

@@ -1,0 +1,10 @@
+"""Intervals, paired comparisons, corrections and power. Records of one group (a part) are never taken as independent.
+
+Nothing is assumed that few records could contradict: a figure without observed spread still has an interval, because
+half a miss (or one changed group) is always added to what was seen.
+"""
+
+from vlmbench.stats.compare import Comparison, Interval, compare, holm, interval, verdict
+from vlmbench.stats.estimates import estimate, estimate_rate
+
+__all__ = ["Comparison", "Interval", "compare", "estimate", "estimate_rate", "holm", "interval", "verdict"]
