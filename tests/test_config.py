@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,11 +40,25 @@ def test_every_yaml_composes_into_its_schema(path: Path) -> None:
     assert config.trainer.batch_size > 0
 
 
+@pytest.mark.parametrize("name", ["quick", "vivlm24"])
+def test_every_cell_of_an_experiment_composes(name: str) -> None:
+    swept = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    cells = list(
+        itertools.product(*([f"{key}={value}" for value in str(values).split(",")] for key, values in swept.items()))
+    )
+    assert len(cells) == {"quick": 2, "vivlm24": 36}[name]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for cell in cells:
+            config = OmegaConf.to_object(compose("config", overrides=[f"experiment={name}", "cell=x", *cell]))
+            assert isinstance(config, RunConfig)
+            assert config.name == name
+
+
 @pytest.mark.parametrize("path", GROUPS, ids=lambda path: str(path.relative_to(CONF)))
 def test_a_yaml_repeats_the_defaults_of_its_schema(path: Path) -> None:
     """Who builds from the class and who builds from the yaml gets the same."""
     group = path.parent.relative_to(CONF).as_posix()
-    if group in ("experiment", "prompt", "trainer") or path.stem == "off":
+    if group in ("experiment", "prompt", "trainer") or path.stem in ("off", "with_views", "with_shapes"):
         pytest.skip("these yamls are the choice, the schema is not")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         raw = compose("config", overrides=[f"{group}={path.stem}", "cell=x"])

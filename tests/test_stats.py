@@ -219,7 +219,7 @@ def test_a_difference_within_the_spread_of_the_seeds_is_not_taken_for_real():
     # variance of a seed 0.04 x 4 / 3.357 (chi-square's median) on each side: 2 x 0.0477 x (2.802 / 0.2)^2 = 18.7
     assert varied.power_note == (
         "About 20 seeds on each side give 80 % power to see a difference of 20.0 points, more parts alone do not; "
-        "there are 100 and 3."
+        "there are 100 parts and 3 seeds."
     )
 
 
@@ -229,7 +229,7 @@ def test_where_seeds_are_steady_parts_or_seeds_may_be_added():
     note = compare(a, b, seed=0).power_note
     found = re.fullmatch(
         r"About ([\d,]+) parts, or (\d+) seeds on each side, give 80 % power to see a difference of .* points; "
-        r"there are 300 and 3\.",
+        r"there are 300 parts and 3 seeds\.",
         note,
     )
     assert found, note

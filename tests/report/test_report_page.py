@@ -165,7 +165,20 @@ def test_a_cell_that_may_be_guessing_is_called_so(make_cell: CellMaker) -> None:
     raw = {"balanced_accuracy": {"value": 0.55, "low": 0.45, "high": 0.65, "n": 60, "n_groups": 20}}
     cell = make_cell(0, "without_comparison", metrics={"scores": {"judge_pair": {"raw": raw}}})
     page, _ = read(sweep_of(cell))
-    assert "not told apart from guessing, with a balanced accuracy of 55.0 % (45.0 to 65.0 %; n 60" in page.text
+    said = (
+        "Not told apart from guessing, by the interval of their balanced accuracy: smol · without_comparison · seed 0"
+    )
+    assert f"{said} (45.0 to 65.0 %)." in page.text
+
+
+def test_many_cells_that_may_be_guessing_are_counted(make_cell: CellMaker) -> None:
+    raw = {"balanced_accuracy": {"value": 0.55, "low": 0.45, "high": 0.65, "n": 60, "n_groups": 20}}
+    for seed in range(4):
+        cell = make_cell(
+            seed, "without_comparison", metrics={"scores": {"judge_pair": {"raw": raw}}}, details={"seed": seed}
+        )
+    page, _ = read(sweep_of(cell))
+    assert "Not told apart from guessing, by the interval of their balanced accuracy: all 4 cells." in page.text
 
 
 def test_the_gallery_shows_the_surest_errors_first_with_both_pictures(sweep: SweepDir) -> None:

@@ -16,6 +16,7 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, doubts, facts, outcome, progress
 from vlmbench.report.forest import difference_axis, share_axis
 from vlmbench.report.gallery import galleries
+from vlmbench.report.steps import steps
 from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table
 from vlmbench.report.terminal import plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, findings
@@ -61,6 +62,7 @@ def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refuse
         "headline": headline,
         "doubts": doubts(cells),
         "share_axis": _share_axis(headline),
+        "steps": steps(cells, found),
         "progress": progress(cells),
         "accuracy": accuracy,
         "further": further,

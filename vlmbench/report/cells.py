@@ -109,6 +109,15 @@ def _read_cell(folder: RunDir, overrides: Sequence[str], common: frozenset[str])
     )
 
 
+def by_series(cells: Sequence[Cell]) -> dict[tuple[str, str, str], dict[int | None, Cell]]:
+    """(model, setting, data) -> seed -> its finished cell; of two cells with one seed, the last."""
+    found: dict[tuple[str, str, str], dict[int | None, Cell]] = {}
+    for cell in cells:
+        if cell.finished:
+            found.setdefault((cell.model, cell.setting, cell.data), {})[cell.seed] = cell
+    return found
+
+
 def task_views(cells: Sequence[Cell]) -> list[tuple[str, str]]:
     """Every scored (task, view): the tasks in their usual order, the raw view before the others."""
     order = {str(task): index for index, task in enumerate(Task)}

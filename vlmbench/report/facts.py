@@ -11,6 +11,8 @@ from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, pla
 from vlmbench.report.verdicts import BASELINE, Finding, Refusal
 from vlmbench.types import Task
 
+FEW = 3  # cells that are named one by one, even if it is all of them
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caution:
@@ -59,14 +61,21 @@ def outcome(cells: Sequence[Cell], found: Sequence[Finding]) -> str:
 
 
 def doubts(cells: Sequence[Cell]) -> list[str]:
-    """One sentence for each cell whose balanced accuracy on held-out raw pairs may be that of a coin."""
-    sentences = []
+    """A sentence on the cells whose balanced accuracy on held-out raw pairs may be a coin's, and one on worse ones."""
+    found: dict[str, list[str]] = {}
     for cell in cells:
         shown = _pair_figure(cell, "balanced_accuracy")
         if shown.low is not None and shown.high is not None and shown.low <= 0.5:
-            verdict = "not told apart from guessing" if shown.high >= 0.5 else "worse than guessing"
-            sentences.append(f"{cell.label}: {verdict}, with a balanced accuracy of {shown.sentence}.")
-    return sentences
+            verdict = "Not told apart from guessing" if shown.high >= 0.5 else "Worse than guessing"
+            found.setdefault(verdict, []).append(f"{cell.label} ({shown.interval})")
+    return [
+        f"{verdict}, by the interval of their balanced accuracy: {_all_or_named(labels, len(cells))}."
+        for verdict, labels in found.items()
+    ]
+
+
+def _all_or_named(labels: Sequence[str], number: int) -> str:
+    return f"all {number} cells" if len(labels) == number > FEW else ", ".join(labels)
 
 
 def _pair_figure(cell: Cell, name: str) -> Figure:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vlmbench.report.cells import Cell
+from vlmbench.report.cells import Cell, by_series
 from vlmbench.report.figures import points, span
 from vlmbench.stats import Comparison, compare, holm, verdict
 from vlmbench.types import Probe, Task, UserError
 
 BASELINE = "without_comparison"
 CONTROL = "matched_control"  # the same number of trained tokens: tells "comparison records" from "more records"
+SINGLE = "single"  # trains on no pair at all, so it is not compared on them
 TASKS = (Task.JUDGE_PAIR, Task.JUDGE_LINK)
 SIGNIFICANT = 0.05
 RESAMPLING_SEED = 0  # the same verdict from the same predictions
@@ -124,18 +125,18 @@ class Refusal:
 
 
 def findings(cells: Sequence[Cell]) -> tuple[list[Finding], list[Refusal]]:
-    """Every variant against the baseline, and against the control where there is one; raw pairs first.
+    """Every variant that trains on pairs against the baseline, and against the control where there is one; raw first.
 
     Seeds are pooled: those that both sides have finished, so that the two sides differ in the data alone.
     """
     found: list[Finding] = []
     refused: list[Refusal] = []
-    sides = _sides(cells)
+    sides = by_series(cells)
     for (model, setting, variant), cells_a in sides.items():
         for baseline in (BASELINE, CONTROL):
             cells_b = sides.get((model, setting, baseline), {})
             seeds = tuple(seed for seed in cells_a if seed in cells_b)
-            if variant in (BASELINE, baseline) or not seeds:
+            if variant in (BASELINE, SINGLE, baseline) or not seeds:
                 continue
             a, b = [cells_a[seed] for seed in seeds], [cells_b[seed] for seed in seeds]
             for task, view in _places(a + b):
@@ -147,15 +148,6 @@ def findings(cells: Sequence[Cell]) -> tuple[list[Finding], list[Refusal]]:
                 except UserError as error:  # one pair of cells that do not match must not cost the report
                     refused.append(Refusal(question=question, reason=str(error)))
     return _corrected(found), refused
-
-
-def _sides(cells: Sequence[Cell]) -> dict[tuple[str, str, str], dict[int | None, Cell]]:
-    """(model, setting, data) -> seed -> its finished cell; of two cells with one seed, the last."""
-    sides: dict[tuple[str, str, str], dict[int | None, Cell]] = {}
-    for cell in cells:
-        if cell.finished:
-            sides.setdefault((cell.model, cell.setting, cell.data), {})[cell.seed] = cell
-    return sides
 
 
 def _places(cells: Sequence[Cell]) -> list[tuple[Task, str]]:

@@ -119,7 +119,7 @@ def note(difference: float, spread: Spread, *, n_seeds: int) -> str:
         only = "One seed: this compares two trained models; what another seed would change is not in the interval."
         return f"{_parts(groups)} give {seen}; there are {n_groups}. {only}" if groups else only
     seeds = seeds_needed(found, target, n_groups=n_groups)
-    there = f"there are {n_groups} and {n_seeds}."
+    there = f"there are {n_groups} parts and {n_seeds} seeds."
     if groups and seeds:
         return f"{_parts(groups)}, or {seeds} seeds on each side, give {seen}; {there}"
     if groups:
