@@ -243,7 +243,7 @@ def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Ite
     facts["computed_flops_per_sample"] = computed
     backbone.store = store
     if store is not None and not workload.once:
-        facts |= (_prefill if arguments.prefill else _encode_all)(backbone, records, open_record)
+        facts |= (_prefill if arguments.prefill else encode_all)(backbone, records, open_record)
     for side in sides:
         backbone.store = None if side == "ours_uncached" else store
         for batch in batches:
@@ -269,7 +269,7 @@ def _hit_rate(found: dict[str, int]) -> float | None:
     return 1 - found.get("encoded", 0) / sum(found.values()) if found else None
 
 
-def _encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str, float]:
+def encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str, float]:
     """Encode every picture once, as a run's first epoch does: rates are those of what comes after."""
     import torch
 

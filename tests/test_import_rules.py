@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vlmbench"
 LEVELS = [
     {"types"},
     {"config"},
-    {"data", "models", "metrics", "stats", "tracking", "rundir"},
+    {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones"},
     {"train", "evaluate", "check", "report", "experiment", "provenance"},
     {"run"},

@@ -10,6 +10,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from vlmbench import processes
 from vlmbench.config import Stage
 from vlmbench.types import UserError
 
@@ -52,9 +53,12 @@ def main() -> None:
         return
     from vlmbench.task import run_cell
 
+    if not processes.is_leader():
+        sys.argv.append("hydra.output_subdir=null")  # the leader writes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands exceptions to us, rather than printing a cut traceback
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        processes.take_own_card()
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         sys.stderr.write(f"error: {_message(error)}\n")

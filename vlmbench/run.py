@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmbench import check, metrics, stats, tracking
+from vlmbench import check, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
-from vlmbench.config import AUTO, BuildRequest, Engine, RunConfig, Stage, TrainerConfig, runnable_models
+from vlmbench.config import (
+    AUTO,
+    BuildRequest,
+    Engine,
+    RunConfig,
+    Stage,
+    TrackingConfig,
+    TrackingMode,
+    TrainerConfig,
+    runnable_models,
+)
 from vlmbench.data.pictures import open_picture
 from vlmbench.data.prompts import Wording
 from vlmbench.evaluate import predict
@@ -92,9 +102,10 @@ def check_only(cell: Cell) -> None:
 def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = True) -> None:
     """One cell, from pictures to figures. A cell that is finished already is left as it is."""
     _require_machine(cell)
-    content = content_hash(cell.plain, _manifest(cell))
+    with processes.leader_first():  # it makes the data
+        content = content_hash(cell.plain, _manifest(cell))
     with cell.folder.lock():
-        if _is_finished(cell, content) and trains:
+        if processes.from_leader(lambda: _is_finished(cell, content)) and trains:
             log.info("%s is finished already; nothing to do", cell.title)
             cell.folder.forget_error()
             return
@@ -119,7 +130,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     cell.folder.write_env(environment(engine, reason, cell.config.trainer.vision))
     started = time.monotonic()
     tracker = tracking.start_tracker(
-        cell.config.tracking,
+        cell.config.tracking if processes.is_leader() else TrackingConfig(mode=TrackingMode.off),
         folder=cell.folder.path,
         sweep=Path(cell.config.sweep).name,
         name=cell.title,
@@ -206,7 +217,8 @@ def _run_steps(
     if not trains and not cell.folder.adapter.exists():
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
     backbone = _build(cell, engine, adapter=None if trains else cell.folder.adapter)
-    experiment = _make_experiment(cell, backbone)
+    with processes.leader_first():  # it processes the pictures
+        experiment = _make_experiment(cell, backbone)
     settings = _trainer_settings(cell, backbone, experiment) if trains else cell.config.trainer
     cost = _cost(backbone, experiment, settings=settings)
     for line in cost.lines():
@@ -216,7 +228,7 @@ def _run_steps(
     if trains:
         _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
         tracker.adapter(cell.folder.adapter)
-    if evaluates:
+    if evaluates and processes.is_leader():
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
     kept = "not kept" if backbone.store is None else backbone.store.report()
     log.info("vision tokens: %s", kept)
@@ -248,7 +260,7 @@ def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) ->
     settings = cell.config.trainer
     if settings.batch_size != AUTO:
         return settings
-    chosen = cell.folder.read_choices()
+    chosen = processes.from_leader(cell.folder.read_choices)
     if "batch_size" not in chosen:
         from vlmbench.train.batch import choose_batch_size
 
@@ -259,7 +271,8 @@ def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) ->
             backbone, sample, checkpointing=settings.gradient_checkpointing, vision_bytes=vision.num_bytes
         )
         log.info("trainer.batch_size=auto: %d records a step (%s)", found.batch_size, found.why)
-        chosen = {"batch_size": found.batch_size, "gradient_checkpointing": found.gradient_checkpointing}
+        rows = processes.count() * found.batch_size
+        chosen = {"batch_size": rows, "gradient_checkpointing": found.gradient_checkpointing}
         cell.folder.write_choices(chosen)
     checkpointing = chosen.get("gradient_checkpointing", settings.gradient_checkpointing)
     return replace(settings, batch_size=chosen["batch_size"], gradient_checkpointing=checkpointing)

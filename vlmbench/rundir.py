@@ -85,6 +85,9 @@ class RunDir:
     def train_log(self) -> Path:
         return self.path / "train_log.jsonl"
 
+    def write_config(self, text: str) -> None:
+        write_whole(self.config, text)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process. Raises UserError where another process runs this cell."""
@@ -164,6 +167,30 @@ class RunDir:
             return {}
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return value
+
+
+class FollowerDir(RunDir):
+    """A cell's folder in a process that follows another one, which alone writes."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def write_config(self, text: str) -> None: ...
+
+    def write_status(self, state: State, *, content_hash: str, **details: Any) -> None: ...
+
+    def note_error(self, error: str, **details: Any) -> None: ...
+
+    def forget_error(self) -> None: ...
+
+    def write_env(self, env: Mapping[str, Any]) -> None: ...
+
+    def write_choices(self, choices: Mapping[str, Any]) -> None: ...
+
+    def append_train_log(self, row: Mapping[str, Any]) -> None: ...
+
+    def cut_train_log(self, after_step: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vlmbench import processes
 from vlmbench.config import RunConfig, Stage, register_plugins
 from vlmbench.provenance import content_of_config
-from vlmbench.rundir import RunDir, State, SweepDir, cell_number, write_whole
+from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
 from vlmbench.types import UserError
 
 log = logging.getLogger("vlmbench")
@@ -36,15 +37,22 @@ CELL_STAGES = (Stage.run, Stage.train, Stage.evaluate)
 def run_cell(raw: DictConfig) -> None:
     """Do what the configuration says. In a sweep, a cell that fails is reported, and does not stop the others."""
     hydra_config = HydraConfig.get()
-    folder = RunDir(Path(hydra_config.runtime.output_dir))
+    if not processes.is_leader():
+        log.setLevel(logging.WARNING)
+    folder = (RunDir if processes.is_leader() else FollowerDir)(Path(hydra_config.runtime.output_dir))
     choices = hydra_config.runtime.choices
     identity = {name: choices[name] for name in ("model", "data")}
     identity |= {"seed": raw.get("seed"), "overrides": list(hydra_config.overrides.task)}
     if hydra_config.mode is RunMode.RUN:
         config = _run(raw, folder, identity)
-        if config.stage is Stage.run:
+        if config.stage is Stage.run and processes.is_leader():
             _report(Path(config.sweep))
         return
+    if processes.count() > 1:
+        raise UserError(
+            "a sweep (-m) runs in one process; start a single run with torchrun, or give each cell of the sweep a GPU "
+            "with hydra/launcher=ray"
+        )
     try:
         config = _run(raw, folder, identity)
     except UserError as error:  # the user can mend it: no traceback
@@ -64,7 +72,7 @@ def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunCon
     refuse_unknown_keys(raw)
     config: RunConfig = OmegaConf.to_object(raw)  # type: ignore[assignment]
     if config.stage in CELL_STAGES:
-        write_whole(folder.config, OmegaConf.to_yaml(raw, resolve=True))
+        folder.write_config(OmegaConf.to_yaml(raw, resolve=True))
     choices = HydraConfig.get().runtime.choices
     run(Cell(config=config, plain=_plain(raw), folder=folder, choices=choices, identity=identity))
     return config

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlmbench import processes
 from vlmbench.config import TrainerConfig
 from vlmbench.rundir import RunDir
 from vlmbench.types import Sample, UserError
@@ -56,6 +57,11 @@ def train(
 
     from vlmbench.train.trainer import make_trainer
 
+    if settings.num_rows % processes.count():
+        raise UserError(
+            f"trainer.batch_size={settings.num_rows}: {processes.count()} processes cannot share a step's records "
+            "evenly; choose a multiple of their number"
+        )
     torch.use_deterministic_algorithms(not torch.cuda.is_available(), warn_only=True)
     checkpoint = get_last_checkpoint(str(cell.checkpoints)) if settings.resume and cell.checkpoints.exists() else None
     resumed_from = None if checkpoint is None else int(checkpoint.rpartition("-")[2])
@@ -84,7 +90,8 @@ def train(
         ) from error
     trainer.check_loss()
     trainer.leave_model()
-    backbone.save(cell.adapter)
+    if processes.is_leader():
+        backbone.save(cell.adapter)
     state = trainer.state
     best = state.best_model_checkpoint
     return TrainSummary(

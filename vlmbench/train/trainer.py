@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
+from vlmbench import processes
 from vlmbench.backbones.base import ready
 from vlmbench.config import TrainerConfig
 from vlmbench.rundir import RunDir
@@ -81,8 +82,8 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         padding_free=False,
         num_train_epochs=settings.epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
-        per_device_train_batch_size=settings.num_rows,
-        per_device_eval_batch_size=settings.num_rows,
+        per_device_train_batch_size=settings.num_rows // processes.count(),
+        per_device_eval_batch_size=settings.num_rows // processes.count(),
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
@@ -109,6 +110,7 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],
+        ddp_find_unused_parameters=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,  # nothing is cut: a cut could fall among picture positions
         loss_type="nll",
@@ -131,7 +133,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if len(set(self.buckets)) <= 1:
             return super()._get_train_sampler(train_dataset)
-        return BucketSampler(self._train_batch_size, self.buckets, self.args.seed)
+        return BucketSampler(self.settings.num_rows, self.buckets, self.args.seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self.record_ids = inputs.pop("record_ids", ())
@@ -153,6 +155,9 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_save or self.control.should_evaluate:
             self.check_loss()
+        if self.control.should_log and processes.count() > 1:
+            own = torch.tensor(self._total_train_tokens, device=self.accelerator.device)
+            self._metrics["train"]["num_tokens"] = [int(self.accelerator.reduce(own))]
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def check_loss(self) -> None:
@@ -177,7 +182,8 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         self.model.eval()
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in self.judge().items()})
+        judged = processes.from_leader(self.judge)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in judged.items()})
         return output
 
 
@@ -231,7 +237,13 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         self.figures: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.title,
+            unit="step",
+            disable=not processes.is_leader(),
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.first_step_at is None:

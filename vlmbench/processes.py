@@ -1,0 +1,85 @@
+"""One run in several processes, as torchrun or accelerate start them: the first leads, the others follow.
+
+All of them train. What else a run does (make the data, choose, write, evaluate, report) the leader does alone. Each
+process sees one GPU, its own, as if there were no other.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from vlmbench.types import UserError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Value = TypeVar("Value")
+
+PATIENCE = timedelta(hours=12)  # for a leader that makes data or encodes pictures
+
+
+def count() -> int:
+    """How many processes this run has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_leader() -> bool:
+    """Whether this process does what only one may do."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def take_own_card() -> None:
+    """Hide the GPUs of the other processes on this host; before torch is imported.
+
+    Raises UserError where CUDA_VISIBLE_DEVICES names fewer GPUs than there are processes here.
+    """
+    if count() == 1:
+        return
+    number, visible = int(os.environ["LOCAL_RANK"]), os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = visible.split(",") if visible else [str(card) for card in range(number + 1)]
+    if number >= len(cards):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={visible}: process {number + 1} of this host finds no GPU of its own; start as many "
+            "processes as there are GPUs (torchrun --nproc-per-node)"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = cards[number]
+    os.environ["LOCAL_RANK"] = "0"
+    if not is_leader():  # Unsloth writes the modules that it compiles into one folder: not two processes at a time
+        own = Path(tempfile.gettempdir(), f"vlmbench-{os.environ['RANK']}", "unsloth_compiled_cache")
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(own))
+
+
+@contextmanager
+def leader_first() -> Iterator[None]:
+    """The leader's block ends before those of the others begin."""
+    if count() == 1:
+        yield
+        return
+    with _state().main_process_first():
+        yield
+
+
+def from_leader(make: Callable[[], Value]) -> Value:
+    """What `make()` gives in the leader, in every process."""
+    if count() == 1:
+        return make()
+    from accelerate.utils import broadcast_object_list
+
+    _state()
+    values = [make() if is_leader() else None]
+    broadcast_object_list(values)
+    return values[0]  # type: ignore[return-value]
+
+
+def _state() -> PartialState:
+    import torch
+    from accelerate import PartialState
+
+    # Without a GPU and without being told so, it takes each process for the only one.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
