@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types checks check format golden report
+.PHONY: help setup run test nightly lint types checks check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 
 test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+nightly: $(READY)  ## sweeps on Ray and submitit, for real
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep]'
+	$(BIN)/python -m pytest -m nightly tests/nightly
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -1,0 +1,56 @@
+"""Sweeps on Hydra's launchers, for real: `make nightly`, which installs the [sweep] extra."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from vlmbench.rundir import SweepDir
+
+pytestmark = pytest.mark.nightly
+
+SWEEP = (
+    *("-m", "vlmbench", "-m", "model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off"),
+    *("eval.limit=8", "eval.probes=false", "data=without_comparison,with_comparison", "sweep=runs/s"),
+)
+
+
+def start(folder: Path, *arguments: str) -> str:
+    """The sweep's output, by way of a file: a launcher's helpers may outlive it and hold a pipe open. One thread a
+    process: two that wait for each other's processors by spinning take minutes instead of seconds."""
+    output = folder / "output.txt"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    with output.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, *SWEEP, *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            timeout=400,
+            check=False,
+        )
+    said = output.read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, said[-4000:]
+    return said
+
+
+@pytest.mark.parametrize("launcher", ["ray", "submitit_local"])
+def test_a_launcher_finishes_a_sweep_with_its_report(launcher: str, tmp_path: Path) -> None:
+    plugin = {"ray": "hydra_ray_launcher", "submitit_local": "hydra_submitit_launcher"}[launcher]
+    assert importlib.util.find_spec(f"hydra_plugins.{plugin}"), "pip install -c constraints.txt 'vlmbench[sweep]'"
+    said = start(tmp_path, f"hydra/launcher={launcher}")
+    sweep = SweepDir(tmp_path / "runs" / "s")
+    assert [cell.read_status()["state"] for cell in sweep.cells()] == ["finished", "finished"]
+    assert [cell.read_status()["data"] for cell in sweep.cells()] == ["without_comparison", "with_comparison"]
+    assert (sweep.report / "index.html").exists()
+    assert "report: runs/s/report/index.html" in said
+    seconds = [cell.read_status()["time"] for cell in sweep.cells()]
+    start(tmp_path, f"hydra/launcher={launcher}")  # again: nothing is left to do
+    assert [cell.read_status()["time"] for cell in sweep.cells()] == seconds
