@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2
 
 from tests.conftest import picture
 from vlmbench.config import TrackingConfig, TrackingMode
-from vlmbench.tracking import NoTracker, WandbTracker, start_tracker
+from vlmbench.tracking import NoTracker, WandbTracker, publish_report, start_tracker
 from vlmbench.types import Prediction, Task
 
 HEADER = 7  # bytes before the first record: ":W&B", a magic number, a version
@@ -80,7 +80,8 @@ def test_a_run_is_grouped_and_keeps_config_curves_table_and_adapter(tracker: Wan
         tracker.log({"step": step, "num_tokens": 100 * step, "loss": 1 / step})
     tracker.predictions([prediction], lambda path: picture(0))
     tracker.adapter(adapter)
-    tracker.summary({"judge_pair/raw/accuracy": 0.75})
+    tracker.log({"step": 2, "eval_loss": 0.4})
+    tracker.summary({"judge_pair/raw/accuracy": {"value": 0.75, "low": 0.6, "high": 0.9, "n": 40, "n_groups": 20}})
     tracker.finish(failed=False)
     found = read_back(tmp_path)
     (run,) = found["run"]
@@ -99,8 +100,36 @@ def test_a_run_is_grouped_and_keeps_config_curves_table_and_adapter(tracker: Wan
     summary = {}
     for update in found["summary"]:
         summary |= items(update.update)
-    assert summary["judge_pair/raw/accuracy"] == 0.75
+    figures = {name.rpartition("/")[2]: value for name, value in summary.items() if name.startswith("judge_pair/raw/")}
+    assert figures == {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "accuracy_n": 40}
+    over_tokens = [
+        (row["num_tokens"], row.get("by_tokens/loss"), row.get("by_tokens/eval_loss"))
+        for row in rows
+        if "num_tokens" in row
+    ]
+    assert over_tokens == [(100, 1.0, None), (200, 0.5, None), (200, None, 0.4)]
+    drawn_over = {metric.name or metric.glob_name: metric.step_metric for metric in found["metric"]}
+    assert drawn_over["by_tokens/*"] == "num_tokens"
+    assert drawn_over["*"] == "step"
     assert found["exit"][0].exit_code == 0
+
+
+def test_a_sweeps_report_is_a_run_of_its_group(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    words = dict.fromkeys(("model", "setting", "variant", "baseline", "task", "view", "verdict", "sentence"), "x")
+    numbers = dict.fromkeys(("difference", "low", "high", "p_value", "p_holm", "n_records", "n_groups", "n_seeds"), 0.5)
+    (folder / "verdicts.json").write_text(json.dumps([words | numbers]))
+    (folder / "index.html").write_text("<!doctype html><title>report</title>")
+    (folder / "report.md").write_text("# report\n")
+    publish_report(TrackingConfig(mode=TrackingMode.offline), folder=folder, sweep="2026-01-31_quick")
+    found = read_back(tmp_path)
+    (run,) = found["run"]
+    assert (run.run_group, run.display_name, run.job_type) == ("2026-01-31_quick", "report", "report")
+    rows = [items(history.item) for history in found["history"]]
+    assert any(row.get("verdicts/nrows") == 1 for row in rows)
+    assert any(row.get("report/_type") == "html-file" for row in rows)
+    assert "report" in {artifact.type for artifact in found["artifact"]}
 
 
 def test_a_failed_run_is_marked_failed(tracker: WandbTracker, tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ def _evaluate(
     )
     tracker.summary(
         {
-            f"{task}/{view}/{name}": figure["value"]
+            f"{task}/{view}/{name}": figure
             for task, views in scores.items()
             for view, figures in views.items()
             for name, figure in figures.items()

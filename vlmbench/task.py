@@ -27,6 +27,7 @@ from vlmbench import processes
 from vlmbench.config import RunConfig, Stage, register_plugins
 from vlmbench.provenance import content_of_config
 from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
+from vlmbench.tracking import publish_report
 from vlmbench.types import UserError
 
 log = logging.getLogger("vlmbench")
@@ -110,6 +111,8 @@ class SweepCallback(Callback):
         statuses = [cell.read_status() for cell in sweep.cells()]
         if Stage(config.stage) is Stage.run and any(status["state"] == State.FINISHED for status in statuses):
             _report(sweep.path)
+            tracking = OmegaConf.to_object(config.tracking)
+            publish_report(tracking, folder=sweep.report, sweep=sweep.path.name)  # type: ignore[arg-type]
         # Not what an earlier command left, with values that this one does not have.
         if any(status.get("error") and status["time"] >= self.started for status in statuses):
             log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from vlmbench.types import Prediction
 
 log = logging.getLogger(__name__)
 
+BY_TOKENS = ("loss", "eval_loss", "eval_balanced_accuracy")  # curves that are also drawn over trained tokens
+
 
 class Tracker(Protocol):
     """Where a run's figures go beside its own folder."""
@@ -24,8 +27,8 @@ class Tracker(Protocol):
     def predictions(self, predictions: Sequence[Prediction], open_picture: Callable[[str], Any]) -> None:
         """A table of sample predictions with their pictures; `open_picture` opens a shown picture's file."""
 
-    def summary(self, figures: Mapping[str, float]) -> None:
-        """The run's final figures."""
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """The run's final figures, each with `value`, `low`, `high` and `n`."""
 
     def adapter(self, folder: Path) -> None:
         """The trained adapter."""
@@ -39,7 +42,7 @@ class NoTracker:
 
     def log(self, row: Mapping[str, float]) -> None: ...
     def predictions(self, predictions: Sequence[Prediction], open_picture: Callable[[str], Any]) -> None: ...
-    def summary(self, figures: Mapping[str, float]) -> None: ...
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None: ...
     def adapter(self, folder: Path) -> None: ...
     def finish(self, *, failed: bool) -> None: ...
 
@@ -50,16 +53,27 @@ class WandbTracker:
     def __init__(self, run: Any, settings: TrackingConfig) -> None:
         self._run: Any = run
         self._settings = settings
+        self._tokens = 0.0  # trained so far: evaluations do not count them
 
     def log(self, row: Mapping[str, float]) -> None:
-        self._try(lambda run: run.log(dict(row)))
+        self._tokens = row.get("num_tokens", self._tokens)
+        again = {f"by_tokens/{name}": row[name] for name in BY_TOKENS if name in row}
+        self._try(lambda run: run.log({**row, **again, "num_tokens": self._tokens}))
 
     def predictions(self, predictions: Sequence[Prediction], open_picture: Callable[[str], Any]) -> None:
         shown = predictions[: self._settings.sample_predictions]
         self._try(lambda run: run.log({"predictions": _prediction_table(shown, open_picture)}))
 
-    def summary(self, figures: Mapping[str, float]) -> None:
-        self._try(lambda run: run.summary.update(dict(figures)))
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        flat = {name: figure["value"] for name, figure in figures.items()}
+        for part in ("low", "high", "n"):
+            flat |= {f"{name}_{part}": figure[part] for name, figure in figures.items()}
+        self._try(lambda run: run.summary.update(flat))
+
+    def report(self, folder: Path) -> None:
+        """A sweep's report: the page, its files as an artifact, and the verdicts as a table."""
+        self._try(lambda run: run.log({"report": _page(folder), "verdicts": _verdict_table(folder)}))
+        self._try(lambda run: run.log_artifact(_report_artifact(run.id, folder)))
 
     def adapter(self, folder: Path) -> None:
         if self._settings.adapter:
@@ -91,6 +105,41 @@ def _prediction_table(predictions: Sequence[Prediction], open_picture: Callable[
     return table
 
 
+def _page(folder: Path) -> Any:
+    import wandb
+
+    return wandb.Html((folder / "index.html").read_text(encoding="utf-8"), inject=False)
+
+
+def _verdict_table(folder: Path) -> Any:
+    import wandb
+
+    rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    words: list[str | int] = [
+        "model",
+        "setting",
+        "variant",
+        "baseline",
+        "task",
+        "view",
+        "verdict",
+        "difference",
+        "low",
+        "high",
+    ]
+    words += ["p_value", "p_holm", "n_records", "n_groups", "n_seeds", "sentence"]
+    return wandb.Table(columns=words, data=[[row[word] for word in words] for row in rows])
+
+
+def _report_artifact(run_id: str, folder: Path) -> Any:
+    import wandb
+
+    artifact = wandb.Artifact(f"report-{run_id}", type="report")
+    for name in ("index.html", "report.md", "verdicts.json"):
+        artifact.add_file(str(folder / name))
+    return artifact
+
+
 def _adapter_artifact(run_id: str, folder: Path) -> Any:
     import wandb
 
@@ -99,8 +148,22 @@ def _adapter_artifact(run_id: str, folder: Path) -> Any:
     return artifact
 
 
+def publish_report(settings: TrackingConfig, *, folder: Path, sweep: str) -> None:
+    """The closing run of a sweep, in its group: what the report in `folder` says."""
+    tracker = start_tracker(settings, folder=folder, sweep=sweep, name="report", config={}, job_type="report")
+    if isinstance(tracker, WandbTracker):
+        tracker.report(folder)
+    tracker.finish(failed=False)
+
+
 def start_tracker(
-    settings: TrackingConfig, *, folder: Path, sweep: str, name: str, config: Mapping[str, Any]
+    settings: TrackingConfig,
+    *,
+    folder: Path,
+    sweep: str,
+    name: str,
+    config: Mapping[str, Any],
+    job_type: str = "cell",
 ) -> Tracker:
     """A tracker for one cell, grouped by its sweep; its files go into the cell's folder.
 
@@ -120,6 +183,7 @@ def start_tracker(
             project=settings.project,
             entity=settings.entity,
             group=sweep,
+            job_type=job_type,
             name=name,
             id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
             resume="allow",
@@ -130,6 +194,8 @@ def start_tracker(
             settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
         )
         run.define_metric("step")
+        run.define_metric("num_tokens", step_metric="step")
+        run.define_metric("by_tokens/*", step_metric="num_tokens")
         run.define_metric("*", step_metric="step")
     except Exception as error:  # noqa: BLE001  as above
         log.warning("W&B did not start (%s: %s); the run goes on without it", type(error).__name__, error)
