@@ -26,7 +26,7 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-nightly: $(READY)  ## sweeps on Ray and submitit, for real
+nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep]'
 	$(BIN)/python -m pytest -m nightly tests/nightly
 

@@ -98,3 +98,12 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
 def test_a_cell_is_run_by_one_process(tmp_path: Path) -> None:
     with RunDir(tmp_path).lock(), pytest.raises(UserError, match="another process"), RunDir(tmp_path).lock():
         pass
+
+
+def test_the_best_watched_figure_is_that_of_the_log(tmp_path: Path) -> None:
+    cell = RunDir(tmp_path)
+    assert cell.best_watched() is None
+    for step, value in ((50, 0.6), (100, 0.7), (150, 0.65)):
+        cell.append_train_log({"step": step, "loss": 1.0})
+        cell.append_train_log({"step": step, "eval_loss": 1.0, "eval_balanced_accuracy": value})
+    assert cell.best_watched() == 0.7

@@ -23,6 +23,8 @@ from filelock import FileLock, Timeout
 
 from vlmbench.types import Prediction, Probe, Task, UserError
 
+WATCHED = "eval_balanced_accuracy"  # in the training log
+
 
 class State(StrEnum):
     """How far a cell has come."""
@@ -144,6 +146,10 @@ class RunDir:
     def read_train_log(self) -> list[dict[str, Any]]:
         """Rows of the training log: each has `step`, and `loss` or `eval_*` figures."""
         return list(read_lines(self.train_log))
+
+    def best_watched(self) -> float | None:
+        """The best balanced accuracy on the validation records that training followed."""
+        return max((row[WATCHED] for row in self.read_train_log() if row.get(WATCHED) is not None), default=None)
 
     def append_train_log(self, row: Mapping[str, Any]) -> None:
         with self.train_log.open("a", encoding="utf-8") as file:

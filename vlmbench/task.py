@@ -35,8 +35,12 @@ log = logging.getLogger("vlmbench")
 CELL_STAGES = (Stage.run, Stage.train, Stage.evaluate)
 
 
-def run_cell(raw: DictConfig) -> None:
-    """Do what the configuration says. In a sweep, a cell that fails is reported, and does not stop the others."""
+def run_cell(raw: DictConfig) -> float | None:
+    """Do what the configuration says. In a sweep, a cell that fails is reported, and does not stop the others.
+
+    Gives what a sweeper such as Optuna's maximizes: the best balanced accuracy on followed validation records, None
+    where there is none.
+    """
     hydra_config = HydraConfig.get()
     if not processes.is_leader():
         log.setLevel(logging.WARNING)
@@ -48,7 +52,7 @@ def run_cell(raw: DictConfig) -> None:
         config = _run(raw, folder, identity)
         if config.stage is Stage.run and processes.is_leader():
             _report(Path(config.sweep))
-        return
+        return folder.best_watched()
     if processes.count() > 1:
         raise UserError(
             "a sweep (-m) runs in one process; start a single run with torchrun, or give each cell of the sweep a GPU "
@@ -65,6 +69,8 @@ def run_cell(raw: DictConfig) -> None:
     else:
         if config.stage not in CELL_STAGES:
             folder.write_status(State.FINISHED, content_hash="", **identity)
+        return folder.best_watched()
+    return None
 
 
 def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunConfig:

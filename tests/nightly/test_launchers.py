@@ -1,4 +1,4 @@
-"""Sweeps on Hydra's launchers, for real: `make nightly`, which installs the [sweep] extra."""
+"""Sweeps on Hydra's launchers and sweepers, for real: `make nightly`, which installs the [sweep] extra."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from vlmbench.rundir import SweepDir
 
 pytestmark = pytest.mark.nightly
 
-SWEEP = (
-    *("-m", "vlmbench", "-m", "model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off"),
-    *("eval.limit=8", "eval.probes=false", "data=without_comparison,with_comparison", "sweep=runs/s"),
+TINY = (
+    *("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off"),
+    *("eval.limit=8", "eval.probes=false", "sweep=runs/s"),
 )
+DATA = "data=without_comparison,with_comparison"
 
 
 def start(folder: Path, *arguments: str) -> str:
@@ -28,7 +29,7 @@ def start(folder: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with output.open("wb") as file:
         done = subprocess.run(
-            [sys.executable, *SWEEP, *arguments],
+            [sys.executable, "-m", "vlmbench", "-m", *TINY, *arguments],
             cwd=folder,
             env=environment,
             stdout=file,
@@ -45,12 +46,26 @@ def start(folder: Path, *arguments: str) -> str:
 def test_a_launcher_finishes_a_sweep_with_its_report(launcher: str, tmp_path: Path) -> None:
     plugin = {"ray": "hydra_ray_launcher", "submitit_local": "hydra_submitit_launcher"}[launcher]
     assert importlib.util.find_spec(f"hydra_plugins.{plugin}"), "pip install -c constraints.txt 'vlmbench[sweep]'"
-    said = start(tmp_path, f"hydra/launcher={launcher}")
+    said = start(tmp_path, f"hydra/launcher={launcher}", DATA)
     sweep = SweepDir(tmp_path / "runs" / "s")
     assert [cell.read_status()["state"] for cell in sweep.cells()] == ["finished", "finished"]
     assert [cell.read_status()["data"] for cell in sweep.cells()] == ["without_comparison", "with_comparison"]
     assert (sweep.report / "index.html").exists()
     assert "report: runs/s/report/index.html" in said
     seconds = [cell.read_status()["time"] for cell in sweep.cells()]
-    start(tmp_path, f"hydra/launcher={launcher}")  # again: nothing is left to do
+    start(tmp_path, f"hydra/launcher={launcher}", DATA)  # again: nothing is left to do
     assert [cell.read_status()["time"] for cell in sweep.cells()] == seconds
+
+
+def test_optuna_tries_ranks_and_rates_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = start(tmp_path, "experiment=tune", "hydra.sweeper.n_trials=3")
+    sweep = SweepDir(tmp_path / "runs" / "s")
+    tried = [cell.read_status()["overrides"] for cell in sweep.cells()]
+    assert len(tried) == 3
+    assert all(any(one.startswith("model.lora.r=") for one in overrides) for overrides in tried)
+    best = max(cell.best_watched() or 0.0 for cell in sweep.cells())
+    assert f"Best value: {best}" in first
+    again = start(tmp_path, "experiment=tune", "hydra.sweeper.n_trials=4")
+    assert again.count("is finished already") == 3
+    assert [cell.read_status()["overrides"] for cell in sweep.cells()][:3] == tried
+    assert len(sweep.cells()) == 4
