@@ -17,7 +17,7 @@ LEVELS = [
     {"config"},
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones"},
-    {"train", "evaluate", "check", "report", "experiment", "provenance"},
+    {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard"},
     {"run"},
     {"task"},
     {"__main__"},
@@ -29,6 +29,7 @@ ONLY_IN = {
     "hydra": {"config.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
+    "wandb_workspaces": {"dashboard.py"},
     "trl": {"train/trainer.py"},
 }
 

@@ -74,6 +74,7 @@ class Stage(StrEnum):
     train = "train"
     evaluate = "evaluate"
     report = "report"
+    dashboard = "dashboard"
     predict = "predict"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmbench import check, metrics, processes, stats, tracking
+from vlmbench import check, dashboard, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
 from vlmbench.config import (
     AUTO,
@@ -68,6 +68,7 @@ def run(cell: Cell) -> None:
         Stage.train: partial(train_and_evaluate, evaluates=False),
         Stage.evaluate: partial(train_and_evaluate, trains=False),
         Stage.report: report_only,
+        Stage.dashboard: dashboard_only,
         Stage.predict: predict_pictures,
         Stage.run: train_and_evaluate,
     }
@@ -134,7 +135,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         folder=cell.folder.path,
         sweep=Path(cell.config.sweep).name,
         name=cell.title,
-        config=cell.plain,
+        config={**cell.plain, "backbone": cell.choices["model"], "variant": cell.choices["data"]},
     )
     try:
         _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
@@ -153,6 +154,11 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
 def report_only(cell: Cell) -> None:
     """Write the report of a sweep's folder."""
     print_report(SweepDir(Path(cell.config.sweep)))
+
+
+def dashboard_only(cell: Cell) -> None:
+    """Save a W&B workspace of a sweep's folder."""
+    log.info("%s", dashboard.save(cell.config.tracking, SweepDir(Path(cell.config.sweep))))
 
 
 def print_states(sweep: SweepDir) -> None:
