@@ -28,6 +28,7 @@ from vlmbench.rundir import RunDir, SweepDir
 from vlmbench.types import UserError
 
 REPOSITORY = Path(__file__).parents[1]
+SPENT = 0.8
 SWEEP = ("-m", "experiment=quick", "seed=0,1,2")
 
 
@@ -63,8 +64,9 @@ def main() -> None:
 
 
 def _moments(rng: np.random.Generator, kills: int, undisturbed: float) -> list[float]:
-    """Seconds after each start: as much in all as an undisturbed sweep takes, so that kills fall in all its parts."""
-    return [float(after) for after in rng.dirichlet(np.ones(kills)) * undisturbed]
+    """Seconds after each start, SPENT of an undisturbed sweep in all: kills fall in most of its parts, and it does not
+    end before the last of them."""
+    return [float(after) for after in rng.dirichlet(np.ones(kills)) * SPENT * undisturbed]
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -83,13 +85,13 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 def _kill(command: list[str], folder: Path, after: float) -> dict[str, Any]:
     """Start the sweep, kill it with all its processes, and say how far its cells had come."""
-    process = _start(command, folder)
+    process, started = _start(command, folder), time.monotonic()
     try:
         process.wait(after)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    row = {"after_s": after, "exit_code": process.returncode, "cells": _states(folder)}
+    row = {"after_s": time.monotonic() - started, "exit_code": process.returncode, "cells": _states(folder)}
     print(json.dumps(row), flush=True)
     return row
 
