@@ -78,14 +78,16 @@ def _arguments() -> argparse.Namespace:
     return parser(__doc__).parse_args()
 
 
-def run_sweep(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
+def run_sweep(
+    arguments: argparse.Namespace, environment: Mapping[str, str], program: Sequence[str] = ("-m", "vlmbench")
+) -> dict[str, Any]:
     """Ours: seconds of the whole process, and from the start of each cell to the end of its first step."""
     workload = WORKLOADS[arguments.workload]
     folder = Path(tempfile.mkdtemp(dir=arguments.memory))
     manifest = write_manifest(arguments, folder)
     model = f"{workload.model}_tiny" if arguments.tiny else workload.model
     command = [
-        *(sys.executable, "-m", "vlmbench", "-m", f"model={model}", "data=without_comparison", "view=raw"),
+        *(sys.executable, *program, "-m", f"model={model}", "data=without_comparison", "view=raw"),
         *("source=manifest", f"source.path={manifest}", f"seed={','.join(map(str, range(arguments.cells)))}"),
         *(f"trainer.max_steps={arguments.steps}", f"trainer.batch_size={arguments.batch}", "trainer.eval_steps=null"),
         *("tracking=off", "eval.probes=false", f"data_dir={folder}", f"cache_dir={folder}"),
