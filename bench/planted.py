@@ -7,7 +7,7 @@ A blue mark on a part is a defect and a red one is paint. The pairs that train s
 that are held out show red and blue ones. In the first world the comparison records show what red marks are, in the same
 words, and nothing else can tell: `with_shapes` is better in truth. In the second they repeat what the pairs show, so
 that they carry nothing. What is counted is how often the verdict says "better" in each, by ablations of other parts and
-seeds, beside the power that is computed from the first ablation's spread for its own difference.
+seeds, beside what each ablation's own note says on power.
 """
 
 from __future__ import annotations
