@@ -253,6 +253,8 @@ def test_seeds_may_be_unequal_in_number():
     found = compare([run(first(k, 100)) for k in (70, 72, 74)], [run(first(70, 100))], seed=0)
     assert found.difference == pytest.approx(0.02)
     assert found.n_seeds == 1
+    assert found.power_note.endswith("there are 100 parts and 1 seed.")
+    assert "One seed:" not in found.power_note  # the other side's three say how seeds vary
 
 
 def test_a_comparison_turns_round_with_its_sides():

@@ -114,12 +114,12 @@ def note(difference: float, spread: Spread, *, n_seeds: int) -> str:
     target = abs(difference) if abs(difference) >= SMALLEST_SHOWN else PLANNED
     found, n_groups = sources(spread), spread.n_groups
     seen = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} points"
-    groups = groups_needed(found, target, n_seeds=n_seeds)
-    if n_seeds == 1:
+    groups = groups_needed(found, target, n_seeds=max(n_seeds, 2) if spread.freedom else 1)
+    if not spread.freedom:
         only = "One seed: this compares two trained models; what another seed would change is not in the interval."
         return f"{_parts(groups)} give {seen}; there are {n_groups}. {only}" if groups else only
     seeds = seeds_needed(found, target, n_groups=n_groups)
-    there = f"there are {n_groups} parts and {n_seeds} seeds."
+    there = f"there are {n_groups} parts and {n_seeds} seed{'s' * (n_seeds > 1)}."
     if groups and seeds:
         return f"{_parts(groups)}, or {seeds} seeds on each side, give {seen}; {there}"
     if groups:
