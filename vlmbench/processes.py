@@ -7,11 +7,9 @@ process sees one GPU, its own, as if there were no other.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vlmbench.types import UserError
@@ -50,9 +48,6 @@ def take_own_card() -> None:
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = cards[number]
     os.environ["LOCAL_RANK"] = "0"
-    if not is_leader():  # Unsloth writes the modules that it compiles into one folder: not two processes at a time
-        own = Path(tempfile.gettempdir(), f"vlmbench-{os.environ['RANK']}", "unsloth_compiled_cache")
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(own))
 
 
 @contextmanager

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 # Without logits there is nothing to score and no token accuracy; Unsloth leaves them out unless told otherwise.
 os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
 
-import unsloth
+# Unsloth writes the modules that it compiles into one folder and reads them from there: not two processes at a time.
+# Those of one host have a GPU each.
+_CARD = re.sub(r"\W", "_", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path(".cache", _CARD, "unsloth_compiled_cache").resolve()))
+
+import unsloth  # noqa: E402
 
 
 def load(path: str, *, lora: Any, seed: int, quantization: Any | None) -> Any:
