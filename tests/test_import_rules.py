@@ -18,6 +18,8 @@ LEVELS = [
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones"},
     {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard"},
+    {"cell"},
+    {"predict"},
     {"run"},
     {"task"},
     {"__main__"},

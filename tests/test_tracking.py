@@ -132,6 +132,11 @@ def test_a_sweeps_report_is_a_run_of_its_group(tmp_path: Path) -> None:
     assert "report" in {artifact.type for artifact in found["artifact"]}
 
 
+def test_a_report_that_is_not_to_leave_stays(tmp_path: Path) -> None:
+    publish_report(TrackingConfig(mode=TrackingMode.offline, report=False), folder=tmp_path, sweep="2026-01-31_quick")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_run_is_marked_failed(tracker: WandbTracker, tmp_path: Path) -> None:
     tracker.finish(failed=True)
     assert read_back(tmp_path)["exit"][0].exit_code == 1

@@ -66,9 +66,13 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str:
-    """Hydra's own wording, with the cause where it names one."""
-    cause = error.__cause__
-    return str(error) if cause is None or str(cause) in str(error) else f"{error}\n{cause}"
+    """Hydra's own wording, with the cause where it names one, and the cure where it does not know it."""
+    cause, said = error.__cause__, str(error)
+    if cause is not None and str(cause) not in said:
+        said = f"{said}\n{cause}"
+    if "Could not find 'hydra/" in said:
+        said += "\nLaunchers and sweepers come with: pip install -c constraints.txt 'vlmbench[sweep]'"
+    return said
 
 
 if __name__ == "__main__":

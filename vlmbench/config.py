@@ -323,6 +323,7 @@ class TrackingConfig:
     entity: str | None = None
     sample_predictions: int = 40  # rows of the predictions table
     adapter: bool = True  # log the adapter as an artifact
+    report: bool = True  # log a sweep's report, its pictures included, as a closing run
 
 
 @dataclass(kw_only=True)

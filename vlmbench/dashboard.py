@@ -26,7 +26,7 @@ def save(settings: TrackingConfig, sweep: SweepDir) -> str:
     made = workspace(settings, sweep)
     try:
         made.save()
-    except Exception as error:
+    except Exception as error:  # whatever W&B raises, the user can mend it there
         raise UserError(
             f"W&B did not take the workspace of {settings.entity}/{settings.project} ({type(error).__name__}: "
             f"{error}); log in with `wandb login`, and train with tracking=online or send the runs with `wandb sync`"

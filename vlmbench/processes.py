@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from vlmbench.types import UserError
 
@@ -69,7 +69,7 @@ def from_leader(make: Callable[[], Value]) -> Value:
     _state()
     values = [make() if is_leader() else None]
     broadcast_object_list(values)
-    return values[0]  # type: ignore[return-value]
+    return cast("Value", values[0])
 
 
 def _state() -> PartialState:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vlmbench import processes
 from vlmbench.config import Engine, Vision
 from vlmbench.types import UserError
 
@@ -44,6 +45,7 @@ def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:
         "engine": engine,
         "engine_reason": reason,
         "vision": vision,
+        "processes": processes.count(),
         "device": f"cuda: {torch.cuda.get_device_name(0)}" if gpu else f"cpu: {_cpu_name()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONS},

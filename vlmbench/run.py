@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,49 +14,21 @@ import numpy as np
 
 from vlmbench import check, dashboard, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
-from vlmbench.config import (
-    AUTO,
-    BuildRequest,
-    Engine,
-    RunConfig,
-    Stage,
-    TrackingConfig,
-    TrackingMode,
-    TrainerConfig,
-    runnable_models,
-)
+from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
+from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
 from vlmbench.data.pictures import open_picture
-from vlmbench.data.prompts import Wording
 from vlmbench.evaluate import predict
-from vlmbench.experiment import Experiment, make_experiment
+from vlmbench.experiment import Experiment
 from vlmbench.metrics import accuracy
+from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
-from vlmbench.rundir import RunDir, State, SweepDir
-from vlmbench.types import Prediction, Probe, Record, Sample, Task, UserError
+from vlmbench.rundir import State, SweepDir
+from vlmbench.types import Prediction, Probe, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What the steps of one run share."""
-
-    config: RunConfig
-    plain: Mapping[str, Any]  # the resolved config as plain values
-    folder: RunDir
-    choices: Mapping[str, str]  # config group -> chosen yaml
-    identity: Mapping[str, Any]  # model, data, seed, overrides: what tells it apart in its sweep
-
-    @property
-    def title(self) -> str:
-        return self.folder.path.name
-
-    @property
-    def cache(self) -> Path:
-        return Path(self.config.cache_dir)
 
 
 def run(cell: Cell) -> None:
@@ -77,14 +48,14 @@ def run(cell: Cell) -> None:
 
 def prepare(cell: Cell) -> None:
     """Write the source's pictures and manifest."""
-    log.info("%s", _manifest(cell))
+    log.info("%s", manifest_of(cell))
 
 
 def check_only(cell: Cell) -> None:
     """Read everything that the run would read, show what the model would learn, and say what it would cost."""
-    engine, reason = _engine(cell)
-    backbone = _build(cell, engine, weights=False)
-    experiment = _make_experiment(cell, backbone)
+    engine, reason = engine_of(cell)
+    backbone = build(cell, engine, weights=False)
+    experiment = experiment_of(cell, backbone)
     for line in check.describe_sides(experiment.data):
         log.info("%s", line)
     for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
@@ -102,9 +73,9 @@ def check_only(cell: Cell) -> None:
 
 def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = True) -> None:
     """One cell, from pictures to figures. A cell that is finished already is left as it is."""
-    _require_machine(cell)
+    require_machine(cell)
     with processes.leader_first():  # it makes the data
-        content = content_hash(cell.plain, _manifest(cell))
+        content = content_hash(cell.plain, manifest_of(cell))
     with cell.folder.lock():
         if processes.from_leader(lambda: _is_finished(cell, content)) and trains:
             log.info("%s is finished already; nothing to do", cell.title)
@@ -125,7 +96,7 @@ def _is_finished(cell: Cell, content: str) -> bool:
 
 
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
-    engine, reason = _engine(cell)
+    engine, reason = engine_of(cell)
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     cell.folder.write_status(State.RUNNING, content_hash=content, **cell.identity)
     cell.folder.write_env(environment(engine, reason, cell.config.trainer.vision))
@@ -178,53 +149,14 @@ def print_report(sweep: SweepDir) -> None:
     log.info("next:   open it in a browser; add seeds with `seed=0,1,2`, your pictures with `source=manifest`")
 
 
-def predict_pictures(cell: Cell) -> None:
-    """Judge the pictures of `images` with the finished cell of `run`: a reference and a query, or one picture."""
-    config = cell.config
-    if not config.images or len(config.images) > 2:
-        raise UserError(
-            f"images={config.images}: give the reference and the query, or one picture: images=[a.png,b.png]"
-        )
-    finished = RunDir(Path(config.run or ""))
-    if config.run is None or not finished.adapter.exists():
-        raise UserError(
-            f"run={config.run}: there is no finished run in this folder; name one with run=runs/<sweep>/<cell>"
-        )
-    _require_machine(cell)
-    engine, _ = _engine(cell)
-    backbone = _build(cell, engine, adapter=finished.adapter)
-    wording = _wording(config)
-    sample = _loose_sample(config.images, wording)
-    (prediction,) = predict(
-        backbone,
-        [sample.record],
-        open_sample=lambda record: sample,
-        shown=lambda image: str(image.path),
-        wording=wording,
-        settings=config.eval,
-        title=None,
-    )
-    sentence = backbone.generate([sample], max_new_tokens=config.eval.max_new_tokens)[0]
-    scores = {label: round(float(np.exp(score)), 4) for label, score in prediction.scores.items()}
-    log.info("%s", json.dumps({"label": prediction.predicted, "probabilities": scores, "answer": sentence}))
-
-
-def _loose_sample(paths: Sequence[str], wording: Wording) -> Sample:
-    """A sample of pictures that belong to no manifest; the label is not known."""
-    task = Task.JUDGE_PAIR if len(paths) == 2 else Task.JUDGE_SINGLE
-    record = Record(id="+".join(paths), task=task, images=(), answer="normal", label="normal", group="")
-    images = tuple(open_picture(Path(path)) for path in paths)
-    return Sample(record=record, images=images, question=wording.question(record), answer=wording.answer(record))
-
-
 def _run_steps(
     cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool, started: float
 ) -> None:
     if not trains and not cell.folder.adapter.exists():
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
-    backbone = _build(cell, engine, adapter=None if trains else cell.folder.adapter)
+    backbone = build(cell, engine, adapter=None if trains else cell.folder.adapter)
     with processes.leader_first():  # it processes the pictures
-        experiment = _make_experiment(cell, backbone)
+        experiment = experiment_of(cell, backbone)
     settings = _trainer_settings(cell, backbone, experiment) if trains else cell.config.trainer
     cost = _cost(backbone, experiment, settings=settings)
     for line in cost.lines():
@@ -238,27 +170,6 @@ def _run_steps(
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
     kept = "not kept" if backbone.store is None else backbone.store.report()
     log.info("vision tokens: %s", kept)
-
-
-def _manifest(cell: Cell) -> Path:
-    """The source's manifest, written now where it is not there yet."""
-    return cell.config.source.prepare(Path(cell.config.data_dir))
-
-
-def _make_experiment(cell: Cell, backbone: Backbone) -> Experiment:
-    config = cell.config
-    return make_experiment(
-        backbone,
-        _manifest(cell),
-        labels=config.source.labels,
-        variant=config.data,
-        view=config.view,
-        wording=_wording(config),
-        trainer=config.trainer,
-        evaluation=config.eval,
-        seed=config.seed,
-        cache_dir=cell.cache,
-    )
 
 
 def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
@@ -395,40 +306,3 @@ def _cost(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig
         settings=settings,
         counts=experiment.counts,
     )
-
-
-def _wording(config: RunConfig) -> Wording:
-    prompt = config.prompt
-    return Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)
-
-
-def _engine(cell: Cell) -> tuple[Engine, str]:
-    from vlmbench.backbones.base import choose_engine
-
-    engine, reason = choose_engine(cell.config.trainer.engine)
-    if engine is Engine.unsloth and cell.config.trainer.engine is Engine.auto and not cell.config.model.unsloth:
-        return Engine.transformers, f"model={cell.choices['model']} is not made for Unsloth"
-    return engine, reason
-
-
-def _build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: bool = True) -> Backbone:
-    request = BuildRequest(
-        seed=cell.config.seed,
-        engine=engine,
-        vision=cell.config.trainer.vision,
-        cache_dir=cell.cache,
-        store=cell.config.store,
-        adapter=adapter,
-        weights=weights,
-    )
-    return resident.build(cell.config.model, request)
-
-
-def _require_machine(cell: Cell) -> None:
-    """Refuse a model that this machine cannot run, before anything is downloaded."""
-    lacking = cell.config.model.requirements()
-    if lacking:
-        raise UserError(
-            f"model={cell.choices['model']} cannot run on this machine: {'; '.join(lacking)}. "
-            f"These can: {', '.join(f'model={name}' for name in runnable_models())}"
-        )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vlmbench import processes
-from vlmbench.config import RunConfig, Stage, register_plugins
+from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.provenance import content_of_config
 from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
 from vlmbench.tracking import publish_report
@@ -74,10 +74,13 @@ def run_cell(raw: DictConfig) -> float | None:
 
 
 def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunConfig:
-    from vlmbench.run import Cell, run
+    from vlmbench.cell import Cell
+    from vlmbench.run import run
 
     refuse_unknown_keys(raw)
-    config: RunConfig = OmegaConf.to_object(raw)  # type: ignore[assignment]
+    config = cast("RunConfig", OmegaConf.to_object(raw))
+    if config.stage not in CELL_STAGES and not processes.is_leader():
+        return config  # what is not training takes one process
     if config.stage in CELL_STAGES:
         folder.write_config(OmegaConf.to_yaml(raw, resolve=True))
     choices = HydraConfig.get().runtime.choices
@@ -117,8 +120,8 @@ class SweepCallback(Callback):
         statuses = [cell.read_status() for cell in sweep.cells()]
         if Stage(config.stage) is Stage.run and any(status["state"] == State.FINISHED for status in statuses):
             _report(sweep.path)
-            tracking = OmegaConf.to_object(config.tracking)
-            publish_report(tracking, folder=sweep.report, sweep=sweep.path.name)  # type: ignore[arg-type]
+            tracking = cast("TrackingConfig", OmegaConf.to_object(config.tracking))
+            publish_report(tracking, folder=sweep.report, sweep=sweep.path.name)
         # Not what an earlier command left, with values that this one does not have.
         if any(status.get("error") and status["time"] >= self.started for status in statuses):
             log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")
@@ -167,7 +170,7 @@ def _content(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str,
 
 def _plain(config: Any) -> dict[str, Any]:
     """Plain values, as the yaml has them."""
-    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
 
 
 def stage_dir(stage: str, folder: str) -> str:

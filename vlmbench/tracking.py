@@ -16,6 +16,10 @@ from vlmbench.types import Prediction
 log = logging.getLogger(__name__)
 
 BY_TOKENS = ("loss", "eval_loss", "eval_balanced_accuracy")  # curves that are also drawn over trained tokens
+VERDICTS = (  # columns
+    *("model", "setting", "variant", "baseline", "task", "view", "verdict", "difference", "low", "high"),
+    *("p_value", "p_holm", "n_records", "n_groups", "n_seeds", "sentence"),
+)
 
 
 class Tracker(Protocol):
@@ -115,20 +119,7 @@ def _verdict_table(folder: Path) -> Any:
     import wandb
 
     rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
-    words: list[str | int] = [
-        "model",
-        "setting",
-        "variant",
-        "baseline",
-        "task",
-        "view",
-        "verdict",
-        "difference",
-        "low",
-        "high",
-    ]
-    words += ["p_value", "p_holm", "n_records", "n_groups", "n_seeds", "sentence"]
-    return wandb.Table(columns=words, data=[[row[word] for word in words] for row in rows])
+    return wandb.Table(columns=list(VERDICTS), data=[[row[name] for name in VERDICTS] for row in rows])
 
 
 def _report_artifact(run_id: str, folder: Path) -> Any:
@@ -150,6 +141,8 @@ def _adapter_artifact(run_id: str, folder: Path) -> Any:
 
 def publish_report(settings: TrackingConfig, *, folder: Path, sweep: str) -> None:
     """The closing run of a sweep, in its group: what the report in `folder` says."""
+    if not settings.report:
+        return
     tracker = start_tracker(settings, folder=folder, sweep=sweep, name="report", config={}, job_type="report")
     if isinstance(tracker, WandbTracker):
         tracker.report(folder)

@@ -411,3 +411,10 @@ def test_a_text_with_a_marker_of_the_model_is_refused(cli: Cli, tmp_path: Path, 
     outcome = cli("source=manifest", f"source.path={path}", *TINY[:2], "tracking=off")
     assert_refused(outcome, f"{path}:1: ", tmp_path)
     assert "<|image|>" in outcome.err
+
+
+def test_a_launcher_that_is_not_installed_names_the_extra(cli: Callable[..., Outcome]) -> None:
+    done = cli("hydra/launcher=nomad")
+    assert done.code == 2
+    assert "Could not find 'hydra/launcher/nomad'" in done.err
+    assert done.err.endswith("pip install -c constraints.txt 'vlmbench[sweep]'\n")

@@ -69,6 +69,13 @@ def test_a_finished_run_is_left_alone_by_both(ran: tuple[RunDir, RunDir, str]) -
     assert two.read_status() == before
 
 
+def test_other_stages_take_one_process(ran: tuple[RunDir, RunDir, str]) -> None:
+    _, two, _ = ran
+    done = start(two.path.parents[2], *TWO, "-m", "vlmbench", "stage=report", "sweep=runs/two")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("report: ") == 1
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = start(tmp_path, *TWO, *RUN, "trainer.batch_size=3")
     assert done.returncode != 0

@@ -111,6 +111,7 @@ def facts(cell: Cell) -> list[tuple[str, str]]:
         "Engine": engine,
         "Vision tower": env.get("vision"),
         "Hardware": env.get("device"),
+        "Processes": env.get("processes"),
         "Seed": cell.seed,
         "Time": duration(cell.status.get("seconds")),
         "Trained on": _counts({"records": data.get("train_records"), "tokens": data.get("train_tokens")}),

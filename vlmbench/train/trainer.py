@@ -17,14 +17,14 @@ from trl import SFTConfig, SFTTrainer
 from vlmbench import processes
 from vlmbench.backbones.base import ready
 from vlmbench.config import TrainerConfig
-from vlmbench.rundir import RunDir
+from vlmbench.rundir import WATCHED, RunDir
 from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
     from vlmbench.tracking import Tracker
 
-BEST_METRIC = "balanced_accuracy"
+BEST_METRIC = WATCHED.removeprefix("eval_")
 BUCKET = 64  # positions: prompts whose lengths differ by less are batched as they come
 
 
