@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from transformers import DynamicCache, MllamaVisionModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -138,3 +139,49 @@ def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[in
         gradients.append(torch.autograd.grad(shown.square().sum(), pixels)[0])
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama32_tiny", "phi3_tiny"])
+@pytest.mark.parametrize("change", [None, with_dropout, switched_off, merged])
+def test_layers_of_a_tower_that_trains_are_the_published_ones(
+    shared_cache: Path, name: str, change: Callable[[Any], None] | None
+) -> None:
+    """Layer norms and adapters: what they give, and their gradients."""
+    backbone = build(name, shared_cache, vision=Vision.lora)
+    modules = [module for tower in backbone._vision_modules() for module in tower.modules()]
+    lean = [module for module in modules if "forward" in vars(module) and hasattr(module.forward, "func")]
+    layers = [module for module in lean if isinstance(module, LoraLayer)]
+    norms = [module for module in lean if isinstance(module, torch.nn.LayerNorm)]
+    assert len(layers) == len([module for module in modules if isinstance(module, LoraLayer)]) > 0
+    assert len(norms) == len([module for module in modules if isinstance(module, torch.nn.LayerNorm)]) > 0
+    for module in (layers[0], norms[0]):
+        if isinstance(module, LoraLayer):
+            torch.nn.init.normal_(module.lora_B["default"].weight)
+            if change is not None:
+                change(module)
+            width = module.base_layer.in_features
+        else:
+            width = module.normalized_shape[0]
+        states = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        weights = [states, *(weight for weight in module.parameters() if weight.requires_grad)]
+        found = []
+        for forward in (module.forward, type(module).forward.__get__(module)):
+            torch.manual_seed(0)
+            out = forward(states)
+            found.append((out, *torch.autograd.grad(out.square().sum(), weights, allow_unused=True)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_that_trains_keeps_the_type_in_which_pictures_come(shared_cache: Path) -> None:
+    """In mixed precision nothing becomes float32 on its way through the tower's layers."""
+    backbone = build("llama32_tiny", shared_cache, vision=Vision.lora)
+    tower = backbone.model.get_base_model().model.vision_model
+    layer = tower.transformer.layers[0]
+    for weight in layer.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.bfloat16()
+    states = torch.randn(2, 3, layer.hidden_size).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for module in (layer.input_layernorm, layer.self_attn.q_proj, layer.mlp.fc1):
+            assert module(states).dtype == torch.bfloat16

@@ -20,9 +20,10 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
+
+from vlmbench.backbones._lean import only_adapter
 
 
 def use_lean_cross_attention(decoder: Any) -> None:
@@ -87,7 +88,7 @@ def folded_attention(
 
 def project_both(states: Tensor, first: Any, second: Any) -> tuple[Tensor, Tensor]:
     """`first(states), second(states)`; where both are LoRA layers, their first matrices are one product."""
-    adapters = [_only_adapter(layer) for layer in (first, second)]
+    adapters = [only_adapter(layer) for layer in (first, second)]
     if None in adapters:
         return first(states), second(states)
     dtype = states.dtype
@@ -99,20 +100,6 @@ def project_both(states: Tensor, first: Any, second: Any) -> tuple[Tensor, Tenso
         for layer, name, part in zip((first, second), adapters, low, strict=True)
     )
     return one, other
-
-
-def _only_adapter(layer: Any) -> str | None:
-    """Its adapter's name, if it is plain LoRA (arXiv:2106.09685), switched on, with one adapter and no dropout."""
-    if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters or len(layer.active_adapters) != 1:
-        return None
-    (name,) = layer.active_adapters
-    plain = (
-        name in layer.lora_A
-        and name not in layer.lora_variant
-        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
-        and layer.lora_B[name].bias is None
-    )
-    return name if plain else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

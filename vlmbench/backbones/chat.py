@@ -60,6 +60,11 @@ class ChatBackbone(ABC):
         if request.vision is Vision.frozen:
             for module in self._vision_modules():
                 without_gradients(module)
+        else:
+            from vlmbench.backbones._lean import use_lean_layers
+
+            for module in self._vision_modules():
+                use_lean_layers(module)
         model.get_base_model().lm_head.register_forward_pre_hook(_in_one_piece)
         self.store = self._open_store(request)
         # A frozen tower encodes each picture by itself, kept or not: the same tokens either way.
