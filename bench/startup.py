@@ -24,12 +24,13 @@ from bench.setup import make_model
 from bench.sweep import parser, run_sweep
 
 SAMPLE_S = 0.05
+STEPS = 30  # of each run: the first shows (nearly) every picture
 
 
 def main() -> None:
     """Measure, and write the table."""
     made = parser(__doc__)
-    made.set_defaults(cells=3, steps=5)
+    made.set_defaults(cells=3, steps=STEPS)
     made.add_argument("--profile", type=Path, help="a file for the stacks of later runs before their first step")
     arguments = made.parse_args()
     make_model(arguments)

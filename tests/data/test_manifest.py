@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.conftest import ManifestBuilder
-from vlmbench.data.manifest import MAX_ERRORS, open_manifest
+from vlmbench.data.manifest import MAX_ERRORS, Manifest, open_manifest
 from vlmbench.data.prepared import write_manifest
 from vlmbench.types import Split, Task, UserError
 
@@ -149,3 +150,9 @@ def test_a_large_manifest_stays_small_in_memory(tmp_path: Path) -> None:
     columns = (opened.tasks, opened.splits, opened.groups, opened.pictures, opened._offsets, opened._lines)
     assert sum(column.nbytes for column in columns) == 100_000 * (1 + 1 + 8 + 16 + 8 + 4)
     assert opened[99_999].id == "r99999"
+
+
+@pytest.mark.parametrize("folder", ["/", ".", "/photos", "photos/parts"])
+def test_a_picture_is_named_as_its_row_names_it(folder: str) -> None:
+    manifest = SimpleNamespace(folder=Path(folder))
+    assert Manifest.name(manifest, Path(folder) / "img/p1.png") == "img/p1.png"

@@ -26,6 +26,9 @@ def build(config: ModelConfig, request: BuildRequest) -> Backbone:
     global _kept
     key = copy.deepcopy((config, replace(request, seed=0)))
     if _kept is not None and _kept[0] == key:
+        # What a model and its compiled kernels are made of, millions of objects, stays: without this Python's collector
+        # looks through all of it several times a run, for a second each.
+        gc.freeze()
         draw_adapters(_kept[1].model, request.seed)
         return _kept[1]
     release()
@@ -41,6 +44,7 @@ def release() -> None:
     if _kept is None:
         return
     _kept = None
+    gc.unfreeze()
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -33,7 +33,7 @@ class Data:
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
         """(width, height) of the pictures of a manifest's record."""
-        keys = [hash_name(image.path.relative_to(self.manifest.folder).as_posix()) for image in record.images]
+        keys = [hash_name(self.manifest.name(image.path)) for image in record.images]
         return [(self.facts[key].width, self.facts[key].height) for key in keys]
 
 
@@ -76,7 +76,7 @@ def read_pictures(manifest: Manifest, cache_dir: Path) -> dict[int, PictureFacts
     names: dict[str, int] = {}
     for index, record in enumerate(manifest):
         for image in record.images:
-            names.setdefault(image.path.relative_to(manifest.folder).as_posix(), index)
+            names.setdefault(manifest.name(image.path), index)
     cached = cache_dir / "pictures" / f"{_state(manifest, names)}.npz"
     if cached.exists():
         return _load_facts(cached)
@@ -97,7 +97,7 @@ def read_pictures(manifest: Manifest, cache_dir: Path) -> dict[int, PictureFacts
 def _check_declared(manifest: Manifest, facts: Mapping[int, PictureFacts]) -> None:
     for index, record in enumerate(manifest):
         for image in record.images:
-            name = image.path.relative_to(manifest.folder).as_posix()
+            name = manifest.name(image.path)
             found = facts[hash_name(name)].sha256
             if image.sha256 and image.sha256 != found:
                 raise UserError(
