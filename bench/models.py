@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 SHARDS = 8
+MLLAMA_TILES = 4
 PHI3_CROPS = 16  # as the publisher's preprocessor_config.json of Phi-3-vision says
 
 
@@ -35,7 +36,7 @@ def random_llama32(folder: Path, *, tiny: bool = False) -> Path:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(tokenizer, name))
     _save_random(MllamaForConditionalGeneration, config, folder)
-    images = MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=4)
+    images = MllamaImageProcessorPil(size={"height": 560, "width": 560}, max_image_tiles=MLLAMA_TILES)
     MllamaProcessor(images, tokenizer, chat_template=small.chat_template).save_pretrained(folder)
     return folder
 
@@ -116,4 +117,16 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
     if len(shape) == 1 and not name.endswith("embedding"):
         return torch.full(shape, float(name.endswith("weight")), dtype=torch.bfloat16)
     made = torch.empty(shape, dtype=torch.bfloat16, device=generator.device)
-    return made.normal_(std=0.02, generator=generator)
+    made.normal_(std=0.02, generator=generator)
+    if "tile_embedding" in name or "tile_positional_embedding" in name:
+        _no_positions_for_unused_tiles(made)
+    return made
+
+
+def _no_positions_for_unused_tiles(embeddings: torch.Tensor) -> None:
+    """As in Mllama's published weights: of each aspect ratio's row, only the tiles that it uses are no zeros."""
+    from transformers.models.mllama.image_processing_pil_mllama import get_all_supported_aspect_ratios
+
+    used = [0, *(height * width for height, width in get_all_supported_aspect_ratios(MLLAMA_TILES))]
+    for row, number in zip(embeddings, used, strict=True):
+        row.view(MLLAMA_TILES, -1)[number:] = 0

@@ -13,11 +13,13 @@ from peft.tuners.lora import LoraLayer
 from PIL import Image
 from transformers import DynamicCache, MllamaVisionModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.mllama.image_processing_pil_mllama import get_all_supported_aspect_ratios
 
 from tests.backbones.test_contract import build
-from vlmbench.backbones._attention import folded_attention, project_both
-from vlmbench.backbones.llama32 import see_own_pictures
-from vlmbench.config import Vision
+from vlmbench.backbones._attention import arrange, folded_attention, project_both
+from vlmbench.backbones.llama32 import Llama32TinyConfig, see_own_pictures
+from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
+from vlmbench.models.llama32_tiny import MAX_TILES
 
 LOW = torch.finfo(torch.float32).min
 
@@ -119,10 +121,28 @@ def test_both_projections_at_once_are_each_alone(shared_cache: Path, change: Cal
         torch.testing.assert_close(one, layer(states))
 
 
+def no_positions_for_unused_tiles(tower: Any) -> None:
+    """As the published weights have it: of each aspect ratio's embeddings, those of the tiles that it uses."""
+    ratios = get_all_supported_aspect_ratios(tower.max_num_tiles)
+    used = [0, *(height * width for height, width in ratios)]
+    for module in (tower.pre_tile_positional_embedding, tower.post_tile_positional_embedding):
+        zero_beyond(module.embedding.weight.data, used)
+    zero_beyond(tower.gated_positional_embedding.tile_embedding.weight.data, used)
+
+
+def zero_beyond(weight: torch.Tensor, used: list[int]) -> None:
+    for row, number in zip(weight, used, strict=True):
+        row.view(MAX_TILES, -1)[number:] = 0
+
+
+@pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("sizes", [[(28, 28)], [(56, 28), (28, 28)], [(56, 56), (28, 56), (28, 28), (28, 20)]])
-def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[int, int]]) -> None:
-    """Pictures of one to four tiles, alone and together: the tokens, and the gradients of the pixels."""
+def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[int, int]], folds: bool) -> None:
+    """Pictures of one to four tiles, alone and together, with weights by which unused tiles differ and without: the
+    tokens, and the gradients of the pixels."""
     backbone = build("llama32_tiny", shared_cache, vision=Vision.lora)
+    if folds:
+        no_positions_for_unused_tiles(backbone.model.get_base_model().model.vision_model)
     images = [Image.effect_noise(size, 60).convert("RGB") for size in sizes]
     inputs = backbone.processor.image_processor(images=[images], return_tensors="pt")
     num_tiles = inputs.pop("num_tiles")[0]
@@ -133,12 +153,57 @@ def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[in
     outputs, gradients = [], []
     for model in (tower, published):
         pixels = inputs["pixel_values"].clone().requires_grad_()
+        weights = [model.patch_embedding.weight, *model.transformer.layers[0].input_layernorm.parameters()]
+        for weight in weights:
+            weight.requires_grad_()
         states = model(**{**inputs, "pixel_values": pixels}).last_hidden_state[0]
         shown = torch.cat([one[:tiles].flatten() for one, tiles in zip(states, num_tiles, strict=True)])
         outputs.append(shown)
-        gradients.append(torch.autograd.grad(shown.square().sum(), pixels)[0])
+        of_pixels, *of_weights = torch.autograd.grad(shown.square().sum(), [pixels, *weights])
+        # What unused tiles have in common may come from any of them.
+        of_shown = [one[:tiles] for one, tiles in zip(of_pixels[0], num_tiles, strict=True)]
+        of_unused = [one[tiles:].sum(0) for one, tiles in zip(of_pixels[0], num_tiles, strict=True)]
+        gradients.append([*of_shown, *of_unused, *of_weights])
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("dropout", "tokens"), [(0.0, [2 * 8, 2 * 8]), (0.5, [4 * 8, 4 * 8])])
+def test_of_unused_tiles_that_are_the_same_one_is_computed(
+    shared_cache: Path, dropout: float, tokens: list[int]
+) -> None:
+    """A picture of one tile: 5 tokens and 3 that fill it up; beside it, one tile of the three that show nothing. With
+    dropout they would differ."""
+    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.lora, cache_dir=shared_cache)
+    backbone = Llama32TinyConfig(lora=LoraConfig(dropout=dropout)).build(request)
+    tower = backbone.model.get_base_model().model.vision_model
+    no_positions_for_unused_tiles(tower)
+    seen: list[int] = []
+    for encoder in (tower.transformer, tower.global_transformer):
+        encoder.layers[0].register_forward_pre_hook(
+            lambda module, args, inputs: seen.append(inputs["hidden_state"].shape[1]), with_kwargs=True
+        )
+    inputs = backbone.processor.image_processor(images=[[Image.new("RGB", (28, 28))]], return_tensors="pt")
+    inputs.pop("num_tiles")
+    tower(**inputs)
+    assert seen == tokens
+
+
+def test_tokens_are_found_where_they_stood() -> None:
+    """Four tiles of two tokens; the first picture uses one tile, of which one token is empty, the second one two."""
+    empty = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    states = torch.tensor([[1.0, 9, 5, 6, 5, 6, 5, 6], [1, 2, 3, 9, 5, 6, 5, 6]])[..., None]
+    found = arrange(states, empty, num_tiles=4, folds=True)
+    assert (found.counts, found.tile, found.copies) == ([1, 3], 2, 1)  # the second picture has one tile to leave out
+    assert found.order.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+    assert found.places.tolist() == [[0, 1, 2, 3, 4, 5, 4, 5], [0, 1, 2, 3, 4, 5, 4, 5]]
+    states[0, 4] = 7.0  # the first picture's unused tiles differ: nothing can be left out of the batch but the last
+    found = arrange(states, empty, num_tiles=4, folds=True)
+    assert found.copies == 1
+    assert found.order[0].tolist() == [0, 1, 4, 5, 2, 3]
+    assert found.places[0].tolist() == [0, 1, 4, 5, 2, 3, 4, 5]
+    assert arrange(states[:1, :6], empty[:1, :6], num_tiles=3, folds=True).copies == 0
 
 
 @pytest.mark.parametrize("name", ["llama32_tiny", "phi3_tiny"])

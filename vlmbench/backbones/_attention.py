@@ -104,39 +104,70 @@ def project_both(states: Tensor, first: Any, second: Any) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """How many tokens of each picture show something, and where each token stood before these came first: (B, S)."""
+    """Which tokens of each picture are computed: `order`, (B, K) of S, of which the first `counts` show something.
+
+    The last `tile` of them also stand for `copies` tiles that are the same. `places`, (B, S): where each token's value
+    is found among the K."""
 
     counts: list[int]
     order: Tensor
+    places: Tensor
+    tile: int
+    copies: int
 
 
 def use_tile_attention(vision_model: Any) -> None:
     """Put it in the place of the attention of Mllama's tower; the modules, and their names, stay."""
     local, whole = vision_model.transformer, vision_model.global_transformer
     taken = [range(len(local.layers))[index] for index in vision_model.intermediate_layers_indices]
+    # Dropout would make tiles differ that were the same.
+    folds = not any(isinstance(module, torch.nn.Dropout) and module.p for module in vision_model.modules())
+    before = partial(_shown_first, num_tiles=vision_model.max_num_tiles, folds=folds)
     for encoder, layers in ((local, taken), (whole, [])):
-        encoder.register_forward_pre_hook(_shown_first, with_kwargs=True)
+        encoder.register_forward_pre_hook(before, with_kwargs=True)
         encoder.register_forward_hook(partial(_as_they_stood, layers=layers), with_kwargs=True)
         for layer in encoder.layers:
             layer.self_attn.forward = partial(tile_attention, layer.self_attn)
 
 
 def _shown_first(
-    encoder: Any, args: tuple[Tensor, ...], inputs: dict[str, Any]
+    encoder: Any, args: tuple[Tensor, ...], inputs: dict[str, Any], *, num_tiles: int, folds: bool
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """A hook before an encoder, whose tokens are (B, S, hidden): empty is what may not look at itself."""
-    empty = inputs["attention_mask"][:, 0].diagonal(dim1=-2, dim2=-1) != 0
-    order = empty.to(torch.int8).argsort(dim=1, stable=True)
-    counts = (~empty).sum(1).tolist()
     (states,) = args
-    return (_picked(states, order),), {**inputs, "attention_mask": Shown(counts=counts, order=order)}
+    empty = inputs["attention_mask"][:, 0].diagonal(dim1=-2, dim2=-1) != 0
+    shown = arrange(states.detach(), empty, num_tiles=num_tiles, folds=folds)
+    return (_picked(states, shown.order),), {**inputs, "attention_mask": shown}
+
+
+def arrange(states: Tensor, empty: Tensor, *, num_tiles: int, folds: bool) -> Shown:
+    """How tokens (B, S, hidden), of which some are `empty` (B, S), are computed."""
+    tile = states.shape[1] // num_tiles
+    same = _same_tiles(states.unflatten(1, (num_tiles, tile)), empty.unflatten(1, (num_tiles, tile)))
+    counts, sames = torch.stack([(~empty).sum(1), same.sum(1)]).tolist()  # one look at the GPU
+    copies = max(0, min(sames) - 1) if folds else 0
+    # What shows something, what is empty, the tile that stands for others, those others.
+    number, last = same.cumsum(1), same.sum(1, keepdim=True) - copies
+    rank = 1 + same * ((number >= last).int() + (number > last).int())
+    order = torch.where(empty, rank.repeat_interleave(tile, 1), 0).argsort(dim=1, stable=True)
+    places = order.argsort(dim=1)
+    kept = states.shape[1] - copies * tile
+    places = torch.where(places < kept, places, kept - tile + (places - kept) % tile)
+    return Shown(counts=counts, order=order[:, :kept], places=places, tile=tile, copies=copies)
+
+
+def _same_tiles(tiles: Tensor, empty: Tensor) -> Tensor:
+    """(B, N): which of the tiles (B, N, T, hidden) show nothing and are the same as the first that does not."""
+    unused = empty.all(2)
+    first = tiles[torch.arange(len(tiles), device=tiles.device), unused.int().argmax(1)]
+    return unused & (tiles == first[:, None]).flatten(2).all(2)
 
 
 def _as_they_stood(
     encoder: Any, args: tuple[Any, ...], inputs: dict[str, Any], output: Any, *, layers: Sequence[int]
 ) -> Any:
     """A hook after an encoder. Of what its layers gave, the tower takes that of `layers`; the rest is left out."""
-    places = inputs["attention_mask"].order.argsort(dim=1)
+    places = inputs["attention_mask"].places
     output.last_hidden_state = _picked(output.last_hidden_state, places)
     output.hidden_states = tuple(
         _picked(states, places) if number in layers else None for number, states in enumerate(output.hidden_states)
@@ -145,19 +176,21 @@ def _as_they_stood(
 
 
 def _picked(states: Tensor, places: Tensor) -> Tensor:
-    return states.gather(1, places[..., None].expand_as(states))
+    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def tile_attention(module: Any, hidden_states: Tensor, attention_mask: Shown, **kwargs: Any) -> tuple[Tensor, None]:
-    """Attention among the tokens (B, S, hidden) of each picture, those that show something first."""
+    """Attention among the computed tokens (B, K, hidden) of each picture."""
     query, key, value = (
         _by_head(project(hidden_states), module.head_dim) for project in (module.q_proj, module.k_proj, module.v_proj)
     )
+    copied = [slice(None), *[slice(-attention_mask.tile, None)] * attention_mask.copies]
     parts, start = [], 0
     for shown, alike in groupby(attention_mask.counts):
         rows = slice(start, start := start + len(list(alike)))
         looking, empty = query[rows].split([shown, query.shape[2] - shown], 2)
-        seen = scaled_dot_product_attention(looking, key[rows], value[rows], scale=module.scaling)
+        keys, values = (torch.cat([states[rows, :, part] for part in copied], 2) for states in (key, value))
+        seen = scaled_dot_product_attention(looking, keys, values, scale=module.scaling)
         filled = scaled_dot_product_attention(empty, key[rows, :, :shown], value[rows, :, :shown], scale=module.scaling)
         parts.append(torch.cat([seen, filled], 2))
     attended = torch.cat(parts)

@@ -145,9 +145,11 @@ class Llama32Backbone(ChatBackbone):
         side = processor.size["height"]
         canvas = get_optimal_tiled_canvas(size[1], size[0], processor.max_image_tiles, side)
         tiles = (canvas[0] // side) * (canvas[1] // side)
-        # The tower always sees all places for tiles: what is empty among them bears on the rest, not on itself.
-        positions, shown = processor.max_image_tiles * tower.num_patches, tiles * tower.num_patches
-        pairs = positions**2 - (positions - shown) ** 2
+        # The tower sees all places for tiles: what is empty among them bears on the rest, not on itself. One of the
+        # tiles that are not used is computed.
+        shown = tiles * tower.num_patches
+        positions = min(tiles + 1, processor.max_image_tiles) * tower.num_patches
+        pairs = shown * processor.max_image_tiles * tower.num_patches + (positions - shown) * shown
         layers = tower.config.num_hidden_layers + tower.config.num_global_layers
         return shown, tower_flops(tower, positions, pairs=pairs, layers=layers, width=tower.config.hidden_size)
 
