@@ -19,7 +19,8 @@ from tests.backbones.test_contract import build
 from vlmbench.backbones._attention import arrange, folded_attention, project_both
 from vlmbench.backbones.llama32 import Llama32TinyConfig, see_own_pictures
 from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
-from vlmbench.models.llama32_tiny import MAX_TILES
+from vlmbench.models import llama32_tiny
+from vlmbench.models.llama32_tiny import MAX_TILES, tiny_mllama
 
 LOW = torch.finfo(torch.float32).min
 
@@ -130,6 +131,19 @@ def no_positions_for_unused_tiles(tower: Any) -> None:
     zero_beyond(tower.gated_positional_embedding.tile_embedding.weight.data, used)
 
 
+def as_published(cache: Path, monkeypatch: pytest.MonkeyPatch, dropout: float = 0.0) -> Any:
+    """A backbone that trains its tower, on weights without positions for unused tiles."""
+
+    def published(*args: Any, **settings: Any) -> Any:
+        model = tiny_mllama(*args, **settings)
+        no_positions_for_unused_tiles(model.model.vision_model)
+        return model
+
+    monkeypatch.setattr(llama32_tiny, "tiny_mllama", published)
+    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.lora, cache_dir=cache)
+    return Llama32TinyConfig(lora=LoraConfig(dropout=dropout)).build(request)
+
+
 def zero_beyond(weight: torch.Tensor, used: list[int]) -> None:
     for row, number in zip(weight, used, strict=True):
         row.view(MAX_TILES, -1)[number:] = 0
@@ -137,12 +151,13 @@ def zero_beyond(weight: torch.Tensor, used: list[int]) -> None:
 
 @pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("sizes", [[(28, 28)], [(56, 28), (28, 28)], [(56, 56), (28, 56), (28, 28), (28, 20)]])
-def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[int, int]], folds: bool) -> None:
+def test_the_tower_is_the_published_one(
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[tuple[int, int]], folds: bool
+) -> None:
     """Pictures of one to four tiles, alone and together, with weights by which unused tiles differ and without: the
     tokens, and the gradients of the pixels."""
-    backbone = build("llama32_tiny", shared_cache, vision=Vision.lora)
-    if folds:
-        no_positions_for_unused_tiles(backbone.model.get_base_model().model.vision_model)
+    plain = build("llama32_tiny", shared_cache, vision=Vision.lora)
+    backbone = as_published(shared_cache, monkeypatch) if folds else plain
     images = [Image.effect_noise(size, 60).convert("RGB") for size in sizes]
     inputs = backbone.processor.image_processor(images=[images], return_tensors="pt")
     num_tiles = inputs.pop("num_tiles")[0]
@@ -171,14 +186,12 @@ def test_the_tower_is_the_published_one(shared_cache: Path, sizes: list[tuple[in
 
 @pytest.mark.parametrize(("dropout", "tokens"), [(0.0, [2 * 8, 2 * 8]), (0.5, [4 * 8, 4 * 8])])
 def test_of_unused_tiles_that_are_the_same_one_is_computed(
-    shared_cache: Path, dropout: float, tokens: list[int]
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch, dropout: float, tokens: list[int]
 ) -> None:
     """A picture of one tile: 5 tokens and 3 that fill it up; beside it, one tile of the three that show nothing. With
     dropout they would differ."""
-    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.lora, cache_dir=shared_cache)
-    backbone = Llama32TinyConfig(lora=LoraConfig(dropout=dropout)).build(request)
+    backbone = as_published(shared_cache, monkeypatch, dropout)
     tower = backbone.model.get_base_model().model.vision_model
-    no_positions_for_unused_tiles(tower)
     seen: list[int] = []
     for encoder in (tower.transformer, tower.global_transformer):
         encoder.layers[0].register_forward_pre_hook(
@@ -186,6 +199,7 @@ def test_of_unused_tiles_that_are_the_same_one_is_computed(
         )
     inputs = backbone.processor.image_processor(images=[[Image.new("RGB", (28, 28))]], return_tensors="pt")
     inputs.pop("num_tiles")
+    assert not inputs["pixel_values"][0, 0, 1:].any()  # else they would not be the same
     tower(**inputs)
     assert seen == tokens
 
@@ -193,17 +207,19 @@ def test_of_unused_tiles_that_are_the_same_one_is_computed(
 def test_tokens_are_found_where_they_stood() -> None:
     """Four tiles of two tokens; the first picture uses one tile, of which one token is empty, the second one two."""
     empty = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    states = torch.tensor([[1.0, 9, 5, 6, 5, 6, 5, 6], [1, 2, 3, 9, 5, 6, 5, 6]])[..., None]
-    found = arrange(states, empty, num_tiles=4, folds=True)
+    found = arrange(empty, num_tiles=4, folds=True)
     assert (found.counts, found.tile, found.copies) == ([1, 3], 2, 1)  # the second picture has one tile to leave out
     assert found.order.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
     assert found.places.tolist() == [[0, 1, 2, 3, 4, 5, 4, 5], [0, 1, 2, 3, 4, 5, 4, 5]]
-    states[0, 4] = 7.0  # the first picture's unused tiles differ: nothing can be left out of the batch but the last
-    found = arrange(states, empty, num_tiles=4, folds=True)
-    assert found.copies == 1
-    assert found.order[0].tolist() == [0, 1, 4, 5, 2, 3]
-    assert found.places[0].tolist() == [0, 1, 4, 5, 2, 3, 4, 5]
-    assert arrange(states[:1, :6], empty[:1, :6], num_tiles=3, folds=True).copies == 0
+    alone = arrange(empty[:1], num_tiles=4, folds=True)
+    assert (alone.copies, alone.order.tolist(), alone.places.tolist()) == (
+        2,
+        [[0, 1, 2, 3]],
+        [[0, 1, 2, 3, 2, 3, 2, 3]],
+    )
+    for different in (arrange(empty, num_tiles=4, folds=False), arrange(empty[:, :4], num_tiles=2, folds=True)):
+        assert different.copies == 0
+        assert different.order.tolist() == different.places.tolist() == [list(range(different.order.shape[1]))] * 2
 
 
 @pytest.mark.parametrize("name", ["llama32_tiny", "phi3_tiny"])

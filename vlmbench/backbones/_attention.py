@@ -120,9 +120,7 @@ def use_tile_attention(vision_model: Any) -> None:
     """Put it in the place of the attention of Mllama's tower; the modules, and their names, stay."""
     local, whole = vision_model.transformer, vision_model.global_transformer
     taken = [range(len(local.layers))[index] for index in vision_model.intermediate_layers_indices]
-    # Dropout would make tiles differ that were the same.
-    folds = not any(isinstance(module, torch.nn.Dropout) and module.p for module in vision_model.modules())
-    before = partial(_shown_first, num_tiles=vision_model.max_num_tiles, folds=folds)
+    before = partial(_shown_first, num_tiles=vision_model.max_num_tiles, folds=_unused_tiles_are_the_same(vision_model))
     for encoder, layers in ((local, taken), (whole, [])):
         encoder.register_forward_pre_hook(before, with_kwargs=True)
         encoder.register_forward_hook(partial(_as_they_stood, layers=layers), with_kwargs=True)
@@ -130,37 +128,51 @@ def use_tile_attention(vision_model: Any) -> None:
             layer.self_attn.forward = partial(tile_attention, layer.self_attn)
 
 
+def _unused_tiles_are_the_same(vision_model: Any) -> bool:
+    """Whether weights make no difference between the tiles that a picture does not use, nor dropout."""
+    if any(isinstance(module, torch.nn.Dropout) and module.p for module in vision_model.modules()):
+        return False
+    ratios = vision_model.config.supported_aspect_ratios
+    used = [0, *(height * width for height, width in ratios)]  # tiles by the number of the aspect ratio
+    embeddings = (
+        vision_model.gated_positional_embedding.tile_embedding.weight,
+        vision_model.pre_tile_positional_embedding.embedding.weight,
+        vision_model.post_tile_positional_embedding.embedding.weight,
+    )
+    if any(embedding.is_meta or embedding.requires_grad for embedding in embeddings):
+        return False
+    return not any(
+        row.view(vision_model.max_num_tiles, -1)[number:].any()
+        for embedding in embeddings
+        for row, number in zip(embedding.detach(), used, strict=True)
+    )
+
+
 def _shown_first(
     encoder: Any, args: tuple[Tensor, ...], inputs: dict[str, Any], *, num_tiles: int, folds: bool
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """A hook before an encoder, whose tokens are (B, S, hidden): empty is what may not look at itself."""
-    (states,) = args
     empty = inputs["attention_mask"][:, 0].diagonal(dim1=-2, dim2=-1) != 0
-    shown = arrange(states.detach(), empty, num_tiles=num_tiles, folds=folds)
+    shown = arrange(empty, num_tiles=num_tiles, folds=folds)
+    (states,) = args
     return (_picked(states, shown.order),), {**inputs, "attention_mask": shown}
 
 
-def arrange(states: Tensor, empty: Tensor, *, num_tiles: int, folds: bool) -> Shown:
-    """How tokens (B, S, hidden), of which some are `empty` (B, S), are computed."""
-    tile = states.shape[1] // num_tiles
-    same = _same_tiles(states.unflatten(1, (num_tiles, tile)), empty.unflatten(1, (num_tiles, tile)))
-    counts, sames = torch.stack([(~empty).sum(1), same.sum(1)]).tolist()  # one look at the GPU
-    copies = max(0, min(sames) - 1) if folds else 0
+def arrange(empty: Tensor, *, num_tiles: int, folds: bool) -> Shown:
+    """How tokens are computed of which some are `empty` (B, S); with `folds`, one of the tiles that are so as a whole:
+    as many are left out as every picture of the batch can spare."""
+    length = empty.shape[1]
+    tile = length // num_tiles
+    unused = empty.unflatten(1, (num_tiles, tile)).all(2)
+    counts, spare = torch.stack([(~empty).sum(1), unused.sum(1)]).tolist()  # one look at the GPU
+    copies = max(0, min(spare) - 1) if folds else 0
     # What shows something, what is empty, the tile that stands for others, those others.
-    number, last = same.cumsum(1), same.sum(1, keepdim=True) - copies
-    rank = 1 + same * ((number >= last).int() + (number > last).int())
+    number, last = unused.cumsum(1), unused.sum(1, keepdim=True) - copies
+    rank = 1 + unused * ((number >= last).int() + (number > last).int())
     order = torch.where(empty, rank.repeat_interleave(tile, 1), 0).argsort(dim=1, stable=True)
-    places = order.argsort(dim=1)
-    kept = states.shape[1] - copies * tile
+    places, kept = order.argsort(dim=1), length - copies * tile
     places = torch.where(places < kept, places, kept - tile + (places - kept) % tile)
     return Shown(counts=counts, order=order[:, :kept], places=places, tile=tile, copies=copies)
-
-
-def _same_tiles(tiles: Tensor, empty: Tensor) -> Tensor:
-    """(B, N): which of the tiles (B, N, T, hidden) show nothing and are the same as the first that does not."""
-    unused = empty.all(2)
-    first = tiles[torch.arange(len(tiles), device=tiles.device), unused.int().argmax(1)]
-    return unused & (tiles == first[:, None]).flatten(2).all(2)
 
 
 def _as_they_stood(
