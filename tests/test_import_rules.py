@@ -18,7 +18,7 @@ LEVELS = [
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones"},
     {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard"},
-    {"cell"},
+    {"cell", "pruning"},
     {"predict"},
     {"run"},
     {"task"},
@@ -33,6 +33,7 @@ ONLY_IN = {
     "wandb": {"tracking.py"},
     "wandb_workspaces": {"dashboard.py"},
     "trl": {"train/trainer.py"},
+    "optuna": {"pruning.py"},
 }
 
 

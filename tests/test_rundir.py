@@ -77,7 +77,9 @@ def test_cells_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert status == {"state": "finished", "hash": "x", "seconds": 1.0}
 
 
-@pytest.mark.parametrize(("before", "after"), [("finished", "finished"), ("running", "failed"), (None, "failed")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("finished", "finished"), ("pruned", "pruned"), ("running", "failed"), (None, "failed")]
+)
 def test_an_error_takes_nothing_from_what_was_reached_before(tmp_path: Path, before: str | None, after: str) -> None:
     cell = RunDir(tmp_path)
     if before is not None:
@@ -100,10 +102,12 @@ def test_a_cell_is_run_by_one_process(tmp_path: Path) -> None:
         pass
 
 
-def test_the_best_watched_figure_is_that_of_the_log(tmp_path: Path) -> None:
+def test_a_cells_value_is_the_best_in_its_log_and_a_pruned_ones_the_last(tmp_path: Path) -> None:
     cell = RunDir(tmp_path)
-    assert cell.best_watched() is None
+    assert cell.watched_value() is None
     for step, value in ((50, 0.6), (100, 0.7), (150, 0.65)):
         cell.append_train_log({"step": step, "loss": 1.0})
         cell.append_train_log({"step": step, "eval_loss": 1.0, "eval_balanced_accuracy": value})
-    assert cell.best_watched() == 0.7
+    assert cell.watched_value() == 0.7
+    cell.write_status(State.PRUNED, content_hash="x")
+    assert cell.watched_value() == 0.65

@@ -299,6 +299,25 @@ class TrainerConfig:
 
 
 @dataclass(kw_only=True)
+class PrunerConfig:
+    """conf/pruner: cells that look bad beside a sweep's finished ones are not trained to the end.
+
+    After an evaluation, a cell stops whose best value so far is not among the upper `percentile` of what those had at
+    the same step: with 50, the median stopping rule (Golovin et al. 2017, doi:10.1145/3097983.3098043).
+    """
+
+    enabled: bool = True
+    percentile: float = 50.0
+    startup_trials: int = 5  # finished cells that there must be
+    warmup_steps: int = 0  # before this step nothing is stopped
+
+    def __post_init__(self) -> None:
+        check_range("pruner.percentile", self.percentile, 0, 100)
+        check_range("pruner.startup_trials", self.startup_trials, 1)
+        check_range("pruner.warmup_steps", self.warmup_steps, 0)
+
+
+@dataclass(kw_only=True)
 class EvalConfig:
     """conf/eval: how held-out records are answered."""
 
@@ -343,6 +362,7 @@ class RunConfig:
     view: ViewConfig = MISSING
     prompt: PromptConfig = MISSING
     trainer: TrainerConfig = MISSING
+    pruner: PrunerConfig = MISSING
     store: StoreConfig = MISSING
     eval: EvalConfig = MISSING
     tracking: TrackingConfig = MISSING
@@ -359,6 +379,7 @@ def _register_bases() -> None:
     bases: Mapping[str, type] = {
         "prompt": PromptConfig,
         "trainer": TrainerConfig,
+        "pruner": PrunerConfig,
         "store": StoreConfig,
         "eval": EvalConfig,
         "tracking": TrackingConfig,

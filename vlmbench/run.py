@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmbench import check, dashboard, metrics, processes, stats, tracking
+from vlmbench import check, dashboard, metrics, processes, pruning, stats, tracking
 from vlmbench.backbones import resident
 from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
@@ -27,6 +27,7 @@ from vlmbench.types import Prediction, Probe, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
+    from vlmbench.train import TrainSummary
 
 log = logging.getLogger(__name__)
 
@@ -74,25 +75,31 @@ def check_only(cell: Cell) -> None:
 def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = True) -> None:
     """One cell, from pictures to figures. A cell that is finished already is left as it is."""
     require_machine(cell)
+    pruning.require(cell.config.pruner, cell.config.trainer)
     with processes.leader_first():  # it makes the data
         content = content_hash(cell.plain, manifest_of(cell))
     with cell.folder.lock():
-        if processes.from_leader(lambda: _is_finished(cell, content)) and trains:
-            log.info("%s is finished already; nothing to do", cell.title)
+        reached = processes.from_leader(lambda: _reached(cell, content))
+        if reached == State.PRUNED and not trains:
+            raise UserError(f"{cell.folder.path}: this cell was pruned; train it to the end with stage=run pruner=off")
+        done = {State.FINISHED, State.PRUNED} if cell.config.pruner.enabled else {State.FINISHED}
+        if reached in done and trains:
+            log.info("%s is %s already; nothing to do", cell.title, reached)
             cell.folder.forget_error()
             return
         _run_cell(cell, content, trains=trains, evaluates=evaluates)
 
 
-def _is_finished(cell: Cell, content: str) -> bool:
-    """Raises UserError where the folder holds something else that was worth keeping."""
+def _reached(cell: Cell, content: str) -> str | None:
+    """The cell's state, if it is this very cell. Raises UserError where the folder holds something else that was worth
+    keeping."""
     status = cell.folder.read_status()
     if status and status["hash"] != content and (cell.folder.checkpoints.exists() or cell.folder.adapter.exists()):
         raise UserError(
             f"{cell.folder.path}: the folder holds a run with another configuration or other data; give this one a "
             "folder of its own with name=<a name>, or remove that folder"
         )
-    return bool(status.get("hash") == content and status["state"] == State.FINISHED)
+    return str(status["state"]) if status.get("hash") == content else None
 
 
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
@@ -109,16 +116,16 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         config={**cell.plain, "backbone": cell.choices["model"], "variant": cell.choices["data"]},
     )
     try:
-        _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
+        state, note = _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
         seconds, message = time.monotonic() - started, str(error) or type(error).__name__
         cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **cell.identity)
         tracker.finish(failed=True)
         raise
-    if evaluates:
+    if state != State.RUNNING:
         seconds = time.monotonic() - started
-        cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **cell.identity)
+        cell.folder.write_status(state, content_hash=content, seconds=seconds, **note, **cell.identity)
     tracker.finish(failed=False)
 
 
@@ -151,7 +158,8 @@ def print_report(sweep: SweepDir) -> None:
 
 def _run_steps(
     cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool, started: float
-) -> None:
+) -> tuple[State, dict[str, str]]:
+    """How far the cell has come, and what its status says of that."""
     if not trains and not cell.folder.adapter.exists():
         raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
     backbone = build(cell, engine, adapter=None if trains else cell.folder.adapter)
@@ -164,12 +172,22 @@ def _run_steps(
     for warning in (*experiment.data.warnings, *experiment.notes):
         log.warning("%s", warning)
     if trains:
-        _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
+        summary = _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
+        if summary.pruned:
+            return State.PRUNED, {"note": _pruned_note(cell)}
         tracker.adapter(cell.folder.adapter)
     if evaluates and processes.is_leader():
         _evaluate(cell, backbone, experiment, tracker, cost=cost)
     kept = "not kept" if backbone.store is None else backbone.store.report()
     log.info("vision tokens: %s", kept)
+    return State.FINISHED if evaluates else State.RUNNING, {}
+
+
+def _pruned_note(cell: Cell) -> str:
+    step, value = list(cell.folder.watched().items())[-1]
+    note = f"at step {step}: balanced accuracy {value:.3f} on followed validation records"
+    log.info("pruned %s; the sweep's finished cells had more; pruner=off trains it to the end", note)
+    return note
 
 
 def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
@@ -204,7 +222,7 @@ def _train(
     cost: check.Cost,
     settings: TrainerConfig,
     started: float,
-) -> None:
+) -> TrainSummary:
     from vlmbench.train import train
 
     config = cell.config
@@ -226,12 +244,18 @@ def _train(
             balanced = float(np.mean([prediction.correct for prediction in predictions]))
         return {"balanced_accuracy": balanced}
 
+    def should_prune() -> bool:
+        if not config.pruner.enabled:
+            return False
+        return pruning.should_prune(cell.folder.watched(), pruning.finished_curves(cell.folder), config.pruner)
+
     summary = train(
         backbone,
         num_records=len(experiment.train),
         open_record=lambda index: experiment.open(experiment.train[index]),
         watched=[partial(experiment.open, record) for record in watched],
         judge=judge,
+        should_prune=should_prune,
         settings=settings,
         seed=config.seed,
         cell=cell.folder,
@@ -243,6 +267,7 @@ def _train(
     log.info("trained %d steps%s", summary.steps, kept)
     if summary.first_step_at is not None:
         log.info("the first was done %.1f s after the run began", summary.first_step_at - started)
+    return summary
 
 
 def _evaluate(

@@ -31,6 +31,7 @@ class State(StrEnum):
 
     RUNNING = "running"
     FAILED = "failed"
+    PRUNED = "pruned"  # training was stopped, because the sweep's other cells did better
     FINISHED = "finished"
 
 
@@ -102,8 +103,8 @@ class RunDir:
             raise UserError(message) from error
 
     def read_status(self) -> dict[str, Any]:
-        """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds`, and what tells the cell apart; empty
-        for a folder that no run has touched."""
+        """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds`, what tells the cell apart, and of a
+        pruned one `note`; empty for a folder that no run has touched."""
         return self._read_json("status.json")
 
     def write_status(self, state: State, *, content_hash: str, **details: Any) -> None:
@@ -113,7 +114,7 @@ class RunDir:
     def note_error(self, error: str, **details: Any) -> None:
         """What stopped an attempt. What was reached before stands: a finished cell stays finished."""
         before = self.read_status()
-        state = State.FINISHED if before.get("state") == State.FINISHED else State.FAILED
+        state = before["state"] if before.get("state") in (State.FINISHED, State.PRUNED) else State.FAILED
         status = {**details, **before, "state": state, "hash": before.get("hash", ""), "time": time.time()}
         write_whole(self.path / "status.json", to_json({**status, "error": error}))
 
@@ -147,9 +148,16 @@ class RunDir:
         """Rows of the training log: each has `step`, and `loss` or `eval_*` figures."""
         return list(read_lines(self.train_log))
 
-    def best_watched(self) -> float | None:
-        """The best balanced accuracy on the validation records that training followed."""
-        return max((row[WATCHED] for row in self.read_train_log() if row.get(WATCHED) is not None), default=None)
+    def watched(self) -> dict[int, float]:
+        """Step -> balanced accuracy on the validation records that training followed."""
+        return {row["step"]: row[WATCHED] for row in self.read_train_log() if row.get(WATCHED) is not None}
+
+    def watched_value(self) -> float | None:
+        """The best of `watched`, whose adapter is kept; of a pruned cell the last, so that no early luck counts."""
+        values = list(self.watched().values())
+        if self.read_status().get("state") == State.PRUNED:
+            return values[-1]
+        return max(values, default=None)
 
     def append_train_log(self, row: Mapping[str, Any]) -> None:
         with self.train_log.open("a", encoding="utf-8") as file:

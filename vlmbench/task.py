@@ -38,8 +38,8 @@ CELL_STAGES = (Stage.run, Stage.train, Stage.evaluate)
 def run_cell(raw: DictConfig) -> float | None:
     """Do what the configuration says. In a sweep, a cell that fails is reported, and does not stop the others.
 
-    Gives what a sweeper such as Optuna's maximizes: the best balanced accuracy on followed validation records, None
-    where there is none.
+    Gives what a sweeper such as Optuna's maximizes: the balanced accuracy on followed validation records, None where
+    there is none.
     """
     hydra_config = HydraConfig.get()
     if not processes.is_leader():
@@ -52,7 +52,7 @@ def run_cell(raw: DictConfig) -> float | None:
         config = _run(raw, folder, identity)
         if config.stage is Stage.run and processes.is_leader():
             _report(Path(config.sweep))
-        return folder.best_watched()
+        return folder.watched_value()
     if processes.count() > 1:
         raise UserError(
             "a sweep (-m) runs in one process; start a single run with torchrun, or give each cell of the sweep a GPU "
@@ -69,7 +69,7 @@ def run_cell(raw: DictConfig) -> float | None:
     else:
         if config.stage not in CELL_STAGES:
             folder.write_status(State.FINISHED, content_hash="", **identity)
-        return folder.best_watched()
+        return folder.watched_value()
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ManifestBuilder, Outcome
-from vlmbench.rundir import RunDir, State, SweepDir
+from vlmbench.rundir import WATCHED, RunDir, State, SweepDir
 
 Cli = Callable[..., Outcome]
 TINY = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=8", "sweep=runs/s")
@@ -127,3 +127,39 @@ def test_check_looks_at_every_cell_of_a_sweep(cli: Cli, tmp_path: Path, parts: t
     good = cli("-m", "stage=check", "data=single,with_comparison", *TINY, *parts)
     assert good.code == 0
     assert [row[1] for row in state_table(good.out)] == ["finished", "finished"]
+
+
+def test_a_cell_that_looks_bad_is_pruned_and_goes_on_when_asked(
+    cli: Cli, tmp_path: Path, parts: tuple[str, str]
+) -> None:
+    pytest.importorskip("optuna")
+    assert cli("-m", "trainer.learning_rate=5e-4", *TINY, *parts).code == 0
+    best = SweepDir(tmp_path / "runs" / "s").cells()[0]
+    log = best.read_train_log()
+    best.cut_train_log(-1)
+    for row in log:  # a random model does not get everything right
+        best.append_train_log(row | {WATCHED: 1.0} if WATCHED in row else row)
+    both = ("-m", "trainer.learning_rate=5e-4,1e-4", "pruner.startup_trials=1", *TINY, *parts)
+    done = cli(*both, "pruner=median")
+    assert done.code == 0
+    cell = SweepDir(tmp_path / "runs" / "s").cells()[1]
+    assert list(cell.watched()) == [2]
+    value = cell.watched()[2]
+    assert cell.read_status()["note"] == f"at step 2: balanced accuracy {value:.3f} on followed validation records"
+    assert [row[1:2] + row[3:6] for row in state_table(done.out)] == [["finished"], ["pruned", "at", "step", "2:"]]
+    assert cell.adapter.exists()
+    assert cell.read_predictions() == []
+    report = SweepDir(tmp_path / "runs" / "s").report
+    assert "No figures from a pruned cell" in (report / "report.md").read_text()
+    again = cli(*both, "pruner=median")
+    assert again.code == 0
+    assert "is pruned already; nothing to do" in again.out
+    refused = cli(*both, "pruner=median", "stage=evaluate")
+    assert refused.code == 1
+    assert "train it to the end with stage=run pruner=off" in refused.out
+    assert states(tmp_path)[cell.path.name] == "pruned"
+    assert cli(*both, "pruner=off").code == 0
+    assert set(states(tmp_path).values()) == {"finished"}
+    assert list(cell.watched()) == [2, 4]
+    assert cell.watched()[2] == value
+    assert cell.read_predictions() != []

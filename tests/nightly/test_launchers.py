@@ -6,11 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, ManifestBuilder
 from vlmbench.rundir import SweepDir
 
 pytestmark = pytest.mark.nightly
@@ -22,14 +24,14 @@ TINY = (
 DATA = "data=without_comparison,with_comparison"
 
 
-def start(folder: Path, *arguments: str) -> str:
+def start(folder: Path, *arguments: str, settings: Sequence[str] = TINY) -> str:
     """The sweep's output, by way of a file: a launcher's helpers may outlive it and hold a pipe open. One thread a
     process: two that wait for each other's processors by spinning take minutes instead of seconds."""
     output = folder / "output.txt"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with output.open("wb") as file:
         done = subprocess.run(
-            [sys.executable, "-m", "vlmbench", "-m", *TINY, *arguments],
+            [sys.executable, "-m", "vlmbench", "-m", *settings, *arguments],
             cwd=folder,
             env=environment,
             stdout=file,
@@ -63,9 +65,43 @@ def test_optuna_tries_ranks_and_rates_and_goes_on_where_it_was(tmp_path: Path) -
     tried = [cell.read_status()["overrides"] for cell in sweep.cells()]
     assert len(tried) == 3
     assert all(any(one.startswith("model.lora.r=") for one in overrides) for overrides in tried)
-    best = max(cell.best_watched() or 0.0 for cell in sweep.cells())
+    best = max(cell.watched_value() or 0.0 for cell in sweep.cells())
     assert f"Best value: {best}" in first
     again = start(tmp_path, "experiment=tune", "hydra.sweeper.n_trials=4")
     assert again.count("is finished already") == 3
     assert [cell.read_status()["overrides"] for cell in sweep.cells()][:3] == tried
     assert len(sweep.cells()) == 4
+
+
+def test_optuna_cuts_short_what_does_not_learn_and_leaves_it_when_it_goes_on(
+    tmp_path: Path, manifest: ManifestBuilder
+) -> None:
+    """A dark square is easily learnt, but not at a learning rate of nothing: that stays at one answer, half right."""
+    for number in range(30):
+        manifest.add_part(100 + number)
+        path = manifest.folder / "img" / f"{100 + number}-bad.png"
+        with Image.open(path) as opened:
+            marked = opened.convert("RGB")
+        marked.paste((0, 0, 0), (number % 30, number % 20, number % 30 + 30, number % 20 + 30))
+        marked.save(path)
+    del manifest.rows[:30]  # of parts whose defect is nothing to see
+    smol = (
+        *("source=manifest", f"source.path={manifest.write()}", "view=raw", "prompt=short", "tracking=off"),
+        *("trainer.max_steps=50", "trainer.batch_size=4", "trainer.eval_steps=25", "eval.probes=false", "sweep=runs/s"),
+        *("experiment=tune", "pruner.startup_trials=1", "hydra.sweeper.n_trials=3", "eval.limit=8"),
+        *("trainer.learning_rate=choice(5e-4,1e-9)", "model.lora.r=choice(4,8,16,32)"),
+    )
+    first = start(tmp_path, settings=smol)
+    cells = SweepDir(tmp_path / "runs" / "s").cells()
+    statuses = [cell.read_status() for cell in cells]
+    # Of the three that seed 0 draws, only the second learns, and the third is beside two that are finished.
+    assert [status["state"] for status in statuses] == ["finished", "finished", "pruned"]
+    rates = ["trainer.learning_rate=0.0005" in status["overrides"] for status in statuses]
+    assert rates == [False, True, False]
+    assert list(cells[2].watched()) == [25]
+    assert f"Best value: {cells[1].watched_value()}" in first
+    again = start(tmp_path, settings=smol)
+    assert again.count("is finished already") == 2
+    assert again.count("is pruned already") == 1
+    assert f"Best value: {cells[1].watched_value()}" in again
+    assert [cell.read_status()["time"] for cell in cells] == [status["time"] for status in statuses]

@@ -153,6 +153,18 @@ def test_a_failed_cell_is_shown_with_its_error_and_without_figures(make_cell: Ce
     assert verdicts(sweep_of(cell)) == []
 
 
+def test_a_pruned_cell_says_where_it_stopped_and_is_compared_with_nothing(make_cell: CellMaker) -> None:
+    make_cell(0, "without_comparison")
+    cell = make_cell(1, "with_comparison", state=State.PRUNED, details={"note": "at step 50: balanced accuracy 0.501"})
+    page, markdown = read(sweep_of(cell))
+    assert "1 finished · 1 pruned" in page.text
+    for text in (page.text, markdown):
+        assert "pruned: at step 50: balanced accuracy 0.501" in text
+        assert "No figures from a pruned cell: its training was stopped" in text
+    assert "- Stopped: at step 50: balanced accuracy 0.501" in markdown
+    assert verdicts(sweep_of(cell)) == []
+
+
 def test_warnings_and_notes_are_repeated_at_the_top(make_cell: CellMaker) -> None:
     metrics = {"scores": {}, "data": {"warnings": ["Leak allowed: a.png"]}, "notes": ["Unsloth was left out"]}
     page, markdown = read(sweep_of(make_cell(0, "without_comparison", metrics=metrics)))

@@ -38,6 +38,11 @@ class Cell:
         return str(self.status.get("error") or "")
 
     @property
+    def note(self) -> str:
+        """What stopped the cell: an error, or where it was pruned."""
+        return self.error or str(self.status.get("note") or "")
+
+    @property
     def finished(self) -> bool:
         return self.state == State.FINISHED
 

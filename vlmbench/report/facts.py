@@ -9,6 +9,7 @@ from typing import Any
 from vlmbench.report.cells import Cell
 from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
 from vlmbench.report.verdicts import BASELINE, Finding, Refusal
+from vlmbench.rundir import State
 from vlmbench.types import Task
 
 FEW = 3  # cells that are named one by one, even if it is all of them
@@ -33,12 +34,15 @@ class Progress:
     eval_balanced_accuracy: str
 
 
+WHY = {str(State.PRUNED): ": its training was stopped, because finished cells had done better by then"}
+
+
 def cautions(cells: Sequence[Cell], refused: Sequence[Refusal]) -> list[Caution]:
     """Cells without figures, comparisons that failed, then the warnings and notes of every cell; each text once."""
     told: dict[str, list[str]] = {}
     for cell in cells:
         if not cell.finished:
-            detail = f": {cell.error}" if cell.error else ""
+            detail = f": {cell.error}" if cell.error else WHY.get(cell.state, "")
             told.setdefault(f"No figures from a {cell.state} cell{detail}", []).append(cell.label)
     for refusal in refused:
         told.setdefault(f"No comparison: {refusal.reason}", []).append(refusal.question.name)

@@ -55,7 +55,7 @@ class Table:
 
 def remark(cell: Cell) -> str:
     """Why a cell shows no figures; "" for a finished one."""
-    return "" if cell.finished else f"{cell.state}{f': {cell.error}' if cell.error else ''}"
+    return "" if cell.finished else f"{cell.state}{f': {cell.note}' if cell.note else ''}"
 
 
 def table(title: str, cells: Sequence[Cell], columns: Sequence[Column], legend: Iterable[Metric]) -> Table:

@@ -30,7 +30,7 @@ def plain_tables(cells: Sequence[Cell]) -> str:
 def plain_states(cells: Sequence[Cell]) -> str:
     """A line for each cell: its folder, how far it came, how long that took, and what stopped it."""
     grid = [["cell", "state", "minutes", ""]]
-    grid += [[one_line(cell.name), one_line(cell.state), _minutes(cell), one_line(cell.error)] for cell in cells]
+    grid += [[one_line(cell.name), one_line(cell.state), _minutes(cell), one_line(cell.note)] for cell in cells]
     return "\n".join(_aligned(grid))
 
 

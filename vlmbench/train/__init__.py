@@ -29,6 +29,7 @@ class TrainSummary:
     best_metric: float | None
     resumed_from: int | None
     stopped_early: bool
+    pruned: bool
 
 
 def train(
@@ -38,6 +39,7 @@ def train(
     open_record: Callable[[int], Sample],
     watched: Sequence[Callable[[], Sample]],
     judge: Callable[[], dict[str, float]],
+    should_prune: Callable[[], bool] = lambda: False,
     settings: TrainerConfig,
     seed: int,
     cell: RunDir,
@@ -50,7 +52,8 @@ def train(
     `open_record(i)` opens one of the `num_records` training samples; `lengths` are the positions of their prompts, by
     which batches are put together where they differ much. `watched` opens the validation samples whose loss
     is followed, and `judge()` gives the real metrics on them: with evaluations, the adapter with the best
-    `balanced_accuracy` is kept, else the last one. Raises UserError where the loss stops being a number.
+    `balanced_accuracy` is kept, else the last one. `should_prune()` is asked after each evaluation whether to stop.
+    Raises UserError where the loss stops being a number.
     """
     import torch
     from transformers.trainer_utils import get_last_checkpoint
@@ -73,6 +76,7 @@ def train(
         train_set=_lazy_dataset(num_records, open_record),
         watch_set=_lazy_dataset(len(watched), lambda index: watched[index]()) if settings.eval_steps else None,
         judge=judge,
+        should_prune=should_prune,
         settings=settings,
         seed=seed,
         cell=cell,
@@ -101,6 +105,7 @@ def train(
         best_metric=state.best_metric,
         resumed_from=resumed_from,
         stopped_early=state.global_step < state.max_steps,
+        pruned=trainer.pruning.step is not None,
     )
 
 

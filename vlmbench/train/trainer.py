@@ -34,6 +34,7 @@ def make_trainer(
     train_set: Any,
     watch_set: Any,
     judge: Callable[[], dict[str, float]],
+    should_prune: Callable[[], bool],
     settings: TrainerConfig,
     seed: int,
     cell: RunDir,
@@ -50,8 +51,8 @@ def make_trainer(
         num_tokens = int((batch["position_ids"].amax(1) + 1).sum())  # what pads has no position of its own
         return batch | {"record_ids": ids, "num_tokens": num_tokens}
 
-    progress = LogCallback(cell, tracker, title)
-    callbacks: list[Any] = [progress]
+    progress, pruning = LogCallback(cell, tracker, title), PruneCallback(should_prune)
+    callbacks: list[Any] = [progress, pruning]
     if settings.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.early_stopping))
     trainer = JudgeTrainer(
@@ -63,7 +64,7 @@ def make_trainer(
         processing_class=backbone.tokenizer,
         callbacks=callbacks,
     )
-    trainer.judge, trainer.settings, trainer.progress = judge, settings, progress
+    trainer.judge, trainer.settings, trainer.progress, trainer.pruning = judge, settings, progress, pruning
     trainer.buckets = [round(length / BUCKET) for length in lengths or ()]
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -126,6 +127,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     judge: Callable[[], dict[str, float]]
     settings: TrainerConfig
     progress: LogCallback
+    pruning: PruneCallback
     buckets: Sequence[int] = ()  # of each training record's length
     record_ids: Sequence[str] = ()
     unchecked: UncheckedLoss | None = None
@@ -264,3 +266,16 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
+
+
+class PruneCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Stops training after an evaluation, before the last, where `should_prune()` says so; `step` is then its step."""
+
+    def __init__(self, should_prune: Callable[[], bool]) -> None:
+        self.should_prune = should_prune
+        self.step: int | None = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step < state.max_steps and processes.from_leader(self.should_prune):
+            self.step = state.global_step
+            control.should_training_stop = True
