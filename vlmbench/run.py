@@ -54,6 +54,7 @@ def prepare(cell: Cell) -> None:
 
 def check_only(cell: Cell) -> None:
     """Read everything that the run would read, show what the model would learn, and say what it would cost."""
+    pruning.require(cell.config.pruner, cell.config.trainer)
     engine, reason = engine_of(cell)
     backbone = build(cell, engine, weights=False)
     experiment = experiment_of(cell, backbone)

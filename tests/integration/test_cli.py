@@ -338,6 +338,8 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("source=folder", "source.path=nothing"), "nothing/good"
     yield ("+source.shiny=true",), "shiny"
     yield ("trainer.early_stopping=2", "trainer.eval_steps=null"), "trainer.early_stopping"
+    yield ("pruner=median", "trainer.eval_steps=null"), "pruner=off"
+    yield ("pruner=median", "pruner.percentile=150"), "pruner.percentile=150"
 
 
 def assert_refused(outcome: Outcome, message: str, folder: Path) -> None:
