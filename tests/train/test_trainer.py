@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader
+from transformers import TrainerControl, TrainerState
 
 from tests.backbones.test_contract import build, sample
-from vlmbench.train.trainer import BucketSampler, undo_preparation
+from vlmbench.train.trainer import BucketSampler, PruneCallback, undo_preparation
 
 BUCKETS = [1, 2, 3] * 40
 BATCH = 4
@@ -66,3 +67,18 @@ def test_each_run_puts_its_own_mixed_precision_on_a_model_and_takes_it_off(share
         assert torch.equal(score(), plain)
     assert not torch.equal(rounded[0], plain)
     assert torch.equal(rounded[1], rounded[0])
+
+
+def test_training_is_pruned_after_any_evaluation_but_the_last() -> None:
+    asked = []
+    pruning = PruneCallback(lambda: bool(asked.append(1)) or len(asked) == 2)
+    for step, stops in ((10, False), (20, True)):
+        control = TrainerControl()
+        pruning.on_evaluate(None, TrainerState(global_step=step, max_steps=30), control)
+        assert control.should_training_stop is stops
+    assert pruning.step == 20
+    at_the_end = PruneCallback(lambda: True)
+    control = TrainerControl()
+    at_the_end.on_evaluate(None, TrainerState(global_step=30, max_steps=30), control)
+    assert not control.should_training_stop
+    assert at_the_end.step is None
