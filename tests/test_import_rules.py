@@ -17,7 +17,7 @@ LEVELS = [
     {"config"},
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones"},
-    {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard"},
+    {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard", "energy"},
     {"cell"},
     {"predict"},
     {"run"},

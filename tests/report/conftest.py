@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageDraw
 
 from vlmbench.rundir import RunDir, State, SweepDir
@@ -128,6 +129,24 @@ def make_metrics(better: float) -> dict[str, Any]:
             "steps": 300,
             "by_task": {"judge_pair": 600, "compare_views": 300},
             "groups": {"train": 224, "val": 32, "test": 64},
+            "sides": [
+                {
+                    "side": "train",
+                    "task": "judge_pair",
+                    "view": "raw",
+                    "labels": {"abnormal": 448, "normal": 452},
+                    "parts": 224,
+                },
+                {
+                    "side": "test",
+                    "task": "judge_pair",
+                    "view": "raw",
+                    "labels": {"abnormal": 30, "normal": 30},
+                    "parts": 20,
+                },
+            ],
+            "pictures": 1600,
+            "leaks": {"found": 0, "first": []},
             "warnings": [],
         },
         "notes": [],
@@ -165,16 +184,25 @@ def make_cell(tmp_path: Path, pictures: list[str]) -> CellMaker:
                 "versions": {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.14.2"},
                 "git": "1a2b3c4",
             },
+            "config": {
+                "seed": 0,
+                "cell": f"cell-{number}",
+                "model": {"lora": {"r": 8}},
+                "source": {"num_parts": 320, "labels": {}},
+                "data": {"comparison": ["views", "shapes"]} if data == "with_comparison" else {},
+            },
             "metrics": make_metrics(better),
             "log": make_log(300, 0.35 - better),
             "predictions": make_predictions(pictures, wrong),
         } | given
         cell = RunDir(tmp_path / "2026-11-22_quick" / f"{number}_smol_{data}_s0")
         cell.path.mkdir(parents=True)
-        status = {"seconds": 312.0, "model": "smol", "data": data, "seed": 0, "error": ""}
+        status = {"seconds": 312.0, "joules": None, "model": "smol", "data": data, "seed": 0, "error": ""}
         status["overrides"] = ["experiment=quick", f"data={data}"]
         cell.write_status(values["state"], content_hash="9f8e7d", **(status | values["details"]))
         cell.write_env(values["env"])
+        if values["config"] is not None:
+            cell.write_config(yaml.safe_dump(values["config"]))
         if values["metrics"] is not None:
             cell.write_metrics(values["metrics"])
         for row in values["log"]:
