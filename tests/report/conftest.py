@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ WRONG_WITHOUT = (18, 10, 9, 8, 1, 3)
 WRONG_WITH = (12, 6, 5, 2, 1, 3)
 
 CellMaker = Callable[..., RunDir]
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>|`*[x](y)\n# \"'&\x1b[31m_"
 
 
 @pytest.fixture(scope="session")
@@ -230,3 +231,56 @@ def sweep(make_cell: CellMaker) -> SweepDir:
         predictions=None,
     )
     return SweepDir(first.path.parent)
+
+
+def sweep_of(cell: RunDir) -> SweepDir:
+    return SweepDir(cell.path.parent)
+
+
+def judged(**given: Any) -> Prediction:
+    """A wrong answer."""
+    values: dict[str, Any] = {
+        "id": "r1",
+        "task": Task.JUDGE_PAIR,
+        "group": "g",
+        "view": "raw",
+        "expected": "normal",
+        "predicted": "abnormal",
+        "images": ("", ""),
+    }
+    return Prediction(**values | given)
+
+
+def hostile(value: Any) -> Any:
+    """The same structure with every string, and every key, hostile."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, Mapping):
+        return {f"{HOSTILE}{i}": hostile(item) for i, item in enumerate(value.values())}
+    return [hostile(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def hostile_sweep(make_cell: CellMaker) -> SweepDir:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_groups": 5}
+    scores = {"judge_pair": {"raw": {"accuracy": estimate, HOSTILE: estimate}}, HOSTILE: {HOSTILE: {"ece": estimate}}}
+    metrics = {
+        "scores": scores,
+        "data": {"warnings": [HOSTILE], "by_task": {HOSTILE: 1}, "groups": {HOSTILE: 1}, "steps": HOSTILE},
+        "notes": [HOSTILE + "2"],
+    }
+    keys = ("command", "engine", "engine_reason", "vision", "device", "git")
+    env = dict.fromkeys(keys, HOSTILE) | {"versions": {HOSTILE: HOSTILE}}
+    texts = dict.fromkeys(("id", "group", "expected", "predicted", "text", "question", "answer"), HOSTILE)
+    wrong = judged(
+        **texts | {"predicted": HOSTILE + "!"},
+        images=(HOSTILE, f"/x/{HOSTILE}"),
+        meta={"defect": HOSTILE, HOSTILE: HOSTILE},
+        scores={HOSTILE: -1.0, HOSTILE + "!": -0.5},
+    )
+    elsewhere = judged(**texts | {"predicted": None}, view=HOSTILE, probe=Probe.BLANK)
+    names = {"model": HOSTILE, "overrides": [HOSTILE, f"a={HOSTILE}"]}
+    cell = make_cell(0, "without_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(1, "with_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(2, "x", state=State.FAILED, details=names | {"error": HOSTILE, "data": HOSTILE})
+    return sweep_of(cell)

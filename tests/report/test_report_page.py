@@ -6,20 +6,18 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.report.conftest import CellMaker, judged, sweep_of
 from vlmbench.report import comparison_table, write_report
-from vlmbench.rundir import RunDir, State, SweepDir
-from vlmbench.types import Prediction, Probe, Task, UserError
+from vlmbench.rundir import State, SweepDir
+from vlmbench.types import UserError
 
-CellMaker = Callable[..., RunDir]
 FEWER_ERRORS = (12, 6, 5, 2, 1, 3)  # of each kind of record in conftest, against (18, 10, 9, 8, 1, 3)
-HOSTILE = "<script>alert(1)</script>|`*[x](y)\n# \"'&\x1b[31m_"
 
 
 class Page(HTMLParser):
@@ -56,10 +54,6 @@ def verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
     write_report(sweep)
     rows: list[dict[str, Any]] = json.loads((sweep.report / "verdicts.json").read_text(encoding="utf-8"))
     return rows
-
-
-def sweep_of(cell: RunDir) -> SweepDir:
-    return SweepDir(cell.path.parent)
 
 
 def test_write_report_gives_the_page_and_writes_all_three_files(sweep: SweepDir) -> None:
@@ -206,7 +200,7 @@ def test_each_task_and_view_has_its_confusion_roc_and_calibration(sweep: SweepDi
     assert re.search(shown, page.text)
     assert "| smol · without_comparison (1 seed) | normal | 30 | 21: 70.0 % (" in markdown
     assert html.count('aria-label="ROC of smol · ') == html.count('aria-label="Calibration of smol · ') == 8
-    assert "AUROC 0.780 (0.680 to 0.880; n 60, 20 parts)" in page.text
+    assert "AUROC 0.780 (0.680 to 0.880); n 60, 20 parts; 30 abnormal against 30 normal" in page.text
 
 
 def test_written_answers_have_a_confusion_but_no_curves(make_cell: CellMaker) -> None:
@@ -268,20 +262,6 @@ def test_a_missing_picture_leaves_a_placeholder_with_its_name(make_cell: CellMak
     page, _ = read(sweep_of(make_cell(0, "without_comparison", predictions=[wrong])))
     assert "picture not found: gone.png" in page.text
     assert "picture not found: broken.png" in page.text
-
-
-def judged(**given: Any) -> Prediction:
-    """A wrong answer."""
-    values: dict[str, Any] = {
-        "id": "r1",
-        "task": Task.JUDGE_PAIR,
-        "group": "g",
-        "view": "raw",
-        "expected": "normal",
-        "predicted": "abnormal",
-        "images": ("", ""),
-    }
-    return Prediction(**values | given)
 
 
 def test_one_cell_alone_says_why_there_is_no_comparison(make_cell: CellMaker) -> None:
@@ -365,41 +345,6 @@ def test_the_pages_policy_lets_its_own_script_run_and_nothing_else(sweep: SweepD
     policy = html.index("Content-Security-Policy")
     assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
     assert policy < html.index("<style>")
-
-
-def hostile(value: Any) -> Any:
-    """The same structure with every string, and every key, hostile."""
-    if isinstance(value, str):
-        return HOSTILE
-    if isinstance(value, Mapping):
-        return {f"{HOSTILE}{i}": hostile(item) for i, item in enumerate(value.values())}
-    return [hostile(item) for item in value] if isinstance(value, list) else value
-
-
-@pytest.fixture
-def hostile_sweep(make_cell: CellMaker) -> SweepDir:
-    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_groups": 5}
-    scores = {"judge_pair": {"raw": {"accuracy": estimate, HOSTILE: estimate}}, HOSTILE: {HOSTILE: {"ece": estimate}}}
-    metrics = {
-        "scores": scores,
-        "data": {"warnings": [HOSTILE], "by_task": {HOSTILE: 1}, "groups": {HOSTILE: 1}, "steps": HOSTILE},
-        "notes": [HOSTILE + "2"],
-    }
-    keys = ("command", "engine", "engine_reason", "vision", "device", "git")
-    env = dict.fromkeys(keys, HOSTILE) | {"versions": {HOSTILE: HOSTILE}}
-    texts = dict.fromkeys(("id", "group", "expected", "predicted", "text", "question", "answer"), HOSTILE)
-    wrong = judged(
-        **texts | {"predicted": HOSTILE + "!"},
-        images=(HOSTILE, f"/x/{HOSTILE}"),
-        meta={"defect": HOSTILE, HOSTILE: HOSTILE},
-        scores={HOSTILE: -1.0, HOSTILE + "!": -0.5},
-    )
-    elsewhere = judged(**texts | {"predicted": None}, view=HOSTILE, probe=Probe.BLANK)
-    names = {"model": HOSTILE, "overrides": [HOSTILE, f"a={HOSTILE}"]}
-    cell = make_cell(0, "without_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
-    make_cell(1, "with_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
-    make_cell(2, "x", state=State.FAILED, details=names | {"error": HOSTILE, "data": HOSTILE})
-    return sweep_of(cell)
 
 
 def test_nothing_that_others_wrote_becomes_markup_on_the_page(hostile_sweep: SweepDir) -> None:

@@ -19,7 +19,7 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, doubts, outcome, progress
 from vlmbench.report.forest import difference_axis, share_axis
 from vlmbench.report.gallery import gallery
-from vlmbench.report.judgement import Place, places
+from vlmbench.report.judgement import Place, by_seed, places
 from vlmbench.report.runs import settings, what_was_run
 from vlmbench.report.steps import steps
 from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table
@@ -123,6 +123,7 @@ def _html() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["by_seed"] = by_seed
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     return environment
 

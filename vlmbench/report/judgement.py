@@ -100,6 +100,14 @@ class Place:
         return None
 
 
+def by_seed(figures: Sequence[Figure]) -> str:
+    """One figure a seed with their intervals; what they rest on once, where it is the same."""
+    if len({one.count for one in figures}) > 1:
+        return " · ".join(one.sentence for one in figures)
+    values = (f"{one.text} ({one.interval})" if one.interval else one.text for one in figures)
+    return "; ".join(part for part in (" · ".join(values), figures[0].count) if part)
+
+
 def places(cells: Sequence[Cell]) -> list[Place]:
     """Every task and view with finished cells, whose records have one of the task's two labels."""
     series = series_of(cells)

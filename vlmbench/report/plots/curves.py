@@ -18,7 +18,7 @@ from vlmbench.stats.clusters import Floats
 
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "12 4")
 SMOOTHING = 20  # the bold line of the training loss is the mean of this share (1/20) of its rows
-MOST_POINTS = 300  # of one line: rows of longer logs are averaged in as many equal parts
+MOST_POINTS = 150  # of one line: rows of longer logs are averaged in as many equal parts
 STEPS, TOKENS = "step", "num_tokens"
 
 
@@ -54,6 +54,7 @@ QUANTITIES = (
     _Quantity(key="eval_loss", title="Held-out loss"),
     _Quantity(key="eval_balanced_accuracy", title="Held-out balanced accuracy", share=True),
 )
+Curve = tuple[Floats, Floats]  # places, values
 AXES = {STEPS: "step", TOKENS: "tokens trained on"}
 
 
@@ -86,16 +87,21 @@ def panels(cells: Sequence[Cell], over: str) -> list[Panel]:
     lines = styles(cells)
     drawn = []
     for quantity in QUANTITIES:
-        curves = [(lines[cell.series], *_points(cell, over, quantity.key)) for cell in cells if cell.log]
-        last = max((float(places[-1]) for _, places, _ in curves if places.size), default=0.0)
+        curves: dict[str, list[Curve]] = {}
+        for cell in cells:
+            places, values = _points(cell, over, quantity.key)
+            if places.size:
+                curves.setdefault(cell.series, []).append((places, values))
+        last = max((float(places[-1]) for own in curves.values() for places, _ in own), default=0.0)
         if last > 0:
-            paint = partial(_paint, quantity=quantity, curves=curves, over=over, last=last)
+            of_lines = [(lines[series], own) for series, own in curves.items()]
+            paint = partial(_paint, quantity=quantity, curves=of_lines, over=over, last=last)
             svg = draw(paint, key=f"{over}-{quantity.key}", label=f"{quantity.title} by {AXES[over]}", size=(4.4, 2.9))
             drawn.append(Panel(title=quantity.title, svg=svg))
     return drawn
 
 
-def _points(cell: Cell, over: str, key: str) -> tuple[Floats, Floats]:
+def _points(cell: Cell, over: str, key: str) -> Curve:
     """Where and how much. Rows of an evaluation do not say how many tokens there were: those of the row before."""
     rows, place = [], None
     for row in cell.log:
@@ -107,10 +113,10 @@ def _points(cell: Cell, over: str, key: str) -> tuple[Floats, Floats]:
 
 
 def _paint(
-    axes: Axes, *, quantity: _Quantity, curves: Iterable[tuple[Line, Floats, Floats]], over: str, last: float
+    axes: Axes, *, quantity: _Quantity, curves: Iterable[tuple[Line, list[Curve]]], over: str, last: float
 ) -> None:
-    for line, places, values in curves:
-        _plot(axes, quantity, line, places, values)
+    for line, seeds in curves:
+        _plot(axes, quantity, line, seeds)
     axes.set_xlim(0, last * 1.02)
     axes.set_xlabel(AXES[over], color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
@@ -124,17 +130,22 @@ def _paint(
         axes.set_ylim(bottom=0)
 
 
-def _plot(axes: Axes, quantity: _Quantity, line: Line, places: Floats, values: Floats) -> None:
+def _plot(axes: Axes, quantity: _Quantity, line: Line, seeds: list[Curve]) -> None:
+    """Bold: the mean of the seeds, where all were logged at the same places, else each. Thin: each seed, or what a
+    running mean was made from."""
     dashes = tuple(float(part) for part in line.dashes.split())
     style: dict[str, Any] = {"color": line.colour, "linewidth": 1.7, "linestyle": (0, dashes) if dashes else "-"}
-    if quantity.smooth:
-        axes.plot(*_thinned(places, values), color=line.colour, linewidth=0.6, alpha=0.35)
-        axes.plot(*_thinned(places, _running_mean(values)), **style)
-    else:
-        axes.plot(*_thinned(places, values), marker="o", markersize=3, **style)
+    bold = [(places, _running_mean(values) if quantity.smooth else values) for places, values in seeds]
+    thin = seeds if quantity.smooth else []
+    if len(seeds) > 1 and all(np.array_equal(places, seeds[0][0]) for places, _ in seeds):
+        bold, thin = [(seeds[0][0], np.mean([values for _, values in bold], axis=0))], bold
+    for curve in thin:
+        axes.plot(*_thinned(*curve), color=line.colour, linewidth=0.6, alpha=0.35)
+    for curve in bold:
+        axes.plot(*_thinned(*curve), marker="" if quantity.smooth else "o", markersize=3, **style)
 
 
-def _thinned(places: Floats, values: Floats) -> tuple[Floats, Floats]:
+def _thinned(places: Floats, values: Floats) -> Curve:
     """At most MOST_POINTS points, each the mean of its part of the line."""
     if len(values) <= MOST_POINTS:
         return places, values
