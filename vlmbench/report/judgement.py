@@ -43,8 +43,10 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Records about equally sure: their mean confidence, and how many of them are right, with its interval."""
+    """Records about equally sure: the middle of their bin, their mean confidence, and how many of them are right, with
+    its interval."""
 
+    middle: float
     confidence: float
     right: Estimate
 
@@ -166,5 +168,6 @@ def reliability(answers: Sequence[Prediction]) -> tuple[Bin, ...]:
         if members.size:
             some = [answers[i] for i in members.tolist()]
             rate = Rate(hits=tuple(answer.correct for answer in some), groups=tuple(answer.group for answer in some))
-            found.append(Bin(confidence=float(sure.confidence[members].mean()), right=estimate_rate(rate)))
+            mean = float(sure.confidence[members].mean())
+            found.append(Bin(middle=(number - 0.5) / BINS, confidence=mean, right=estimate_rate(rate)))
     return tuple(found)

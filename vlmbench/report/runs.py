@@ -92,7 +92,8 @@ def settings(cells: Sequence[Cell]) -> Settings:
     for cell in cells:
         if cell.config:
             content = {key: value for key, value in cell.config.items() if key not in (*NOT_CONTENT, "seed")}
-            flat = _flat(content) | {"model": cell.model, "data": cell.data}
+            chosen = {"model": cell.model, "data": cell.data}
+            flat = chosen | _flat(content) | chosen  # they come first, and win
             configs.setdefault(json.dumps(flat, sort_keys=True), (flat, []))[1].append(cell)
     flats = [flat for flat, _ in configs.values()]
     keys = dict.fromkeys(key for flat in flats for key in flat)

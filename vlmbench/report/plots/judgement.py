@@ -71,11 +71,13 @@ def _paint_bins(axes: Axes, *, one: Judged, line: Line) -> None:
     axes.plot((0, 1), (0, 1), color=TEXT, linewidth=0.8, linestyle=DOTTED)
     total = sum(b.right.n for b in one.bins)
     for b in one.bins:
+        area = 8 + LARGEST_DOT * b.right.n / total
         axes.vlines(b.confidence, b.right.low, b.right.high, color=line.colour, linewidth=1.4, alpha=0.6)
-        axes.scatter(b.confidence, b.right.value, s=8 + LARGEST_DOT * b.right.n / total, color=line.colour)
-        axes.text(b.confidence, 0.02, f"{b.right.n}", color=TEXT, ha="center", va="bottom")
+        axes.scatter(b.confidence, b.right.value, s=area, color=line.colour, clip_on=False)
+        axes.text(max(b.middle, 0.5), -0.05, f"{b.right.n}", color=TEXT, ha="center", va="top", fontsize=8)
     _square(axes, 0.5, "sure", "right")
     axes.set_xlim(0.48, 1.02)
+    axes.set_ylim(-0.16, 1.02)
     axes.set_yticks((0, 0.5, 1))
 
 
