@@ -107,3 +107,18 @@ def test_the_best_watched_figure_is_that_of_the_log(tmp_path: Path) -> None:
         cell.append_train_log({"step": step, "loss": 1.0})
         cell.append_train_log({"step": step, "eval_loss": 1.0, "eval_balanced_accuracy": value})
     assert cell.best_watched() == 0.7
+
+
+def test_a_configuration_is_read_as_it_was_written_and_nothing_in_it_is_resolved(tmp_path: Path) -> None:
+    cell = RunDir(tmp_path / "cell")
+    assert cell.read_config() == {}
+    cell.write_config("seed: 0\nprompt: ${oc.env:HOME}\n")
+    assert cell.read_config() == {"seed": 0, "prompt": "${oc.env:HOME}"}
+
+
+@pytest.mark.parametrize("text", ["a: [1", "!!python/object/apply:os.system ['true']"])
+def test_a_configuration_that_is_no_plain_yaml_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
+    cell = RunDir(tmp_path / "cell")
+    cell.write_config(text)
+    with pytest.raises(UserError, match=r"config\.yaml: no YAML"):
+        cell.read_config()
