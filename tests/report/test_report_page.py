@@ -96,13 +96,20 @@ def test_the_missing_link_stands_in_the_consistency_table(sweep: SweepDir) -> No
     assert "55.0 % 34.0 to 76.0 % n 20, 20 parts" in table
 
 
-def test_verdicts_cover_raw_pairs_processed_pairs_and_the_missing_link(sweep: SweepDir) -> None:
+def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> None:
     rows = verdicts(sweep)
-    places = [("judge_pair", "raw"), ("judge_pair", "rt"), ("judge_link", "raw+rt")]
+    places = [("judge_pair", "raw"), ("judge_pair", "rt"), ("judge_link", "raw+rt"), ("compare_views", "raw+rt")]
     assert [(row["task"], row["view"]) for row in rows] == places
-    # of 60, 40 and 20 records 6, 4 and 4 fewer are wrong
-    assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2])
-    assert [row["n_records"] for row in rows] == [60, 40, 20]
+    # of 60, 40, 20 and 16 records 6, 4, 4 and 6 fewer are wrong
+    assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2, 0.375])
+    assert [row["n_records"] for row in rows] == [60, 40, 20, 16]
+    page, markdown = read(sweep)
+    titles = ("judge pair · rt", "judge link · raw+rt", "compare views · raw+rt")
+    forest = page.text[page.text.index("The same question by task and view") : page.text.index("Each difference pools")]
+    positions = [forest.index(f"{title} · 1 comparison") for title in titles]
+    assert positions == sorted(positions)
+    assert all(f"### The same question: {title}" in markdown for title in titles)
+    assert "with_comparison judges held-out raw+rt pairs of views better than without_comparison" in markdown
     assert {(row["variant"], row["baseline"]) for row in rows} == {("with_comparison", "without_comparison")}
 
 

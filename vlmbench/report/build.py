@@ -22,9 +22,9 @@ from vlmbench.report.gallery import gallery
 from vlmbench.report.judgement import Place, by_seed, places
 from vlmbench.report.runs import settings, what_was_run
 from vlmbench.report.steps import steps
-from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table
+from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table, named
 from vlmbench.report.terminal import plain_states, plain_tables
-from vlmbench.report.verdicts import Finding, Refusal, findings
+from vlmbench.report.verdicts import Finding, Refusal, by_place, findings
 from vlmbench.rundir import SweepDir, to_json, write_whole
 
 
@@ -63,6 +63,7 @@ def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refuse
         "cautions": cautions(cells, refused),
         "outcome": outcome(cells, found),
         "findings": found,
+        "elsewhere": [(named(*place), answers) for place, answers in by_place(found).items()],
         "difference_axis": difference_axis(v for f in found for v in (f.comparison.low, f.comparison.high)),
         "headline": headline,
         "doubts": doubts(cells),
