@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Of a RunConfig, what a cell's figures do not depend on.
-NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "run", "images")
-
 # Importing these registers every plug-in's schema: a new file in one of them needs no edit elsewhere.
 PLUGIN_PACKAGES = ("vlmbench.backbones", "vlmbench.data.sources", "vlmbench.data.variants", "vlmbench.data.views")
 

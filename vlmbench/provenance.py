@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench import processes
-from vlmbench.config import NOT_CONTENT, Engine, Vision
+from vlmbench.config import Engine, Vision
 from vlmbench.types import UserError
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
+# What a cell's figures do not depend on.
+NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "run", "images")
 
 
 def content_of_config(config: Mapping[str, Any]) -> dict[str, Any]:

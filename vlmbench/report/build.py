@@ -38,7 +38,7 @@ def write_report(sweep: SweepDir) -> Path:
     content = _content(sweep.path.resolve().name, cells, found, refused)
     page = sweep.report / "index.html"
     write_whole(sweep.report / "verdicts.json", to_json([finding.to_row() for finding in found]) + "\n")
-    write_whole(sweep.report / "report.md", _markdown().get_template("report.md.j2").render(content))
+    write_whole(sweep.report / "report.md", markdown_environment().get_template("report.md.j2").render(content))
     write_whole(page, _page(content, _plots(cells, content["places"])))
     return page
 
@@ -90,7 +90,7 @@ def _share_axis(headline: Table) -> Any:
 
 def _page(content: Mapping[str, Any], plots: Mapping[str, Any]) -> str:
     """The page. Its policy lets this script run, known by its hash, and nothing else."""
-    environment = _html()
+    environment = html_environment()
     script, _, _ = PackageLoader("vlmbench.report").get_source(environment, "page.js")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("index.html.j2").render(
@@ -116,7 +116,8 @@ def _plots(cells: Sequence[Cell], places: Sequence[Place]) -> dict[str, Any]:
     }
 
 
-def _html() -> Environment:
+def html_environment() -> Environment:
+    """Templates of pages: whatever they print is escaped."""
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
@@ -129,7 +130,7 @@ def _html() -> Environment:
     return environment
 
 
-def _markdown() -> Environment:
+def markdown_environment() -> Environment:
     """Whatever a template prints is escaped, unless a filter made it Markup: the same rule as for the page."""
     environment = Environment(  # noqa: S701 - HTML escapes would show as such in Markdown
         loader=PackageLoader("vlmbench.report"),

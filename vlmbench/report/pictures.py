@@ -29,10 +29,11 @@ class Picture:
 def pictures_of(prediction: Prediction) -> tuple[Picture, ...]:
     """The pictures of a record as shown, the reference before the query."""
     captions = ("reference", "query") if len(prediction.images) == 2 else ("query",) * len(prediction.images)
-    return tuple(_picture(path, caption) for path, caption in zip(prediction.images, captions, strict=True))
+    return tuple(picture_of(path, caption) for path, caption in zip(prediction.images, captions, strict=True))
 
 
-def _picture(path: str, caption: str) -> Picture:
+def picture_of(path: str, caption: str) -> Picture:
+    """The picture of a file made small, or what stands for it."""
     if path == "":
         return Picture(caption=caption, name="blank", blank=True)
     return Picture(caption=caption, name=Path(path).name, uri=_thumbnail(path))

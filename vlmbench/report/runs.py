@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbench.config import NOT_CONTENT
+from vlmbench.provenance import content_of_config
 from vlmbench.report.cells import Cell
 from vlmbench.report.figures import MISSING_FIGURE
 
@@ -91,9 +91,9 @@ def settings(cells: Sequence[Cell]) -> Settings:
     configs: dict[str, tuple[dict[str, str], list[Cell]]] = {}
     for cell in cells:
         if cell.config:
-            content = {key: value for key, value in cell.config.items() if key not in (*NOT_CONTENT, "seed")}
             chosen = {"model": cell.model, "data": cell.data}
-            flat = chosen | _flat(content) | chosen  # they come first, and win
+            flat = chosen | _flat(content_of_config(cell.config)) | chosen  # they come first, and win
+            flat.pop("seed", None)
             configs.setdefault(json.dumps(flat, sort_keys=True), (flat, []))[1].append(cell)
     flats = [flat for flat, _ in configs.values()]
     keys = dict.fromkeys(key for flat in flats for key in flat)
