@@ -111,3 +111,18 @@ def test_a_cells_value_is_the_best_in_its_log_and_a_pruned_ones_the_last(tmp_pat
     assert cell.watched_value() == 0.7
     cell.write_status(State.PRUNED, content_hash="x")
     assert cell.watched_value() == 0.65
+
+
+def test_a_configuration_is_read_as_it_was_written_and_nothing_in_it_is_resolved(tmp_path: Path) -> None:
+    cell = RunDir(tmp_path / "cell")
+    assert cell.read_config() == {}
+    cell.write_config("seed: 0\nprompt: ${oc.env:HOME}\n")
+    assert cell.read_config() == {"seed": 0, "prompt": "${oc.env:HOME}"}
+
+
+@pytest.mark.parametrize("text", ["a: [1", "!!python/object/apply:os.system ['true']"])
+def test_a_configuration_that_is_no_plain_yaml_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
+    cell = RunDir(tmp_path / "cell")
+    cell.write_config(text)
+    with pytest.raises(UserError, match=r"config\.yaml: no YAML"):
+        cell.read_config()

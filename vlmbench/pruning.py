@@ -11,8 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from vlmbench.config import PrunerConfig, TrainerConfig
 from vlmbench.provenance import content_of_config
 from vlmbench.rundir import RunDir, State, SweepDir
@@ -65,8 +63,7 @@ def finished_curves(folder: RunDir) -> list[dict[int, float]]:
 
 def _what_is_judged(folder: RunDir) -> dict[str, Any]:
     status = folder.read_status()
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder.config)) if folder.config.exists() else {}
-    content = content_of_config(config)
+    content = content_of_config(folder.read_config())
     content.pop("model", None)
     records = content.pop("trainer", {}).get("eval_records")
     return content | {

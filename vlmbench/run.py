@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmbench import check, dashboard, metrics, processes, pruning, stats, tracking
+from vlmbench import check, dashboard, energy, metrics, processes, pruning, stats, tracking
 from vlmbench.backbones import resident
 from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
+from vlmbench.data.census import census
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
@@ -108,7 +109,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     cell.folder.write_status(State.RUNNING, content_hash=content, **cell.identity)
     cell.folder.write_env(environment(engine, reason, cell.config.trainer.vision))
-    started = time.monotonic()
+    started, meter = time.monotonic(), energy.start_meter()
     tracker = tracking.start_tracker(
         cell.config.tracking if processes.is_leader() else TrackingConfig(mode=TrackingMode.off),
         folder=cell.folder.path,
@@ -120,14 +121,18 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         state, note = _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
-        seconds, message = time.monotonic() - started, str(error) or type(error).__name__
-        cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **cell.identity)
+        spent, message = _spent(started, meter), str(error) or type(error).__name__
+        cell.folder.write_status(State.FAILED, content_hash=content, error=message, **spent, **cell.identity)
         tracker.finish(failed=True)
         raise
     if state != State.RUNNING:
-        seconds = time.monotonic() - started
-        cell.folder.write_status(state, content_hash=content, seconds=seconds, **note, **cell.identity)
+        spent = _spent(started, meter)
+        cell.folder.write_status(state, content_hash=content, **spent, **note, **cell.identity)
     tracker.finish(failed=False)
+
+
+def _spent(started: float, meter: energy.Meter) -> dict[str, float | None]:
+    return {"seconds": time.monotonic() - started, "joules": meter.joules()}
 
 
 def report_only(cell: Cell) -> None:
@@ -319,6 +324,7 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
         "steps": cost.steps,
         "by_task": dict(cost.by_task),
         "groups": {"train": data.train.groups(), "val": data.val.groups(), "test": data.test.groups()},
+        **census(data),
         "warnings": list(data.warnings),
     }
 

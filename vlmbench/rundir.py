@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from vlmbench.types import Prediction, Probe, Task, UserError
@@ -91,6 +92,16 @@ class RunDir:
     def write_config(self, text: str) -> None:
         write_whole(self.config, text)
 
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config as plain values, nothing in it interpolated; empty where there is none."""
+        if not self.config.exists():
+            return {}
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.config}: no YAML ({error}); run the cell again, or remove the file") from error
+        return config if isinstance(config, dict) else {}
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process. Raises UserError where another process runs this cell."""
@@ -103,8 +114,8 @@ class RunDir:
             raise UserError(message) from error
 
     def read_status(self) -> dict[str, Any]:
-        """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds`, what tells the cell apart, and of a
-        pruned one `note`; empty for a folder that no run has touched."""
+        """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds` and `joules` (None: not known) of the
+        last attempt, what tells the cell apart, and of a pruned one `note`; empty for a folder that no run touched."""
         return self._read_json("status.json")
 
     def write_status(self, state: State, *, content_hash: str, **details: Any) -> None:

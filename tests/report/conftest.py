@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageDraw
 
 from vlmbench.rundir import RunDir, State, SweepDir
@@ -28,6 +29,7 @@ WRONG_WITHOUT = (18, 10, 9, 8, 1, 3)
 WRONG_WITH = (12, 6, 5, 2, 1, 3)
 
 CellMaker = Callable[..., RunDir]
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>|`*[x](y)\n# \"'&\x1b[31m_"
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +130,24 @@ def make_metrics(better: float) -> dict[str, Any]:
             "steps": 300,
             "by_task": {"judge_pair": 600, "compare_views": 300},
             "groups": {"train": 224, "val": 32, "test": 64},
+            "sides": [
+                {
+                    "side": "train",
+                    "task": "judge_pair",
+                    "view": "raw",
+                    "labels": {"abnormal": 448, "normal": 452},
+                    "parts": 224,
+                },
+                {
+                    "side": "test",
+                    "task": "judge_pair",
+                    "view": "raw",
+                    "labels": {"abnormal": 30, "normal": 30},
+                    "parts": 20,
+                },
+            ],
+            "pictures": 1600,
+            "leaks": {"found": 0, "first": []},
             "warnings": [],
         },
         "notes": [],
@@ -165,16 +185,25 @@ def make_cell(tmp_path: Path, pictures: list[str]) -> CellMaker:
                 "versions": {"torch": "2.13.0", "transformers": "5.17.0", "trl": "1.14.2"},
                 "git": "1a2b3c4",
             },
+            "config": {
+                "seed": 0,
+                "cell": f"cell-{number}",
+                "model": {"lora": {"r": 8}},
+                "source": {"num_parts": 320, "labels": {}},
+                "data": {"comparison": ["views", "shapes"]} if data == "with_comparison" else {},
+            },
             "metrics": make_metrics(better),
             "log": make_log(300, 0.35 - better),
             "predictions": make_predictions(pictures, wrong),
         } | given
         cell = RunDir(tmp_path / "2026-11-22_quick" / f"{number}_smol_{data}_s0")
         cell.path.mkdir(parents=True)
-        status = {"seconds": 312.0, "model": "smol", "data": data, "seed": 0, "error": ""}
+        status = {"seconds": 312.0, "joules": None, "model": "smol", "data": data, "seed": 0, "error": ""}
         status["overrides"] = ["experiment=quick", f"data={data}"]
         cell.write_status(values["state"], content_hash="9f8e7d", **(status | values["details"]))
         cell.write_env(values["env"])
+        if values["config"] is not None:
+            cell.write_config(yaml.safe_dump(values["config"]))
         if values["metrics"] is not None:
             cell.write_metrics(values["metrics"])
         for row in values["log"]:
@@ -202,3 +231,56 @@ def sweep(make_cell: CellMaker) -> SweepDir:
         predictions=None,
     )
     return SweepDir(first.path.parent)
+
+
+def sweep_of(cell: RunDir) -> SweepDir:
+    return SweepDir(cell.path.parent)
+
+
+def judged(**given: Any) -> Prediction:
+    """A wrong answer."""
+    values: dict[str, Any] = {
+        "id": "r1",
+        "task": Task.JUDGE_PAIR,
+        "group": "g",
+        "view": "raw",
+        "expected": "normal",
+        "predicted": "abnormal",
+        "images": ("", ""),
+    }
+    return Prediction(**values | given)
+
+
+def hostile(value: Any) -> Any:
+    """The same structure with every string, and every key, hostile."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, Mapping):
+        return {f"{HOSTILE}{i}": hostile(item) for i, item in enumerate(value.values())}
+    return [hostile(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def hostile_sweep(make_cell: CellMaker) -> SweepDir:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_groups": 5}
+    scores = {"judge_pair": {"raw": {"accuracy": estimate, HOSTILE: estimate}}, HOSTILE: {HOSTILE: {"ece": estimate}}}
+    metrics = {
+        "scores": scores,
+        "data": {"warnings": [HOSTILE], "by_task": {HOSTILE: 1}, "groups": {HOSTILE: 1}, "steps": HOSTILE},
+        "notes": [HOSTILE + "2"],
+    }
+    keys = ("command", "engine", "engine_reason", "vision", "device", "git")
+    env = dict.fromkeys(keys, HOSTILE) | {"versions": {HOSTILE: HOSTILE}}
+    texts = dict.fromkeys(("id", "group", "expected", "predicted", "text", "question", "answer"), HOSTILE)
+    wrong = judged(
+        **texts | {"predicted": HOSTILE + "!"},
+        images=(HOSTILE, f"/x/{HOSTILE}"),
+        meta={"defect": HOSTILE, HOSTILE: HOSTILE},
+        scores={HOSTILE: -1.0, HOSTILE + "!": -0.5},
+    )
+    elsewhere = judged(**texts | {"predicted": None}, view=HOSTILE, probe=Probe.BLANK)
+    names = {"model": HOSTILE, "overrides": [HOSTILE, f"a={HOSTILE}"]}
+    cell = make_cell(0, "without_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(1, "with_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
+    make_cell(2, "x", state=State.FAILED, details=names | {"error": HOSTILE, "data": HOSTILE})
+    return sweep_of(cell)

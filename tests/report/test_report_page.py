@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.report.conftest import CellMaker, judged, sweep_of
 from vlmbench.report import comparison_table, write_report
-from vlmbench.rundir import RunDir, State, SweepDir
-from vlmbench.types import Prediction, Probe, Task, UserError
+from vlmbench.rundir import State, SweepDir
+from vlmbench.types import UserError
 
-CellMaker = Callable[..., RunDir]
 FEWER_ERRORS = (12, 6, 5, 2, 1, 3)  # of each kind of record in conftest, against (18, 10, 9, 8, 1, 3)
-HOSTILE = "<script>alert(1)</script>|`*[x](y)\n# \"'&\x1b[31m_"
 
 
 class Page(HTMLParser):
@@ -55,10 +56,6 @@ def verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
     return rows
 
 
-def sweep_of(cell: RunDir) -> SweepDir:
-    return SweepDir(cell.path.parent)
-
-
 def test_write_report_gives_the_page_and_writes_all_three_files(sweep: SweepDir) -> None:
     assert write_report(sweep) == sweep.path / "report" / "index.html"
     assert sorted(path.name for path in sweep.report.iterdir()) == ["index.html", "report.md", "verdicts.json"]
@@ -94,18 +91,25 @@ def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir)
 
 def test_the_missing_link_stands_in_the_consistency_table(sweep: SweepDir) -> None:
     page, _ = read(sweep)
-    table = page.text[page.text.index("Consistency:") : page.text.index("Further figures")]
+    table = page.text[page.text.index("Consistency:") : page.text.index("Error gallery")]
     assert "Missing link ↑ raw+rt" in table
     assert "55.0 % 34.0 to 76.0 % n 20, 20 parts" in table
 
 
-def test_verdicts_cover_raw_pairs_processed_pairs_and_the_missing_link(sweep: SweepDir) -> None:
+def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> None:
     rows = verdicts(sweep)
-    places = [("judge_pair", "raw"), ("judge_pair", "rt"), ("judge_link", "raw+rt")]
+    places = [("judge_pair", "raw"), ("judge_pair", "rt"), ("judge_link", "raw+rt"), ("compare_views", "raw+rt")]
     assert [(row["task"], row["view"]) for row in rows] == places
-    # of 60, 40 and 20 records 6, 4 and 4 fewer are wrong
-    assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2])
-    assert [row["n_records"] for row in rows] == [60, 40, 20]
+    # of 60, 40, 20 and 16 records 6, 4, 4 and 6 fewer are wrong
+    assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2, 0.375])
+    assert [row["n_records"] for row in rows] == [60, 40, 20, 16]
+    page, markdown = read(sweep)
+    titles = ("judge pair · rt", "judge link · raw+rt", "compare views · raw+rt")
+    forest = page.text[page.text.index("The same question by task and view") : page.text.index("Each difference pools")]
+    positions = [forest.index(f"{title} · 1 comparison") for title in titles]
+    assert positions == sorted(positions)
+    assert all(f"### The same question: {title}" in markdown for title in titles)
+    assert "with_comparison judges held-out raw+rt pairs of views better than without_comparison" in markdown
     assert {(row["variant"], row["baseline"]) for row in rows} == {("with_comparison", "without_comparison")}
 
 
@@ -193,15 +197,81 @@ def test_many_cells_that_may_be_guessing_are_counted(make_cell: CellMaker) -> No
     assert "Not told apart from guessing, by the interval of their balanced accuracy: all 4 cells." in page.text
 
 
-def test_the_gallery_shows_the_surest_errors_first_with_both_pictures(sweep: SweepDir) -> None:
+def test_the_gallery_shows_each_record_once_with_what_every_cell_said(sweep: SweepDir) -> None:
     page, markdown = read(sweep)
-    errors = page.text[page.text.index("Wrong answers that") :]
-    assert "13 shown, 45 wrong in all" in errors  # 18 + 10 + 9 + 8; shown 6 + 2 + 2 of tasks, 1 + 2 of controls
-    assert errors.index("95 % sure") < errors.index("94 % sure") < errors.index("93 % sure")
+    errors = page.text[page.text.index("Error gallery") : page.text.index("What each variant trained on")]
+    # 18 + 10 + 9 + 8 records of tasks and 1 + 3 of controls are wrong without; with, some of the same
+    assert "The 49 held-out records that a cell answered wrong" in errors
+    assert errors.count("smol · without_comparison · seed 0") == 49 + 2  # and the two choices of cells
+    assert "✗ abnormal, 95 % sure smol · without_comparison · seed 0 ✗ abnormal, 95 % sure smol · with" in errors
+    assert "✗ abnormal, 83 % sure smol · without_comparison · seed 0 ✓ normal, 80 % sure smol · with" in errors
+    assert errors.index("judge_pair-raw-none-000") < errors.index("judge_pair-raw-none-017")
+    assert "wrong in 1 of 2 cells" in errors
     assert "judge_pair-raw-none-000" in markdown
-    # 13 errors a cell with 2 pictures each; 2 blank references in each cell are drawn, not embedded
-    assert sum(address.startswith("data:image/webp;base64,") for address in page.addresses) == 2 * (13 * 2 - 2)
-    assert errors.count("grey picture instead") == 4
+    assert errors.count("grey picture instead") == 3
+
+
+def test_each_task_and_view_has_its_confusion_roc_and_calibration(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    html = (sweep.report / "index.html").read_text(encoding="utf-8")
+    # 18 of 60 wrong, by turns normal and abnormal: 9 of 30 each
+    shown = r"true ↓ said → normal abnormal normal n 30 21 70.0 % [^%]*% 9 30.0 % [^%]*% abnormal n 30 9 30.0 % "
+    assert re.search(shown, page.text)
+    assert "| smol · without_comparison (1 seed) | normal | 30 | 21: 70.0 % (" in markdown
+    assert html.count('aria-label="ROC of smol · ') == html.count('aria-label="Calibration of smol · ') == 8
+    assert "AUROC 0.780 (0.680 to 0.880); n 60, 20 parts; 30 abnormal against 30 normal" in page.text
+
+
+def test_written_answers_have_a_confusion_but_no_curves(make_cell: CellMaker) -> None:
+    said = judged(id="r2", predicted=None, text="I cannot tell", scores={})
+    cell = make_cell(0, "without_comparison", predictions=[judged(), said])
+    page, _ = read(sweep_of(cell))
+    assert "true ↓ said → normal abnormal no label" in page.text
+    assert "These answers were written, not scored" in page.text
+    assert "✗ I cannot tell" in page.text
+
+
+def test_the_data_page_counts_records_and_says_which_leaks_were_looked_for(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    for text in (page.text, markdown):
+        assert "No leak: 960 records and 1,600 pictures were searched" in text
+        assert "448 abnormal, 452 normal" in text
+    data = page.text[
+        page.text.index("What each variant trained on") : page.text.index("What was run 11 min 5 s in all")
+    ]
+    assert "smol · without_comparison 900 5,400 300 600 judge_pair, 300 compare_views" in data
+    assert data.count("judge pair · raw") == data.count("judge pair · rt") == 1
+    # one of each label and defect in turn: none, scratch, dent and hole
+    assert [f"judge_pair-raw-none-{i:03}" in data for i in range(5)] == [True, True, True, True, False]
+
+
+def test_leaks_that_were_allowed_are_named(make_cell: CellMaker) -> None:
+    data = {"sides": [], "pictures": 9, "leaks": {"found": 12, "first": ["mine.jsonl:3 and mine.jsonl:7"]}}
+    page, _ = read(sweep_of(make_cell(0, "without_comparison", metrics={"scores": {}, "data": data})))
+    assert "12 leaks allowed (data.allow_leak)" in page.text
+    assert "mine.jsonl:3 and mine.jsonl:7" in page.text
+
+
+def test_figures_of_an_older_version_say_nothing_of_leaks(make_cell: CellMaker) -> None:
+    metrics = {"scores": {}, "data": {"train_records": 9, "groups": {"train": 3}, "warnings": []}}
+    page, _ = read(sweep_of(make_cell(0, "without_comparison", metrics=metrics)))
+    assert "These cells do not say what leaks were looked for" in page.text
+
+
+def test_settings_that_differ_stand_side_by_side_and_others_nowhere(sweep: SweepDir) -> None:
+    page, markdown = read(sweep)
+    table = page.text[page.text.index("Where their settings differ") : page.text.index("Cell by cell")]
+    assert table == (
+        "Where their settings differ Setting smol · without_comparison smol · with_comparison smol · matched_control "
+        'data without_comparison with_comparison matched_control data.comparison – ["views", "shapes"] – '
+    )
+    assert "| data.comparison | – |" in markdown
+
+
+def test_time_and_energy_are_summed_where_they_are_known(make_cell: CellMaker) -> None:
+    make_cell(0, "without_comparison", details={"joules": 9000.0})
+    page, _ = read(sweep_of(make_cell(1, "with_comparison")))
+    assert "10 min 24 s in all, 2.5 Wh of the GPU" in page.text
 
 
 def test_a_missing_picture_leaves_a_placeholder_with_its_name(make_cell: CellMaker, tmp_path: Path) -> None:
@@ -211,20 +281,6 @@ def test_a_missing_picture_leaves_a_placeholder_with_its_name(make_cell: CellMak
     page, _ = read(sweep_of(make_cell(0, "without_comparison", predictions=[wrong])))
     assert "picture not found: gone.png" in page.text
     assert "picture not found: broken.png" in page.text
-
-
-def judged(**given: Any) -> Prediction:
-    """A wrong answer."""
-    values: dict[str, Any] = {
-        "id": "r1",
-        "task": Task.JUDGE_PAIR,
-        "group": "g",
-        "view": "raw",
-        "expected": "normal",
-        "predicted": "abnormal",
-        "images": ("", ""),
-    }
-    return Prediction(**values | given)
 
 
 def test_one_cell_alone_says_why_there_is_no_comparison(make_cell: CellMaker) -> None:
@@ -262,7 +318,7 @@ def test_what_was_run_can_be_run_again(sweep: SweepDir) -> None:
         "Vision tower frozen",
         "Hardware cpu: AMD EPYC 7B13",
         "Seed 0",
-        "Time 5 min 12 s",
+        "finished 5 min 12 s",
         "Trained on 900 records, 5,400 tokens",
         "Parts by side 224 train, 32 val, 64 test",
         "torch 2.13.0, transformers 5.17.0",
@@ -272,13 +328,14 @@ def test_what_was_run_can_be_run_again(sweep: SweepDir) -> None:
 
 def test_curves_follow_the_pages_colours_and_share_no_ids(sweep: SweepDir) -> None:
     html = write_report(sweep).read_text(encoding="utf-8")
-    plots = html[html.index('class="plots"') : html.index("Last values")]
-    assert plots.count("<svg viewBox") == 3
+    plots = html[html.index('class="plots over-step"') : html.index("Last values")]
+    assert plots.count("<svg viewBox") == 6
     for title in ("Training loss", "Held-out loss", "Held-out balanced accuracy"):
-        assert f'aria-label="{title}"' in plots
+        for over in ("step", "tokens trained on"):
+            assert f'aria-label="{title} by {over}"' in plots
     assert "var(--series-1)" in plots
     assert "#0072b2" not in plots
-    ids = [part.partition('"')[0] for part in plots.split('id="')[1:]]
+    ids = re.findall(r' id="([^"]*)"', html)
     assert len(ids) == len(set(ids))
 
 
@@ -288,54 +345,30 @@ def test_without_matplotlib_the_page_says_how_to_get_the_plots(
     monkeypatch.setattr("vlmbench.report.build.find_spec", lambda name: None)
     page, _ = read(sweep)
     assert 'The plots need matplotlib: pip install "vlmbench[report]"' in page.text
+    assert "The curves need matplotlib" in page.text
     assert "smol · with_comparison · seed 0 300 0.3646 0.4646 71.0 %" in page.text  # the last values are there
 
 
 def test_the_page_loads_nothing(sweep: SweepDir) -> None:
     page, _ = read(sweep)
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
-    assert {"script", "iframe", "object", "embed"}.isdisjoint(page.tags)
+    assert {"iframe", "object", "embed", "link"} & set(page.tags) <= {"link"}
+    assert page.addresses.count("data:,") == page.tags.count("link") == 1
     assert "url(http" not in (sweep.report / "index.html").read_text(encoding="utf-8")
 
 
-def hostile(value: Any) -> Any:
-    """The same structure with every string, and every key, hostile."""
-    if isinstance(value, str):
-        return HOSTILE
-    if isinstance(value, Mapping):
-        return {f"{HOSTILE}{i}": hostile(item) for i, item in enumerate(value.values())}
-    return [hostile(item) for item in value] if isinstance(value, list) else value
-
-
-@pytest.fixture
-def hostile_sweep(make_cell: CellMaker) -> SweepDir:
-    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_groups": 5}
-    scores = {"judge_pair": {"raw": {"accuracy": estimate, HOSTILE: estimate}}, HOSTILE: {HOSTILE: {"ece": estimate}}}
-    metrics = {
-        "scores": scores,
-        "data": {"warnings": [HOSTILE], "by_task": {HOSTILE: 1}, "groups": {HOSTILE: 1}, "steps": HOSTILE},
-        "notes": [HOSTILE + "2"],
-    }
-    keys = ("command", "engine", "engine_reason", "vision", "device", "git")
-    env = dict.fromkeys(keys, HOSTILE) | {"versions": {HOSTILE: HOSTILE}}
-    texts = dict.fromkeys(("id", "group", "expected", "predicted", "text", "question", "answer"), HOSTILE)
-    wrong = judged(
-        **texts | {"predicted": HOSTILE + "!"},
-        images=(HOSTILE, f"/x/{HOSTILE}"),
-        meta={"defect": HOSTILE, HOSTILE: HOSTILE},
-        scores={HOSTILE: -1.0, HOSTILE + "!": -0.5},
-    )
-    elsewhere = judged(**texts | {"predicted": None}, view=HOSTILE, probe=Probe.BLANK)
-    names = {"model": HOSTILE, "overrides": [HOSTILE, f"a={HOSTILE}"]}
-    cell = make_cell(0, "without_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
-    make_cell(1, "with_comparison", metrics=metrics, env=env, predictions=[wrong, elsewhere], details=names)
-    make_cell(2, "x", state=State.FAILED, details=names | {"error": HOSTILE, "data": HOSTILE})
-    return sweep_of(cell)
+def test_the_pages_policy_lets_its_own_script_run_and_nothing_else(sweep: SweepDir) -> None:
+    html = write_report(sweep).read_text(encoding="utf-8")
+    script = html[html.index("<script>") + len("<script>") : html.index("</script>")]
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = html.index("Content-Security-Policy")
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
+    assert policy < html.index("<style>")
 
 
 def test_nothing_that_others_wrote_becomes_markup_on_the_page(hostile_sweep: SweepDir) -> None:
     page, _ = read(hostile_sweep)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # its own
     assert page.text.count("<script>alert(1)</script>") > 50  # it is all there, as text
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 
 from vlmbench.report.cells import read_cells
 from vlmbench.report.escape import markdown, markdown_code, one_line
-from vlmbench.report.facts import duration
 from vlmbench.report.figures import figure
 from vlmbench.report.forest import Axis, difference_axis, share_axis
-from vlmbench.report.gallery import _thumbnail, confidence
+from vlmbench.report.gallery import confidence
+from vlmbench.report.pictures import _thumbnail
+from vlmbench.report.runs import duration, energy
 from vlmbench.report.verdicts import SENTENCES, Finding, Question
 from vlmbench.rundir import State, SweepDir
 from vlmbench.stats import Comparison, verdict
@@ -120,6 +121,11 @@ def test_axes_hold_what_they_show() -> None:
 )
 def test_durations_are_written_in_two_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("joules", "text"), [(None, ""), (0.0, "0.0 Wh"), (9000.0, "2.5 Wh"), (7.2e6, "2.00 kWh")])
+def test_energy_is_written_in_watt_hours(joules: float | None, text: str) -> None:
+    assert energy(joules) == text
 
 
 def prediction(**given: Any) -> Prediction:

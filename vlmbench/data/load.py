@@ -22,13 +22,15 @@ MAX_LEAKS = 10  # leaks named in one message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """The sides of an experiment. `facts` maps a picture's 64-bit name hash to what was read from its file."""
+    """The sides of an experiment. `facts` maps a picture's 64-bit name hash to what was read from its file; `leaks` are
+    sentences on what stands on two sides and was allowed to."""
 
     manifest: Manifest
     train: Subset
     val: Subset
     test: Subset
     facts: Mapping[int, PictureFacts]
+    leaks: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
@@ -64,6 +66,7 @@ def load_data(
         val=parts[Split.VAL],
         test=parts[Split.TEST],
         facts=facts,
+        leaks=tuple(leaks),
         warnings=tuple(warnings),
     )
 

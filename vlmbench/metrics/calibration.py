@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlmbench.metrics._select import ordinary, positive_probabilities
+from vlmbench.metrics._bins import sureness
+from vlmbench.metrics._select import ordinary
 from vlmbench.types import Prediction, Rate
-
-BINS = 10
 
 
 def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
@@ -19,11 +18,9 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     records times the gap between its accuracy and its mean confidence is |sum of (correct - confidence)| / n.
     """
     records = ordinary(predictions)
-    positive = positive_probabilities(records)
-    if positive is None:
+    sure = sureness(records)
+    if sure is None:
         return {}
-    confidence = np.maximum(positive, 1 - positive)
     correct = np.array([record.correct for record in records])
-    bins = np.ceil(confidence * BINS).astype(int)
-    gaps = np.bincount(bins, correct - confidence)
+    gaps = np.bincount(sure.bins, correct - sure.confidence)
     return {"ece": float(np.abs(gaps).sum() / len(records))}

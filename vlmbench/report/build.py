@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -12,14 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vlmbench.report.cells import Cell, read_cells
+from vlmbench.report.dataset import data_sets, diets, samples
 from vlmbench.report.escape import markdown, markdown_code
-from vlmbench.report.facts import cautions, doubts, facts, outcome, progress
+from vlmbench.report.facts import cautions, doubts, outcome, progress
 from vlmbench.report.forest import difference_axis, share_axis
-from vlmbench.report.gallery import galleries
+from vlmbench.report.gallery import gallery
+from vlmbench.report.judgement import Place, by_seed, places
+from vlmbench.report.runs import settings, what_was_run
 from vlmbench.report.steps import steps
-from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table
+from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table, named
 from vlmbench.report.terminal import plain_states, plain_tables
-from vlmbench.report.verdicts import Finding, Refusal, findings
+from vlmbench.report.verdicts import Finding, Refusal, by_place, findings
 from vlmbench.rundir import SweepDir, to_json, write_whole
 
 
@@ -33,8 +38,8 @@ def write_report(sweep: SweepDir) -> Path:
     content = _content(sweep.path.resolve().name, cells, found, refused)
     page = sweep.report / "index.html"
     write_whole(sweep.report / "verdicts.json", to_json([finding.to_row() for finding in found]) + "\n")
-    write_whole(sweep.report / "report.md", _markdown().get_template("report.md.j2").render(content))
-    write_whole(page, _html().get_template("index.html.j2").render(content, **_plots(cells)))
+    write_whole(sweep.report / "report.md", markdown_environment().get_template("report.md.j2").render(content))
+    write_whole(page, _page(content, _plots(cells, content["places"])))
     return page
 
 
@@ -58,6 +63,7 @@ def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refuse
         "cautions": cautions(cells, refused),
         "outcome": outcome(cells, found),
         "findings": found,
+        "elsewhere": [(named(*place), answers) for place, answers in by_place(found).items()],
         "difference_axis": difference_axis(v for f in found for v in (f.comparison.low, f.comparison.high)),
         "headline": headline,
         "doubts": doubts(cells),
@@ -68,8 +74,13 @@ def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refuse
         "further": further,
         "consistency": consistency,
         "glossary": list(dict.fromkeys(chain.from_iterable(legends))),
-        "galleries": galleries(cells),
-        "facts": [(cell, facts(cell)) for cell in cells],
+        "places": places(cells),
+        "gallery": gallery(cells, found),
+        "data_sets": data_sets(cells),
+        "diets": diets(cells),
+        "samples": samples(cells),
+        "runs": what_was_run(cells),
+        "settings": settings(cells),
     }
 
 
@@ -77,16 +88,36 @@ def _share_axis(headline: Table) -> Any:
     return share_axis(row.figures[0].low for row in headline.rows if row.figures)
 
 
-def _plots(cells: Sequence[Cell]) -> dict[str, Any]:
+def _page(content: Mapping[str, Any], plots: Mapping[str, Any]) -> str:
+    """The page. Its policy lets this script run, known by its hash, and nothing else."""
+    environment = html_environment()
+    script, _, _ = PackageLoader("vlmbench.report").get_source(environment, "page.js")
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template("index.html.j2").render(
+        content,
+        **plots,
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def _plots(cells: Sequence[Cell], places: Sequence[Place]) -> dict[str, Any]:
     """Nothing without matplotlib, which the page then says: the figures under the plots are there all the same."""
     if find_spec("matplotlib") is None:
-        return {"panels": [], "legend": [], "plots_missing": True}
-    from vlmbench.report.curves import legend, panels
+        return {"panels": {}, "legend": [], "judged_plots": {}, "most_points": 0, "plots_missing": True}
+    from vlmbench.report.plots import curves, judgement
 
-    return {"panels": panels(cells), "legend": list(legend(cells).values()), "plots_missing": False}
+    return {
+        "panels": {"step": curves.panels(cells, curves.STEPS), "tokens": curves.panels(cells, curves.TOKENS)},
+        "legend": curves.legend(cells),
+        "most_points": curves.MOST_POINTS,
+        "judged_plots": judgement.plots(places, curves.styles(cells)),
+        "plots_missing": False,
+    }
 
 
-def _html() -> Environment:
+def html_environment() -> Environment:
+    """Templates of pages: whatever they print is escaped."""
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
@@ -94,11 +125,12 @@ def _html() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["by_seed"] = by_seed
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     return environment
 
 
-def _markdown() -> Environment:
+def markdown_environment() -> Environment:
     """Whatever a template prints is escaped, unless a filter made it Markup: the same rule as for the page."""
     environment = Environment(  # noqa: S701 - HTML escapes would show as such in Markdown
         loader=PackageLoader("vlmbench.report"),

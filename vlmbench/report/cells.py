@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from vlmbench.rundir import RunDir, State, SweepDir
@@ -23,6 +24,7 @@ class Cell:
     data: str
     seed: int | None
     setting: str
+    config: Mapping[str, Any]
     status: Mapping[str, Any]
     env: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -85,6 +87,37 @@ class Cell:
         return [p for p in self.predictions if p.task == task and p.view == view and p.probe == Probe.NONE]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The finished cells that differ in their seed alone."""
+
+    model: str
+    setting: str
+    data: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        return " · ".join(part for part in (self.model, self.data, self.setting) if part)
+
+    @property
+    def seeds(self) -> str:
+        """How many, in words."""
+        return "1 seed" if len(self.cells) == 1 else f"{len(self.cells)} seeds"
+
+    def views(self, task: Task) -> list[str]:
+        """In which the task was asked."""
+        return list(dict.fromkeys(p.view for cell in self.cells for p in cell.predictions if p.task is task))
+
+    def by_seed(self, task: Task, view: str) -> list[list[Prediction]]:
+        """Ordinary predictions, a list a seed."""
+        return [cell.answers(task, view) for cell in self.cells]
+
+    def answers(self, task: Task, view: str) -> list[Prediction]:
+        """Those of all seeds."""
+        return list(chain.from_iterable(self.by_seed(task, view)))
+
+
 def read_cells(sweep: SweepDir) -> list[Cell]:
     """Every cell of the sweep, whatever its state. Raises UserError where there is none."""
     folders = sweep.cells()
@@ -106,6 +139,7 @@ def _read_cell(folder: RunDir, overrides: Sequence[str], common: frozenset[str])
         data=str(status.get("data", "")),
         seed=status.get("seed"),
         setting=" ".join(override for override in overrides if override not in common),
+        config=folder.read_config(),
         status=status,
         env=folder.read_env(),
         metrics=folder.read_metrics(),
@@ -121,6 +155,14 @@ def by_series(cells: Sequence[Cell]) -> dict[tuple[str, str, str], dict[int | No
         if cell.finished:
             found.setdefault((cell.model, cell.setting, cell.data), {})[cell.seed] = cell
     return found
+
+
+def series_of(cells: Sequence[Cell]) -> list[Series]:
+    """The finished cells, those that differ in their seed alone together."""
+    return [
+        Series(model=model, setting=setting, data=data, cells=tuple(by_seed.values()))
+        for (model, setting, data), by_seed in by_series(cells).items()
+    ]
 
 
 def task_views(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vlmbench.report.cells import Cell
 from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
@@ -104,42 +103,3 @@ def progress(cells: Sequence[Cell]) -> list[Progress]:
 def _last(cell: Cell, key: str, *, share: bool = False) -> str:
     values = [row[key] for row in cell.log if row.get(key) is not None]
     return MISSING_FIGURE if not values else percent(values[-1]) if share else plain(values[-1])
-
-
-def facts(cell: Cell) -> list[tuple[str, str]]:
-    """What was run and on what, beside the commands: (term, value), those that are known."""
-    env, data = cell.env, cell.metrics.get("data", {})
-    engine = " because ".join(str(env[key]) for key in ("engine", "engine_reason") if env.get(key))
-    rows = {
-        "Folder": cell.name,
-        "Engine": engine,
-        "Vision tower": env.get("vision"),
-        "Hardware": env.get("device"),
-        "Processes": env.get("processes"),
-        "Seed": cell.seed,
-        "Time": duration(cell.status.get("seconds")),
-        "Trained on": _counts({"records": data.get("train_records"), "tokens": data.get("train_tokens")}),
-        "Steps": data.get("steps"),
-        "Records by task": _counts(data.get("by_task", {})),
-        "Parts by side": _counts(data.get("groups", {})),
-        "Versions": ", ".join(f"{name} {version}" for name, version in env.get("versions", {}).items()),
-        "Code": env.get("git"),
-        "Content hash": cell.status.get("hash"),
-    }
-    return [(term, str(value)) for term, value in rows.items() if value is not None and value != ""]
-
-
-def duration(seconds: float | None) -> str:
-    """In the two largest units that are not 0; "" for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _counts(counts: Mapping[str, Any]) -> str:
-    parts = (f"{number:,} {name}" if isinstance(number, int) else f"{number} {name}" for name, number in counts.items())
-    return ", ".join(part for part, number in zip(parts, counts.values(), strict=True) if number is not None)

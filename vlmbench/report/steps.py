@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from scipy.stats import t
 
-from vlmbench.report.cells import Cell, by_series
+from vlmbench.report.cells import Cell, Series, series_of
 from vlmbench.report.figures import figure, points, span
 from vlmbench.report.verdicts import BASELINE, CONTROL, RESAMPLING_SEED, SINGLE, Finding
 from vlmbench.stats import compare, estimate_rate, interval, verdict
@@ -22,32 +22,6 @@ from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError
 
 RAW = "raw"
 COMPARING = (Task.COMPARE_VIEWS, Task.COMPARE_SHAPES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """The finished cells that differ in their seed alone."""
-
-    model: str
-    setting: str
-    data: str
-    cells: tuple[Cell, ...]
-
-    @property
-    def name(self) -> str:
-        return " · ".join(part for part in (self.model, self.data, self.setting) if part)
-
-    def views(self, task: Task) -> list[str]:
-        """In which the task was asked."""
-        return list(dict.fromkeys(p.view for cell in self.cells for p in cell.predictions if p.task is task))
-
-    def by_seed(self, task: Task, view: str) -> list[list[Prediction]]:
-        """Ordinary predictions, a list a seed."""
-        return [cell.answers(task, view) for cell in self.cells]
-
-    def answers(self, task: Task, view: str) -> list[Prediction]:
-        """Those of all seeds."""
-        return list(chain.from_iterable(self.by_seed(task, view)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +52,7 @@ class Step:
 
 def steps(cells: Sequence[Cell], found: Sequence[Finding]) -> list[Step]:
     """Every question, with the answers that these cells hold."""
-    series = _series(cells)
+    series = series_of(cells)
     return [
         Step(
             title="Is the held-out loss lower with comparison records, and are they the reason?",
@@ -110,13 +84,6 @@ def steps(cells: Sequence[Cell], found: Sequence[Finding]) -> list[Step]:
             needs=f"data={SINGLE}",
             answers=tuple(_rates(series, (Task.JUDGE_SINGLE,), lambda one: one.data == SINGLE)),
         ),
-    ]
-
-
-def _series(cells: Sequence[Cell]) -> list[Series]:
-    return [
-        Series(model=model, setting=setting, data=data, cells=tuple(by_seed.values()))
-        for (model, setting, data), by_seed in by_series(cells).items()
     ]
 
 
@@ -188,7 +155,7 @@ def _rates(
             for shown in one.views(task):
                 answers = one.answers(task, shown)
                 if answers and view in (None, shown):
-                    yield _rate(f"{one.name}, {task.replace('_', ' ')}, {shown}", answers, _seeds(len(one.cells)))
+                    yield _rate(f"{one.name}, {task.replace('_', ' ')}, {shown}", answers, one.seeds)
 
 
 def _rate(about: str, answers: Sequence[Prediction], seeds: str) -> Answer:
@@ -260,7 +227,7 @@ def _view_change(one: Series, view: str) -> Iterator[Answer]:
         about=one.name,
         figure=points(found.difference),
         interval=span(points, found.low, found.high),
-        rests=f"{len(names)} pairs of {groups.max() + 1} parts, {_seeds(len(one.cells))}",
+        rests=f"{len(names)} pairs of {groups.max() + 1} parts, {one.seeds}",
         said=_compared(verdict(found), f"judges {view} pairs", "raw ones"),
     )
 

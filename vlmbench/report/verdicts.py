@@ -14,7 +14,14 @@ from vlmbench.types import Probe, Task, UserError
 BASELINE = "without_comparison"
 CONTROL = "matched_control"  # the same number of trained tokens: tells "comparison records" from "more records"
 SINGLE = "single"  # trains on no pair at all, so it is not compared on them
-TASKS = (Task.JUDGE_PAIR, Task.JUDGE_LINK)
+# Where sides are compared, in this order -> what is judged there.
+TASKS: Mapping[str, str] = {
+    Task.JUDGE_PAIR: "pairs",
+    Task.JUDGE_LINK: "link pairs",
+    Task.JUDGE_SINGLE: "single pictures",
+    Task.COMPARE_VIEWS: "pairs of views",
+    Task.COMPARE_SHAPES: "pairs of shapes",
+}
 SIGNIFICANT = 0.05
 RESAMPLING_SEED = 0  # the same verdict from the same predictions
 
@@ -49,7 +56,7 @@ class Question:
 
     @property
     def what(self) -> str:
-        return f"held-out {self.view} {'pairs' if self.task == Task.JUDGE_PAIR else 'link pairs'}"
+        return f"held-out {self.view} {TASKS[self.task]}"
 
     @property
     def name(self) -> str:
@@ -154,7 +161,21 @@ def _places(cells: Sequence[Cell]) -> list[tuple[Task, str]]:
     """The tasks and views that every one of the cells has predictions on, the raw view first."""
     ordinary = ({(p.task, p.view) for p in cell.predictions if p.probe == Probe.NONE} for cell in cells)
     shared = [(task, view) for task, view in set.intersection(*ordinary) if task in TASKS]
-    return sorted(shared, key=lambda place: (TASKS.index(place[0]), place[1] != "raw", place[1]))
+    return sorted(shared, key=_position)
+
+
+def by_place(found: Sequence[Finding]) -> dict[tuple[str, str], list[Finding]]:
+    """(task, view) -> the answers to questions other than the main ones; the tasks in the order of TASKS, raw first."""
+    places: dict[tuple[str, str], list[Finding]] = {}
+    for finding in found:
+        if not finding.question.main:
+            places.setdefault((finding.question.task, finding.question.view), []).append(finding)
+    return {place: places[place] for place in sorted(places, key=_position)}
+
+
+def _position(place: tuple[str, str]) -> tuple[int, bool, str]:
+    task, view = place
+    return list(TASKS).index(task), view != "raw", view
 
 
 def _answer(question: Question, seeds: tuple[int | None, ...], a: Sequence[Cell], b: Sequence[Cell]) -> Finding:

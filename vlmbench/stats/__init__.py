@@ -6,5 +6,18 @@ half a miss (or one changed group) is always added to what was seen.
 
 from vlmbench.stats.compare import Comparison, Interval, compare, holm, interval, verdict
 from vlmbench.stats.estimates import estimate, estimate_rate
+from vlmbench.stats.roc import GRID, RocBand, roc_band
 
-__all__ = ["Comparison", "Interval", "compare", "estimate", "estimate_rate", "holm", "interval", "verdict"]
+__all__ = [
+    "GRID",
+    "Comparison",
+    "Interval",
+    "RocBand",
+    "compare",
+    "estimate",
+    "estimate_rate",
+    "holm",
+    "interval",
+    "roc_band",
+    "verdict",
+]

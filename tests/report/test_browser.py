@@ -1,0 +1,244 @@
+"""The report in a real browser: filters by keyboard, phones, dark pages, paper, no scripts but its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmbench.report import write_report
+from vlmbench.rundir import SweepDir
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+DESK, PHONE = 1200, 420
+READABLE = 4.5  # contrast of small text, WCAG 2.2, 1.4.3
+TEXTS = (
+    "p",
+    "small",
+    "td",
+    "th",
+    "dt",
+    "dd",
+    "summary",
+    "figcaption",
+    "label",
+    "option",
+    "b",
+    "strong",
+    ".chip",
+    ".placeholder",
+    "a",
+)
+
+# Of the first visible elements of a selector the lowest contrast of text against what is behind it.
+CONTRAST = """selector => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const paint = colours => {
+    context.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = node => {
+    const behind = [];
+    for (let at = node; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+    behind.unshift(getComputedStyle(document.body).backgroundColor);
+    const both = [paint(behind), paint([...behind, getComputedStyle(node).color])].map(luminance).sort((a, b) => b - a);
+    return (both[0] + 0.05) / (both[1] + 0.05);
+  };
+  const seen = [...document.querySelectorAll(selector)]
+    .filter(node => node.textContent.trim() && node.checkVisibility());
+  return Math.min(...seen.slice(0, 200).map(contrast));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens the report of a sweep; anything that the browser complains of, or a dialog, fails the test at its end."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(sweep: SweepDir, *, width: int = DESK, scheme: str = "light", scripts: bool = True) -> Any:
+        page_file: Path = write_report(sweep)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: complaints.append(request.url) if leaves(request.url) else None)
+        page.goto(page_file.resolve().as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def leaves(url: str) -> bool:
+    """Whether something other than the page itself is asked for."""
+    return not url.startswith(("file:", "data:"))
+
+
+def unfold(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+
+
+def visible(page: Any) -> list[dict[str, Any]]:
+    """The records that are shown: their words, and of the answers that are shown the cell and the mark."""
+    entries: list[dict[str, Any]] = page.evaluate(
+        """() => [...document.querySelectorAll("#entries > li")].filter(node => !node.hidden).map(node => ({
+          about: node.querySelector("figcaption > small").textContent,
+          answers: [...node.querySelectorAll("[data-cell]")].filter(item => item.checkVisibility())
+            .sort((a, b) => a.style.order - b.style.order)
+            .map(item => [item.querySelector("small").textContent, item.querySelector("b").textContent[0]]),
+        }))"""
+    )
+    return entries
+
+
+def focused(page: Any) -> str:
+    name: str = page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()")
+    return name
+
+
+FIRST, SECOND = "smol · with_comparison · seed 0", "smol · without_comparison · seed 0"
+
+
+def test_two_cells_stand_side_by_side_on_the_same_record(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    entries = visible(visit(sweep))
+    # 12 + 6 + 5 + 2 of the tasks and 1 + 3 of the controls are wrong with comparison records
+    assert len(entries) == 29
+    assert all([cell for cell, _ in entry["answers"]] == [FIRST, SECOND] for entry in entries)
+    assert {entry["answers"][0][1] for entry in entries} == {"✗"}
+
+
+def test_filters_work_by_keyboard_alone(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep)
+    page.get_by_role("link", name="Errors").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert focused(page) == "first"
+    for name in ("second", "outcome"):
+        page.keyboard.press("Tab")
+        assert focused(page) == name
+    page.keyboard.type("first right")  # of 18 + 10 + 9 + 8 + 1 + 3 wrong ones without, 49 - 29 are right with
+    assert page.text_content("#shown") == "20 of 49 records shown"
+    assert {tuple(mark for _, mark in entry["answers"]) for entry in visible(page)} == {("✓", "✗")}
+    page.keyboard.press("Tab")
+    page.keyboard.type("judge link")  # 9 wrong without, 5 with
+    assert page.text_content("#shown") == "4 of 49 records shown"
+    assert all(entry["about"].startswith("judge link · raw+rt") for entry in visible(page))
+    page.keyboard.press("Tab")
+    page.keyboard.type("rt")
+    assert page.text_content("#shown") == "0 of 49 records shown"
+    assert page.locator("#none").is_visible()
+    for _ in range(3):  # the defect, all cells, and the button
+        page.keyboard.press("Tab")
+    assert focused(page) == "Reset"
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('shown').textContent.startsWith('29 ')")
+
+
+def test_defects_are_a_filter_and_all_cells_can_be_shown(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep)
+    page.locator("[name=outcome]").select_option(label="all records here")
+    page.locator("[name=defect]").select_option(label="dent")
+    entries = visible(page)
+    assert 0 < len(entries) < 49
+    assert all("defect: dent" in entry["about"] for entry in entries)
+    page.locator("[name=first]").select_option(label=f"{SECOND} (45 wrong)")
+    assert all([cell for cell, _ in entry["answers"]] == [SECOND] for entry in visible(page))
+    page.get_by_label("answers of all cells").check()
+    assert all([cell for cell, _ in entry["answers"]] == [SECOND, FIRST] for entry in visible(page))
+
+
+def test_curves_are_drawn_over_tokens_by_a_key(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep)
+    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [True, False]
+    page.get_by_label("steps", exact=True).focus()
+    page.keyboard.press("ArrowRight")
+    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [False, True]
+
+
+@pytest.mark.parametrize("width", [DESK, PHONE, 320])
+def test_nothing_is_wider_than_the_screen(width: int, sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep, width=width)
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("answers of all cells").check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(scheme: str, sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep, scheme=scheme)
+    unfold(page)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+    lowest = {selector: page.evaluate(CONTRAST, selector) for selector in TEXTS}
+    assert {selector: value for selector, value in lowest.items() if value < READABLE} == {}
+
+
+def test_paper_shows_what_the_screen_folds_away(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep, scheme="dark")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") > 3
+    page.emulate_media(media="print")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('details:not([open])')].map(one => one.lastElementChild.offsetHeight)"
+    )
+    assert min(heights) > 10
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible()
+    assert not page.locator("#filters").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_without_scripts_everything_is_there(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep, scripts=False)
+    assert not page.locator("#filters").is_visible()
+    assert page.locator("#entries > li").count() == 49
+    assert page.locator("#entries [data-cell]").count() == 2 * 49
+
+
+def test_hostile_words_run_nothing(hostile_sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(hostile_sweep)
+    unfold(page)
+    assert page.title() == "2026-11-22_quick · vlmbench report"
+    assert page.locator("script").count() == 1
+    assert page.locator("img:not([src^='data:image/webp'])").count() == 0
+    assert len(re.findall(r"alert\(1\)", page.inner_text("main"))) > 50
+
+
+def test_the_policy_stops_scripts_that_slipped_in(sweep: SweepDir, browser: Any) -> None:
+    file = write_report(sweep)
+    html = file.read_text(encoding="utf-8")
+    slipped = "<script>document.title = 'taken'</script><p onclick=\"document.title = 'taken'\" id=trap>x</p>"
+    file.write_text(html.replace("<main>", f"<main>{slipped}", 1), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.resolve().as_uri())
+    page.locator("#trap").click()
+    assert page.title() == "2026-11-22_quick · vlmbench report"
+    assert page.locator("#filters").is_visible()
+    page.close()

@@ -1,0 +1,33 @@
+"""What an experiment's data hold, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from vlmbench.data.dataset import Subset
+from vlmbench.data.load import MAX_LEAKS, Data
+from vlmbench.types import Split
+
+
+def census(data: Data) -> dict[str, Any]:
+    """`sides`: a row for each side, task and view with its records of each label, and its parts; `pictures`: how many
+    were read; `leaks`: how many were found (and allowed), and the first of them in words."""
+    return {
+        "sides": [row for split in Split for row in _rows(split, getattr(data, split.value))],
+        "pictures": len(data.facts),
+        "leaks": {"found": len(data.leaks), "first": list(data.leaks[:MAX_LEAKS])},
+    }
+
+
+def _rows(split: Split, records: Subset) -> Iterator[dict[str, Any]]:
+    labels: dict[tuple[str, str], Counter[str]] = {}
+    parts: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        place = (str(record.task), record.view)
+        labels.setdefault(place, Counter())[record.label] += 1
+        parts.setdefault(place, set()).add(record.group)
+    for (task, view), counts in labels.items():
+        by_label = dict(sorted(counts.items()))
+        yield {"side": str(split), "task": task, "view": view, "labels": by_label, "parts": len(parts[task, view])}
