@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test nightly lint types checks check format golden report
+.PHONY: help setup run test nightly faults lint types checks check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test: $(READY)  ## every test, in ten minutes
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep]'
 	$(BIN)/python -m pytest -m nightly tests/nightly
+
+faults: $(READY)  ## is anything lost? every fault at five random moments, half an hour; as root on small disks too
+	$(BIN)/python -m bench.faults
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

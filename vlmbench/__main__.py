@@ -10,8 +10,9 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from vlmbench import processes
+from vlmbench import interrupt, processes
 from vlmbench.config import Stage
+from vlmbench.files import needing_room
 from vlmbench.types import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -58,8 +59,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands exceptions to us, rather than printing a cut traceback
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        processes.take_own_card()
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
+        with interrupt.heeded(), needing_room("what the run makes"):
+            processes.take_own_card()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         sys.stderr.write(f"error: {_message(error)}\n")
         sys.exit(2)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vlmbench import check, dashboard, metrics, processes, stats, tracking
+from vlmbench import check, dashboard, fit, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
-from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
-from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
+from vlmbench.backbones.gpu import naming_faults
+from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
+from vlmbench.config import Engine, Stage, TrackingConfig, TrackingMode
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
-from vlmbench.metrics import accuracy
+from vlmbench.files import no_room
+from vlmbench.interrupt import Stopped
 from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
@@ -61,7 +61,7 @@ def check_only(cell: Cell) -> None:
     for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
-    for line in _cost(backbone, experiment, settings=cell.config.trainer).lines():
+    for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     for warning in (*experiment.data.warnings, *experiment.notes):
@@ -75,7 +75,7 @@ def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = Tru
     """One cell, from pictures to figures. A cell that is finished already is left as it is."""
     require_machine(cell)
     with processes.leader_first():  # it makes the data
-        content = content_hash(cell.plain, manifest_of(cell))
+        content = content_hash(cell.plain, data_of(cell))
     with cell.folder.lock():
         if processes.from_leader(lambda: _is_finished(cell, content)) and trains:
             log.info("%s is finished already; nothing to do", cell.title)
@@ -87,12 +87,20 @@ def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = Tru
 def _is_finished(cell: Cell, content: str) -> bool:
     """Raises UserError where the folder holds something else that was worth keeping."""
     status = cell.folder.read_status()
-    if status and status["hash"] != content and (cell.folder.checkpoints.exists() or cell.folder.adapter.exists()):
+    if "hash" not in status:  # none, or a damaged one: the checkpoints say themselves whose they are
+        return False
+    if status["hash"] != content and (cell.folder.checkpoints.exists() or cell.folder.adapter.exists()):
         raise UserError(
-            f"{cell.folder.path}: the folder holds a run with another configuration or other data; give this one a "
-            "folder of its own with name=<a name>, or remove that folder"
+            f"{cell.folder.path}: the folder holds a run with another configuration or other data (its manifest or a "
+            "picture has changed since); bring the data back, or give this one a folder of its own with name=<a name>, "
+            "or remove that folder"
         )
-    return bool(status.get("hash") == content and status["state"] == State.FINISHED)
+    if status["hash"] != content or status["state"] != State.FINISHED:
+        return False
+    why = cell.folder.damage()
+    if why:
+        log.warning("%s; it is made again from the last checkpoint", why)
+    return not why
 
 
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
@@ -109,17 +117,28 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         config={**cell.plain, "backbone": cell.choices["model"], "variant": cell.choices["data"]},
     )
     try:
-        _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
+        _run_steps(cell, engine, tracker, content=content, trains=trains, evaluates=evaluates, started=started)
+        if evaluates:
+            seconds = time.monotonic() - started
+            cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **cell.identity)
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
-        seconds, message = time.monotonic() - started, str(error) or type(error).__name__
-        cell.folder.write_status(State.FAILED, content_hash=content, error=message, seconds=seconds, **cell.identity)
+        _note_end(cell, error, content=content, seconds=time.monotonic() - started)
         tracker.finish(failed=True)
         raise
-    if evaluates:
-        seconds = time.monotonic() - started
-        cell.folder.write_status(State.FINISHED, content_hash=content, seconds=seconds, **cell.identity)
     tracker.finish(failed=False)
+
+
+def _note_end(cell: Cell, error: BaseException, *, content: str, seconds: float) -> None:
+    """Write down what ended the run, where there is room for it."""
+    stopped = isinstance(error, Stopped)
+    state, message = State.STOPPED if stopped else State.FAILED, "" if stopped else str(error) or type(error).__name__
+    if stopped:
+        log.warning("%s was asked to stop; the same command goes on from its last checkpoint", cell.title)
+    try:
+        cell.folder.write_status(state, content_hash=content, error=message, seconds=seconds, **cell.identity)
+    except OSError as reason:
+        log.warning("%s", no_room(str(cell.folder.path / "status.json"), reason))
 
 
 def report_only(cell: Cell) -> None:
@@ -150,99 +169,30 @@ def print_report(sweep: SweepDir) -> None:
 
 
 def _run_steps(
-    cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool, started: float
-) -> None:
-    if not trains and not cell.folder.adapter.exists():
-        raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
-    backbone = build(cell, engine, adapter=None if trains else cell.folder.adapter)
-    with processes.leader_first():  # it processes the pictures
-        experiment = experiment_of(cell, backbone)
-    settings = _trainer_settings(cell, backbone, experiment) if trains else cell.config.trainer
-    cost = _cost(backbone, experiment, settings=settings)
-    for line in cost.lines():
-        log.info("%s", line)
-    for warning in (*experiment.data.warnings, *experiment.notes):
-        log.warning("%s", warning)
-    if trains:
-        _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
-        tracker.adapter(cell.folder.adapter)
-    if evaluates and processes.is_leader():
-        _evaluate(cell, backbone, experiment, tracker, cost=cost)
-    kept = "not kept" if backbone.store is None else backbone.store.report()
-    log.info("vision tokens: %s", kept)
-
-
-def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
-    """The trainer's settings with what `auto` chose: a run that goes on keeps what it found."""
-    settings = cell.config.trainer
-    if settings.batch_size != AUTO:
-        return settings
-    chosen = processes.from_leader(cell.folder.read_choices)
-    if "batch_size" not in chosen:
-        from vlmbench.train.batch import choose_batch_size
-
-        longest = max(range(len(experiment.train)), key=lambda index: experiment.counts[index].total)
-        sample = experiment.open(experiment.train[longest])
-        _, vision = check.vision_cost(backbone, experiment.train, data=experiment.data)
-        found = choose_batch_size(
-            backbone, sample, checkpointing=settings.gradient_checkpointing, vision_bytes=vision.num_bytes
-        )
-        log.info("trainer.batch_size=auto: %d records a step (%s)", found.batch_size, found.why)
-        rows = processes.count() * found.batch_size
-        chosen = {"batch_size": rows, "gradient_checkpointing": found.gradient_checkpointing}
-        cell.folder.write_choices(chosen)
-    checkpointing = chosen.get("gradient_checkpointing", settings.gradient_checkpointing)
-    return replace(settings, batch_size=chosen["batch_size"], gradient_checkpointing=checkpointing)
-
-
-def _train(
     cell: Cell,
-    backbone: Backbone,
-    experiment: Experiment,
+    engine: Engine,
     tracker: tracking.Tracker,
     *,
-    cost: check.Cost,
-    settings: TrainerConfig,
+    content: str,
+    trains: bool,
+    evaluates: bool,
     started: float,
 ) -> None:
-    from vlmbench.train import train
-
-    config = cell.config
-    watched = list(experiment.watched)
-
-    def judge() -> dict[str, float]:
-        predictions = predict(
-            backbone,
-            watched,
-            open_sample=experiment.open,
-            shown=lambda image: "",
-            wording=experiment.wording,
-            settings=config.eval,
-            title=None,
-        )
-        measured = accuracy.measure(predictions)
-        balanced = measured.get("balanced_accuracy")
-        if not isinstance(balanced, float):  # one label among them: the recall of that label is the accuracy
-            balanced = float(np.mean([prediction.correct for prediction in predictions]))
-        return {"balanced_accuracy": balanced}
-
-    summary = train(
-        backbone,
-        num_records=len(experiment.train),
-        open_record=lambda index: experiment.open(experiment.train[index]),
-        watched=[partial(experiment.open, record) for record in watched],
-        judge=judge,
-        settings=settings,
-        seed=config.seed,
-        cell=cell.folder,
-        tracker=tracker,
-        title=cell.title,
-        lengths=cost.prompt_lengths,
-    )
-    kept = "" if summary.best_step is None else f", kept step {summary.best_step}"
-    log.info("trained %d steps%s", summary.steps, kept)
-    if summary.first_step_at is not None:
-        log.info("the first was done %.1f s after the run began", summary.first_step_at - started)
+    if trains:
+        backbone, experiment, cost = fit.fit(cell, engine, tracker, content=content, started=started)
+        tracker.adapter(cell.folder.adapter)
+    else:
+        if not cell.folder.adapter.exists():
+            raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
+        backbone, experiment = fit.prepared(cell, engine, adapter=cell.folder.adapter)
+        cost = fit.cost_of(backbone, experiment, settings=cell.config.trainer)
+        fit.announce(experiment, cost)
+    if evaluates and processes.is_leader():
+        full = f"with {cell.config.eval.batch_size} records at once; lower eval.batch_size"
+        with naming_faults(lambda: f"evaluate {cell.title}", full=full):
+            _evaluate(cell, backbone, experiment, tracker, cost=cost)
+    kept = "not kept" if backbone.store is None else backbone.store.report()
+    log.info("vision tokens: %s", kept)
 
 
 def _evaluate(
@@ -260,7 +210,7 @@ def _evaluate(
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
     cell.folder.write_metrics(
-        {"scores": scores, "data": _data_summary(experiment, cost), "notes": list(experiment.notes)}
+        {"scores": scores, "data": _data_summary(experiment, cost), "notes": [*experiment.notes, *fit.notes(cell)]}
     )
     tracker.summary(
         {
@@ -295,14 +245,3 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
         "groups": {"train": data.train.groups(), "val": data.val.groups(), "test": data.test.groups()},
         "warnings": list(data.warnings),
     }
-
-
-def _cost(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig) -> check.Cost:
-    return check.cost_of(
-        backbone,
-        experiment.train,
-        num_test=len(experiment.held_out),
-        data=experiment.data,
-        settings=settings,
-        counts=experiment.counts,
-    )

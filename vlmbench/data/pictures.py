@@ -101,7 +101,7 @@ def place_of(path: Path, inside: Path | None) -> Hashable | None:
         facts = path.stat()
     except OSError:
         return None
-    return path, inside, facts.st_mtime_ns, facts.st_size
+    return path, inside, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
 
 
 def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
