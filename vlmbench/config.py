@@ -60,7 +60,7 @@ def runnable_models() -> list[str]:
 
 def check_range(place: str, value: float | None, low: float, high: float = float("inf")) -> None:
     """Raise UserError unless `value` is None or within [low, high]."""
-    if value is not None and not low <= value <= high:
+    if value is not None and not (low <= value <= high and value != math.inf):
         bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UserError(f"{place}={value}: it must be {bound}; set {place}=<a value {bound}>")
 

@@ -92,7 +92,7 @@ def damage(folder: Path, *, of: str | None = None) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         sums, owner = dict(found["xxh3_128"]), found["of"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return f"{SEAL} is damaged"
     if of is not None and owner != of:
         return "it is of a run with other settings or other data"

@@ -18,15 +18,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from vlmbench.files import damage, digest, no_room, write_whole
-from vlmbench.types import Prediction, Probe, Task, UserError
+from vlmbench.types import Prediction, UserError
 
 log = logging.getLogger(__name__)
 
 WATCHED = "eval_balanced_accuracy"  # in the training log
 RESULTS = ("predictions.jsonl", "metrics.json")  # of a finished cell
+_PREDICTION = msgspec.json.Decoder(Prediction)
 AGAIN = "start the cell's command again, which makes it anew"
 
 
@@ -44,22 +46,11 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file that was written whole. Raises UserError where a line is damaged."""
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        row = _row(line)
-        if row is None:
-            raise UserError(f"{path}:{number}: the line is damaged; {AGAIN}")
-        yield row
-
-
 def _row(line: bytes) -> dict[str, Any] | None:
     """The object of a line; None where the line is cut short or damaged."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -104,9 +95,12 @@ class RunDir:
         """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds`, and what tells the cell apart; empty
         for a folder that no run has touched, without `hash` where the file is damaged."""
         try:
-            return self._read_json("status.json")
+            status = self._read_json("status.json")
         except UserError as error:
             return {"state": State.FAILED, "error": str(error), "time": 0.0}
+        if status and not (status.get("state") in list(State) and isinstance(status.get("time"), int | float)):
+            return {"state": State.FAILED, "error": f"{self.path / 'status.json'} is no run's status", "time": 0.0}
+        return status
 
     def write_status(self, state: State, *, content_hash: str, **details: Any) -> None:
         """A finished cell's status has the checksums of its RESULTS."""
@@ -187,8 +181,15 @@ class RunDir:
         write_whole(self.train_log, "".join(to_json(row, indent=None) + "\n" for row in rows))
 
     def read_predictions(self) -> list[Prediction]:
-        self._refuse_damaged("predictions.jsonl")
-        return [_prediction(row) for row in read_lines(self.path / "predictions.jsonl")]
+        """Raises UserError where the file, which is written whole, is not as a run writes it."""
+        path, predictions = self.path / "predictions.jsonl", []
+        self._refuse_damaged(path.name)
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
+            try:
+                predictions.append(_PREDICTION.decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}:{number}: the line is damaged ({error}); {AGAIN}") from error
+        return predictions
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> None:
         lines = (to_json(asdict(prediction), indent=None) + "\n" for prediction in predictions)
@@ -205,7 +206,7 @@ class RunDir:
             return {}
         try:
             value = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise UserError(f"{path}: the file is damaged; {AGAIN}")
@@ -266,8 +267,3 @@ def cell_number(folder: Path) -> int | None:
 def _position(folder: Path) -> float:
     number = cell_number(folder)
     return float("inf") if number is None else number
-
-
-def _prediction(row: Mapping[str, Any]) -> Prediction:
-    values = dict(row, task=Task(row["task"]), probe=Probe(row["probe"]))
-    return Prediction(**dict(values, of=tuple(row["of"]), images=tuple(row["images"])))

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlmbench import interrupt, processes
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.files import needing_room
+from vlmbench.plain import refuse_secrets
 from vlmbench.provenance import content_of_config
 from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
 from vlmbench.tracking import publish_report
@@ -79,6 +80,7 @@ def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunCon
     from vlmbench.run import run
 
     refuse_unknown_keys(raw)
+    refuse_secrets([OmegaConf.to_yaml(raw, resolve=True)])
     config = cast("RunConfig", OmegaConf.to_object(raw))
     if config.stage not in CELL_STAGES and not processes.is_leader():
         return config  # what is not training takes one process

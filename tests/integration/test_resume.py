@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Outcome
-from vlmbench.rundir import RunDir, SweepDir
+from vlmbench.rundir import RunDir, State, SweepDir
 
 Cli = Callable[..., Outcome]
 TINY = (
@@ -65,3 +68,26 @@ def test_a_damaged_result_is_refused_by_the_report_and_made_again(
     assert "predictions.jsonl: the file is damaged" in refused.err
     assert cli(*TINY, *parts).code == 0
     assert path.read_bytes() == whole
+
+
+def test_a_sweep_that_is_asked_to_stop_begins_no_other_cell(
+    cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = ("-m", "seed=0,1", "sweep=runs/s", *TINY, *parts)
+    append = RunDir.append_train_log
+
+    def ask_at_step_three(self: RunDir, row: dict[str, Any]) -> None:
+        append(self, row)
+        if row["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDir, "append_train_log", ask_at_step_three)
+        assert cli(*sweep).code == 0
+    (cell,) = SweepDir(tmp_path / "runs" / "s").cells()
+    assert cell.read_status()["state"] == State.STOPPED
+    assert not (tmp_path / "runs" / "s" / "report").exists()
+    again = cli(*sweep)
+    assert again.code == 0
+    assert again.out.count("going on from step 4") == 1  # asked while the third was logged, it finished the fourth
+    assert {cell.read_status()["state"] for cell in SweepDir(tmp_path / "runs" / "s").cells()} == {State.FINISHED}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.data.manifest import SPLITS, TASKS, Manifest
-from vlmbench.data.pictures import Picture, open_picture, place_of
+from vlmbench.data.pictures import Picture, file_sha256, open_picture, place_of
 from vlmbench.data.prompts import Wording
 from vlmbench.files import sync
 from vlmbench.types import LABELS, ImageRef, Record, Role, Sample, Split, Task, UserError
@@ -145,7 +144,7 @@ class Viewer:
 
     def _processed(self, path: Path) -> Path:
         raw = open_picture(path, inside=self._folder)
-        target = self._cache / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.png"
+        target = self._cache / f"{file_sha256(path)}.png"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             unfinished = target.with_name(f".{target.stem}.{os.getpid()}.png")

@@ -94,7 +94,11 @@ def train(
         f"with {settings.num_rows} records a step; set trainer.batch_size=auto or a smaller one, or "
         "trainer.gradient_checkpointing=true, or lower store.device_gb"
     )
-    with interrupt.after_steps(), naming_faults(lambda: f"step {trainer.state.global_step + 1}", full=full):
+    with (
+        interrupt.after_steps(),
+        checkpoints.reading(checkpoint),
+        naming_faults(lambda: f"step {trainer.state.global_step + 1}", full=full),
+    ):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.check_loss()
     trainer.leave_model()

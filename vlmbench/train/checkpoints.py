@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,17 @@ def keep(checkpoint: Path, *, of: str, best: str | None) -> None:
     seal(checkpoint, of=of)
     folder = str(checkpoint.parent)
     rotate_checkpoints(output_dir=folder, save_total_limit=KEPT, best_model_checkpoint=best, use_mtime=False)
+
+
+@contextmanager
+def reading(checkpoint: Path | None) -> Iterator[None]:
+    """A UserError where a checkpoint holds other things than numbers: they are not loaded."""
+    try:
+        yield
+    except (pickle.UnpicklingError, SafetensorError) as error:
+        raise UserError(
+            f"{checkpoint}: it cannot be loaded ({error}); remove it, and start the command again"
+        ) from error
 
 
 @contextmanager
