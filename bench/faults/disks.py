@@ -89,23 +89,31 @@ def read_only(stage: Stage, rng: Rng) -> Facts:
     runs = scene.folder / "runs"
 
     def lock() -> None:
-        subprocess.run(["/bin/mount", "-o", "remount,ro", str(runs)], check=True)
+        """Mounted over itself, the other way round: files that are open already may be written on."""
+        _mount("--bind", str(runs), str(runs))
+        _mount("-o", "remount,bind,ro", str(runs))
 
     with small_disk(runs, DISK):
         if row == 0:
             lock()
         outcome = scene.run(spoil=at_row(row, lock) if row else None)
+        subprocess.run(["/bin/umount", str(runs)], check=True)
         said = says(outcome, "cannot be written", "Read-only file system")
-        subprocess.run(["/bin/mount", "-o", "remount,rw", str(runs)], check=True)
         return {"at_row": row, "said": said, **recovers(stage, scene)}
 
 
-def _small_cache(name: str, bytes_needed: int, *, goes_on: bool) -> Callable[[Stage, Rng], Facts]:
+def _mount(*arguments: str) -> None:
+    subprocess.run(["/bin/mount", *arguments], check=True)
+
+
+def _small_cache(name: str, *, goes_on: bool) -> Callable[[Stage, Rng], Facts]:
     """A folder of the caches on a disk that is too small by a random share; then on one that is not."""
 
     def befall(stage: Stage, rng: Rng) -> Facts:
-        size, scene = int(rng.uniform(0, 0.8) * bytes_needed), stage.scene()
+        scene = stage.scene()
         place = scene.folder / name
+        pages = sum(-(-path.stat().st_size // PAGE) for path in place.rglob("*") if path.is_file())
+        size = int(rng.uniform(0, 0.8) * pages) * PAGE
         shutil.rmtree(place)
         if name == "data":
             shutil.rmtree(scene.folder / ".cache")
@@ -125,13 +133,13 @@ FAULTS = (
     Fault("full_at_checkpoint", "the disk is full within a checkpoint", full_at_checkpoint),
     Fault("full_at_log", "the disk is full when the training log grows", full_at_log),
     Fault("full_at_status", "the disk is full when the status is written", full_at_status),
-    Fault("full_at_tokens", "no room for the token store", _small_cache(".cache/features", 500_000, goes_on=True)),
-    Fault("full_at_views", "no room for processed pictures", _small_cache(".cache/views", 1_200_000, goes_on=False)),
+    Fault("full_at_tokens", "no room for the token store", _small_cache(".cache/features", goes_on=True)),
+    Fault("full_at_views", "no room for processed pictures", _small_cache(".cache/views", goes_on=False)),
     Fault(
         "full_at_facts",
         "no room for the pictures' hashes",
-        _small_cache(".cache/pictures", 120_000, goes_on=False),
+        _small_cache(".cache/pictures", goes_on=False),
     ),
-    Fault("full_at_pictures", "no room for the source's pictures", _small_cache("data", 4_000_000, goes_on=False)),
+    Fault("full_at_pictures", "no room for the source's pictures", _small_cache("data", goes_on=False)),
     Fault("read_only", "the run's folder may only be read", read_only),
 )

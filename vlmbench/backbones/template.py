@@ -13,6 +13,7 @@ from typing import Any
 from vlmbench.types import UserError
 
 MOST_LINES = 100_000  # of the template's compiled code: a template takes some hundred
+COMPILED = "<template>"  # what Jinja calls the file of a template's code
 PRODUCTS = frozenset({"*", "**"})  # a single one can take for ever, or all of the memory
 WRONG = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 
@@ -60,10 +61,12 @@ def _refuse_products(source: str) -> None:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Count lines of Python in this thread, and end what takes too many."""
+    """Count the lines that templates run in this thread, and end what takes too many."""
     lines = count()
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != COMPILED:
+            return None
         if next(lines) > MOST_LINES:
             raise _TooLongError(f"more than {MOST_LINES} lines were run")
         return trace
