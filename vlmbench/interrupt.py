@@ -6,15 +6,12 @@ time, the process stops at once. Nothing needs cleaning up: the same command goe
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LATER = b"\nstopping after this step, with a checkpoint; Ctrl-C again: at once\n"
@@ -95,8 +92,10 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _give_up() -> None:
     """The step, or what came after it, took too long. The last checkpoint stands."""
-    log.warning("not done %g s after SIGTERM (grace_s): ending without this step's checkpoint", _Asked.grace_s)
-    logging.shutdown()
+    # Not by logging: whatever hangs may hold its lock.
+    os.write(
+        2, f"\nnot done {_Asked.grace_s:g} s after SIGTERM (grace_s): ending without this step's checkpoint\n".encode()
+    )
     os._exit(0)
 
 
