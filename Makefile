@@ -30,7 +30,7 @@ nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; fuzzing, a m
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep,fuzz]'
 	$(BIN)/python -m pytest -m nightly tests/nightly
 
-faults: $(READY)  ## is anything lost? every fault at five random moments, half an hour; as root on small disks too
+faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too
 	$(BIN)/python -m bench.faults
 
 audit:  ## known weaknesses of the pinned packages; asks the package index
