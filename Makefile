@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test nightly lint types checks check format golden report
+.PHONY: help setup run test nightly faults audit lint types checks check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,9 +26,17 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep]'
+nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; fuzzing, a minute for each reader of files
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep,fuzz]'
 	$(BIN)/python -m pytest -m nightly tests/nightly
+
+faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too
+	$(BIN)/python -m bench.faults
+
+audit:  ## known weaknesses of the pinned packages; asks the package index
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -14,19 +14,31 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vlmbench"
 # A unit may import units of lower levels and itself.
 LEVELS = [
     {"types"},
-    {"config"},
+    {"config", "files", "interrupt", "plain"},
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones", "provenance"},
     {"train", "evaluate", "check", "report", "experiment", "dashboard", "energy"},
     {"cell", "pruning"},
-    {"predict"},
+    {"predict", "fit"},
     {"run"},
     {"task"},
     {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 PAIRS_ALLOWED = {("backbones", "features")}  # a backbone keeps its tokens in the store
-TORCH_FREE = {"types", "config", "data", "metrics", "stats", "report", "rundir", "tracking"}
+TORCH_FREE = {
+    "types",
+    "config",
+    "data",
+    "metrics",
+    "stats",
+    "report",
+    "rundir",
+    "tracking",
+    "files",
+    "interrupt",
+    "plain",
+}
 ONLY_IN = {
     "hydra": {"config.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},

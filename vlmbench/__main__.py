@@ -9,9 +9,12 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from vlmbench import processes
+from vlmbench import interrupt, processes
 from vlmbench.config import Stage
+from vlmbench.files import needing_room
+from vlmbench.plain import refuse_secrets, visible
 from vlmbench.types import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -58,10 +61,12 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands exceptions to us, rather than printing a cut traceback
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        processes.take_own_card()
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.stderr.write(f"error: {_message(error)}\n")
+        with interrupt.heeded(), needing_room("what the run makes"):
+            refuse_secrets(sys.argv[1:])
+            processes.take_own_card()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
+        sys.stderr.write(f"error: {visible(_message(error))}\n")
         sys.exit(2)
 
 

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones import resident
 from vlmbench.config import BuildRequest, Engine, RunConfig, runnable_models
+from vlmbench.data.dataset import RAW
+from vlmbench.data.load import data_hash, read_pictures
+from vlmbench.data.manifest import open_manifest
 from vlmbench.data.prompts import Wording
 from vlmbench.experiment import Experiment, make_experiment
+from vlmbench.files import damage
 from vlmbench.rundir import RunDir
 from vlmbench.types import UserError
 
@@ -40,6 +44,13 @@ class Cell:
 def manifest_of(cell: Cell) -> Path:
     """The source's manifest, written now where it is not there yet."""
     return cell.config.source.prepare(Path(cell.config.data_dir))
+
+
+def data_of(cell: Cell) -> str:
+    """A hash of the run's manifest and pictures, all of which are read, or known from their files' times."""
+    config = cell.config
+    manifest = open_manifest(manifest_of(cell), labels=config.source.labels, views={RAW, config.view.name})
+    return data_hash(manifest, read_pictures(manifest, cell.cache))
 
 
 def experiment_of(cell: Cell, backbone: Backbone) -> Experiment:
@@ -77,6 +88,8 @@ def engine_of(cell: Cell) -> tuple[Engine, str]:
 
 def build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: bool = True) -> Backbone:
     """The backbone: without `weights`, what counts tokens and no more."""
+    if adapter is not None and (why := damage(adapter)):
+        raise UserError(f"{adapter}: the adapter cannot be trusted: {why}; start the run's command again")
     request = BuildRequest(
         seed=cell.config.seed,
         engine=engine,

@@ -60,7 +60,7 @@ def runnable_models() -> list[str]:
 
 def check_range(place: str, value: float | None, low: float, high: float = float("inf")) -> None:
     """Raise UserError unless `value` is None or within [low, high]."""
-    if value is not None and not low <= value <= high:
+    if value is not None and not (low <= value <= high and value != math.inf):
         bound = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UserError(f"{place}={value}: it must be {bound}; set {place}=<a value {bound}>")
 
@@ -343,6 +343,10 @@ class TrackingConfig:
     sample_predictions: int = 40  # rows of the predictions table
     adapter: bool = True  # log the adapter as an artifact
     report: bool = True  # log a sweep's report, its pictures included, as a closing run
+    timeout_s: float = 60.0  # that W&B's servers may make a run wait, at its start and at its end
+
+    def __post_init__(self) -> None:
+        check_range("tracking.timeout_s", self.timeout_s, 1)
 
 
 @dataclass(kw_only=True)
@@ -366,11 +370,13 @@ class RunConfig:
     store: StoreConfig = MISSING
     eval: EvalConfig = MISSING
     tracking: TrackingConfig = MISSING
+    grace_s: float = 25.0  # after SIGTERM, for the step that is being taken and its checkpoint; Slurm waits 30 s
     run: str | None = None  # stage=predict: the finished cell to predict with
     images: list[str] = field(default_factory=list)  # stage=predict: the reference and the query, or one picture
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
+        check_range("grace_s", self.grace_s, 0.1)
 
 
 def _register_bases() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from vlmbench.data.dataset import (
 )
 from vlmbench.data.load import Data, load_data
 from vlmbench.data.manifest import MAX_ERRORS, open_manifest
+from vlmbench.data.pictures import file_sha256
 from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
 from vlmbench.types import ImageRef, Record, Sample, Split, Task, UserError
@@ -90,7 +90,7 @@ def make_experiment(
         manifest.folder,
         name=view.name,
         process=view.build(references),
-        fingerprint=view.fingerprint([hashlib.sha256(path.read_bytes()).hexdigest() for path in references]),
+        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
         cache=cache_dir,
     )
     return Experiment(

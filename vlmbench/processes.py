@@ -72,6 +72,16 @@ def from_leader(make: Callable[[], Value]) -> Value:
     return cast("Value", values[0])
 
 
+def any_of(own: bool) -> bool:
+    """Whether it holds in any process; each of them asks at the same place."""
+    if count() == 1:
+        return own
+    from accelerate.utils import gather_object
+
+    _state()
+    return any(gather_object([own]))
+
+
 def _state() -> PartialState:
     import torch
     from accelerate import PartialState

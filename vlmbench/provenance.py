@@ -13,22 +13,24 @@ from typing import Any
 
 from vlmbench import processes
 from vlmbench.config import Engine, Vision
-from vlmbench.types import UserError
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 # What a cell's figures do not depend on.
 NOT_CONTENT = (
-    "stage",
-    "name",
-    "sweep",
-    "cell",
-    "data_dir",
-    "cache_dir",
-    "pruner",
-    "store",
-    "tracking",
-    "run",
-    "images",
+    *(
+        "stage",
+        "name",
+        "sweep",
+        "cell",
+        "data_dir",
+        "cache_dir",
+        "pruner",
+        "store",
+        "tracking",
+        "run",
+        "images",
+        "grace_s",
+    ),
 )
 
 
@@ -37,14 +39,10 @@ def content_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in NOT_CONTENT}
 
 
-def content_hash(config: Mapping[str, Any], manifest: Path) -> str:
-    """Of the resolved configuration without places, and of the manifest's bytes."""
-    if not manifest.is_file():
-        raise UserError(f"{manifest}: there is no such manifest; give an existing JSON-lines file as source.path")
-    digest = hashlib.sha256(json.dumps(content_of_config(config), sort_keys=True, default=str).encode())
-    with manifest.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def content_hash(config: Mapping[str, Any], data: str) -> str:
+    """Of the resolved configuration without places, and of its `data` (see `load.data_hash`)."""
+    text = json.dumps(content_of_config(config), sort_keys=True, default=str)
+    return hashlib.sha256(f"{text} {data}".encode()).hexdigest()
 
 
 def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:

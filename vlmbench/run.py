@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vlmbench import check, dashboard, energy, metrics, processes, pruning, stats, tracking
+from vlmbench import check, dashboard, energy, fit, metrics, processes, pruning, stats, tracking
 from vlmbench.backbones import resident
-from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
-from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
+from vlmbench.backbones.gpu import naming_faults
+from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
+from vlmbench.config import Engine, Stage, TrackingConfig, TrackingMode
 from vlmbench.data.census import census
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
-from vlmbench.metrics import accuracy
+from vlmbench.files import no_room
+from vlmbench.interrupt import Stopped
 from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
@@ -28,7 +28,6 @@ from vlmbench.types import Prediction, Probe, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
-    from vlmbench.train import TrainSummary
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def check_only(cell: Cell) -> None:
     for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
-    for line in _cost(backbone, experiment, settings=cell.config.trainer).lines():
+    for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     for warning in (*experiment.data.warnings, *experiment.notes):
@@ -79,7 +78,7 @@ def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = Tru
     require_machine(cell)
     pruning.require(cell.config.pruner, cell.config.trainer)
     with processes.leader_first():  # it makes the data
-        content = content_hash(cell.plain, manifest_of(cell))
+        content = content_hash(cell.plain, data_of(cell))
     with cell.folder.lock():
         reached = processes.from_leader(lambda: _reached(cell, content))
         if reached == State.PRUNED and not trains:
@@ -93,15 +92,26 @@ def train_and_evaluate(cell: Cell, *, trains: bool = True, evaluates: bool = Tru
 
 
 def _reached(cell: Cell, content: str) -> str | None:
-    """The cell's state, if it is this very cell. Raises UserError where the folder holds something else that was worth
-    keeping."""
+    """The cell's state, if it is this very cell and nothing of what it has reached is damaged.
+
+    Raises UserError where the folder holds something else that was worth keeping.
+    """
     status = cell.folder.read_status()
-    if status and status["hash"] != content and (cell.folder.checkpoints.exists() or cell.folder.adapter.exists()):
+    if "hash" not in status:  # none, or a damaged one: the checkpoints say themselves whose they are
+        return None
+    if status["hash"] != content:
+        if not (cell.folder.checkpoints.exists() or cell.folder.adapter.exists()):
+            return None
         raise UserError(
-            f"{cell.folder.path}: the folder holds a run with another configuration or other data; give this one a "
-            "folder of its own with name=<a name>, or remove that folder"
+            f"{cell.folder.path}: the folder holds a run with another configuration or other data (its manifest or a "
+            "picture has changed since); bring the data back, or give this one a folder of its own with name=<a name>, "
+            "or remove that folder"
         )
-    return str(status["state"]) if status.get("hash") == content else None
+    why = cell.folder.damage() if status["state"] in (State.FINISHED, State.PRUNED) else ""
+    if why:
+        log.warning("%s; it is made again from the last checkpoint", why)
+        return None
+    return str(status["state"])
 
 
 def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> None:
@@ -118,21 +128,34 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         config={**cell.plain, "backbone": cell.choices["model"], "variant": cell.choices["data"]},
     )
     try:
-        state, note = _run_steps(cell, engine, tracker, trains=trains, evaluates=evaluates, started=started)
+        state, note = _run_steps(
+            cell, engine, tracker, content=content, trains=trains, evaluates=evaluates, started=started
+        )
+        if state != State.RUNNING:
+            spent = _spent(started, meter)
+            cell.folder.write_status(state, content_hash=content, **spent, **note, **cell.identity)
     except BaseException as error:
         resident.release()  # whatever state the model is in, no other run shall find it
-        spent, message = _spent(started, meter), str(error) or type(error).__name__
-        cell.folder.write_status(State.FAILED, content_hash=content, error=message, **spent, **cell.identity)
+        _note_end(cell, error, content=content, spent=_spent(started, meter))
         tracker.finish(failed=True)
         raise
-    if state != State.RUNNING:
-        spent = _spent(started, meter)
-        cell.folder.write_status(state, content_hash=content, **spent, **note, **cell.identity)
     tracker.finish(failed=False)
 
 
 def _spent(started: float, meter: energy.Meter) -> dict[str, float | None]:
     return {"seconds": time.monotonic() - started, "joules": meter.joules()}
+
+
+def _note_end(cell: Cell, error: BaseException, *, content: str, spent: Mapping[str, Any]) -> None:
+    """Write down what ended the run, where there is room for it."""
+    stopped = isinstance(error, Stopped)
+    state, message = State.STOPPED if stopped else State.FAILED, "" if stopped else str(error) or type(error).__name__
+    if stopped:
+        log.warning("%s was asked to stop; the same command goes on from its last checkpoint", cell.title)
+    try:
+        cell.folder.write_status(state, content_hash=content, error=message, **spent, **cell.identity)
+    except OSError as reason:
+        log.warning("%s", no_room(str(cell.folder.path / "status.json"), reason))
 
 
 def report_only(cell: Cell) -> None:
@@ -163,27 +186,32 @@ def print_report(sweep: SweepDir) -> None:
 
 
 def _run_steps(
-    cell: Cell, engine: Engine, tracker: tracking.Tracker, *, trains: bool, evaluates: bool, started: float
+    cell: Cell,
+    engine: Engine,
+    tracker: tracking.Tracker,
+    *,
+    content: str,
+    trains: bool,
+    evaluates: bool,
+    started: float,
 ) -> tuple[State, dict[str, str]]:
     """How far the cell has come, and what its status says of that."""
-    if not trains and not cell.folder.adapter.exists():
-        raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
-    backbone = build(cell, engine, adapter=None if trains else cell.folder.adapter)
-    with processes.leader_first():  # it processes the pictures
-        experiment = experiment_of(cell, backbone)
-    settings = _trainer_settings(cell, backbone, experiment) if trains else cell.config.trainer
-    cost = _cost(backbone, experiment, settings=settings)
-    for line in cost.lines():
-        log.info("%s", line)
-    for warning in (*experiment.data.warnings, *experiment.notes):
-        log.warning("%s", warning)
     if trains:
-        summary = _train(cell, backbone, experiment, tracker, cost=cost, settings=settings, started=started)
-        if summary.pruned:
+        fitted = fit.fit(cell, engine, tracker, content=content, started=started)
+        if fitted.summary.pruned:
             return State.PRUNED, {"note": _pruned_note(cell)}
+        backbone, experiment, cost = fitted.backbone, fitted.experiment, fitted.cost
         tracker.adapter(cell.folder.adapter)
+    else:
+        if not cell.folder.adapter.exists():
+            raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
+        backbone, experiment = fit.prepared(cell, engine, adapter=cell.folder.adapter)
+        cost = fit.cost_of(backbone, experiment, settings=cell.config.trainer)
+        fit.announce(experiment, cost)
     if evaluates and processes.is_leader():
-        _evaluate(cell, backbone, experiment, tracker, cost=cost)
+        full = f"with {cell.config.eval.batch_size} records at once; lower eval.batch_size"
+        with naming_faults(lambda: f"evaluate {cell.title}", full=full):
+            _evaluate(cell, backbone, experiment, tracker, cost=cost)
     kept = "not kept" if backbone.store is None else backbone.store.report()
     log.info("vision tokens: %s", kept)
     return State.FINISHED if evaluates else State.RUNNING, {}
@@ -194,86 +222,6 @@ def _pruned_note(cell: Cell) -> str:
     note = f"at step {step}: balanced accuracy {value:.3f} on followed validation records"
     log.info("pruned %s; the sweep's finished cells had more; pruner=off trains it to the end", note)
     return note
-
-
-def _trainer_settings(cell: Cell, backbone: Backbone, experiment: Experiment) -> TrainerConfig:
-    """The trainer's settings with what `auto` chose: a run that goes on keeps what it found."""
-    settings = cell.config.trainer
-    if settings.batch_size != AUTO:
-        return settings
-    chosen = processes.from_leader(cell.folder.read_choices)
-    if "batch_size" not in chosen:
-        from vlmbench.train.batch import choose_batch_size
-
-        longest = max(range(len(experiment.train)), key=lambda index: experiment.counts[index].total)
-        sample = experiment.open(experiment.train[longest])
-        _, vision = check.vision_cost(backbone, experiment.train, data=experiment.data)
-        found = choose_batch_size(
-            backbone, sample, checkpointing=settings.gradient_checkpointing, vision_bytes=vision.num_bytes
-        )
-        log.info("trainer.batch_size=auto: %d records a step (%s)", found.batch_size, found.why)
-        rows = processes.count() * found.batch_size
-        chosen = {"batch_size": rows, "gradient_checkpointing": found.gradient_checkpointing}
-        cell.folder.write_choices(chosen)
-    checkpointing = chosen.get("gradient_checkpointing", settings.gradient_checkpointing)
-    return replace(settings, batch_size=chosen["batch_size"], gradient_checkpointing=checkpointing)
-
-
-def _train(
-    cell: Cell,
-    backbone: Backbone,
-    experiment: Experiment,
-    tracker: tracking.Tracker,
-    *,
-    cost: check.Cost,
-    settings: TrainerConfig,
-    started: float,
-) -> TrainSummary:
-    from vlmbench.train import train
-
-    config = cell.config
-    watched = list(experiment.watched)
-
-    def judge() -> dict[str, float]:
-        predictions = predict(
-            backbone,
-            watched,
-            open_sample=experiment.open,
-            shown=lambda image: "",
-            wording=experiment.wording,
-            settings=config.eval,
-            title=None,
-        )
-        measured = accuracy.measure(predictions)
-        balanced = measured.get("balanced_accuracy")
-        if not isinstance(balanced, float):  # one label among them: the recall of that label is the accuracy
-            balanced = float(np.mean([prediction.correct for prediction in predictions]))
-        return {"balanced_accuracy": balanced}
-
-    def should_prune() -> bool:
-        if not config.pruner.enabled:
-            return False
-        return pruning.should_prune(cell.folder.watched(), pruning.finished_curves(cell.folder), config.pruner)
-
-    summary = train(
-        backbone,
-        num_records=len(experiment.train),
-        open_record=lambda index: experiment.open(experiment.train[index]),
-        watched=[partial(experiment.open, record) for record in watched],
-        judge=judge,
-        should_prune=should_prune,
-        settings=settings,
-        seed=config.seed,
-        cell=cell.folder,
-        tracker=tracker,
-        title=cell.title,
-        lengths=cost.prompt_lengths,
-    )
-    kept = "" if summary.best_step is None else f", kept step {summary.best_step}"
-    log.info("trained %d steps%s", summary.steps, kept)
-    if summary.first_step_at is not None:
-        log.info("the first was done %.1f s after the run began", summary.first_step_at - started)
-    return summary
 
 
 def _evaluate(
@@ -291,7 +239,7 @@ def _evaluate(
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
     cell.folder.write_metrics(
-        {"scores": scores, "data": _data_summary(experiment, cost), "notes": list(experiment.notes)}
+        {"scores": scores, "data": _data_summary(experiment, cost), "notes": [*experiment.notes, *fit.notes(cell)]}
     )
     tracker.summary(
         {
@@ -327,14 +275,3 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
         **census(data),
         "warnings": list(data.warnings),
     }
-
-
-def _cost(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig) -> check.Cost:
-    return check.cost_of(
-        backbone,
-        experiment.train,
-        num_test=len(experiment.held_out),
-        data=experiment.data,
-        settings=settings,
-        counts=experiment.counts,
-    )

@@ -9,8 +9,7 @@ runs/<sweep>/report/                          index.html report.md verdicts.json
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,37 +18,29 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 from filelock import FileLock, Timeout
 
-from vlmbench.types import Prediction, Probe, Task, UserError
+from vlmbench.files import damage, digest, no_room, write_whole
+from vlmbench.types import Prediction, UserError
+
+log = logging.getLogger(__name__)
 
 WATCHED = "eval_balanced_accuracy"  # in the training log
+RESULTS = ("predictions.jsonl", "metrics.json")  # of a finished cell
+_PREDICTION = msgspec.json.Decoder(Prediction)
+AGAIN = "start the cell's command again, which makes it anew"
 
 
 class State(StrEnum):
     """How far a cell has come."""
 
     RUNNING = "running"
+    STOPPED = "stopped"  # asked to; it goes on from its checkpoint
     FAILED = "failed"
     PRUNED = "pruned"  # training was stopped, because the sweep's other cells did better
     FINISHED = "finished"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
@@ -57,14 +48,13 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None where the line is cut short or damaged."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +105,45 @@ class RunDir:
 
     def read_status(self) -> dict[str, Any]:
         """`state`, `hash`, `time` (of writing, s since 1970), `error`, `seconds` and `joules` (None: not known) of the
-        last attempt, what tells the cell apart, and of a pruned one `note`; empty for a folder that no run touched."""
-        return self._read_json("status.json")
+        last attempt, what tells the cell apart, and of a pruned one `note`; empty for a folder that no run touched,
+        without `hash` where the file is damaged."""
+        try:
+            status = self._read_json("status.json")
+        except UserError as error:
+            return {"state": State.FAILED, "error": str(error), "time": 0.0}
+        if status and not (status.get("state") in list(State) and isinstance(status.get("time"), int | float)):
+            return {"state": State.FAILED, "error": f"{self.path / 'status.json'} is no run's status", "time": 0.0}
+        return status
 
     def write_status(self, state: State, *, content_hash: str, **details: Any) -> None:
+        """A finished cell's status has the checksums of its RESULTS."""
         status = {"state": state, "hash": content_hash, "time": time.time(), **details}
+        sums = {name: digest(path) for name in RESULTS if (path := self.path / name).exists()}
+        if state is State.FINISHED and sums:
+            status["xxh3_128"] = sums
         write_whole(self.path / "status.json", to_json(status))
 
+    def damage(self) -> str:
+        """What of a finished cell is not as it was left; "" where everything is."""
+        sums = self.read_status().get("xxh3_128", {})
+        for name, expected in sums.items():
+            if not (self.path / name).is_file() or digest(self.path / name) != expected:
+                return f"{self.path / name} is missing or damaged"
+        why = damage(self.adapter)
+        return f"{self.adapter} cannot be trusted: {why}" if why else ""
+
     def note_error(self, error: str, **details: Any) -> None:
-        """What stopped an attempt. What was reached before stands: a finished cell stays finished."""
+        """What stopped an attempt. What was reached before stands: a finished cell stays finished.
+
+        Where even that cannot be written, the log alone has it.
+        """
         before = self.read_status()
         state = before["state"] if before.get("state") in (State.FINISHED, State.PRUNED) else State.FAILED
         status = {**details, **before, "state": state, "hash": before.get("hash", ""), "time": time.time()}
-        write_whole(self.path / "status.json", to_json({**status, "error": error}))
+        try:
+            write_whole(self.path / "status.json", to_json({**status, "error": error}))
+        except OSError as reason:
+            log.warning("%s", no_room(str(self.path / "status.json"), reason))
 
     def forget_error(self) -> None:
         """After an attempt that nothing stopped."""
@@ -150,14 +166,19 @@ class RunDir:
 
     def read_metrics(self) -> dict[str, Any]:
         """`scores[task][view][name] = {value, low, high, n, n_groups}`, beside `data` and `notes`."""
+        self._refuse_damaged("metrics.json")
         return self._read_json("metrics.json")
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_whole(self.path / "metrics.json", to_json(dict(metrics)))
 
     def read_train_log(self) -> list[dict[str, Any]]:
-        """Rows of the training log: each has `step`, and `loss` or `eval_*` figures."""
-        return list(read_lines(self.train_log))
+        """Rows of the training log: each has `step`, and `loss` or `eval_*` figures. What a crash cut short, or a disk
+        damaged, is left out: nothing is trained from it."""
+        if not self.train_log.exists():
+            return []
+        rows = map(_row, self.train_log.read_bytes().splitlines(keepends=True))
+        return [row for row in rows if row is not None and "step" in row]
 
     def watched(self) -> dict[int, float]:
         """Step -> balanced accuracy on the validation records that training followed."""
@@ -180,17 +201,35 @@ class RunDir:
         write_whole(self.train_log, "".join(to_json(row, indent=None) + "\n" for row in rows))
 
     def read_predictions(self) -> list[Prediction]:
-        return [_prediction(row) for row in read_lines(self.path / "predictions.jsonl")]
+        """Raises UserError where the file, which is written whole, is not as a run writes it."""
+        path, predictions = self.path / "predictions.jsonl", []
+        self._refuse_damaged(path.name)
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
+            try:
+                predictions.append(_PREDICTION.decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise UserError(f"{path}:{number}: the line is damaged ({error}); {AGAIN}") from error
+        return predictions
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> None:
         lines = (to_json(asdict(prediction), indent=None) + "\n" for prediction in predictions)
         write_whole(self.path / "predictions.jsonl", "".join(lines))
 
+    def _refuse_damaged(self, name: str) -> None:
+        path, expected = self.path / name, self.read_status().get("xxh3_128", {}).get(name)
+        if expected is not None and path.exists() and digest(path) != expected:
+            raise UserError(f"{path}: the file is damaged (its checksum is another); {AGAIN}")
+
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         if not path.exists():
             return {}
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            value = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: the file is damaged; {AGAIN}")
         return value
 
 
@@ -248,8 +287,3 @@ def cell_number(folder: Path) -> int | None:
 def _position(folder: Path) -> float:
     number = cell_number(folder)
     return float("inf") if number is None else number
-
-
-def _prediction(row: Mapping[str, Any]) -> Prediction:
-    values = dict(row, task=Task(row["task"]), probe=Probe(row["probe"]))
-    return Prediction(**dict(values, of=tuple(row["of"]), images=tuple(row["images"])))

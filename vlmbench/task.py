@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -23,8 +22,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vlmbench import processes
+from vlmbench import interrupt, processes
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
+from vlmbench.files import needing_room
+from vlmbench.plain import refuse_secrets
 from vlmbench.provenance import content_of_config
 from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
 from vlmbench.tracking import publish_report
@@ -59,7 +60,8 @@ def run_cell(raw: DictConfig) -> float | None:
             "with hydra/launcher=ray"
         )
     try:
-        config = _run(raw, folder, identity)
+        with needing_room(str(folder.path)):
+            config = _run(raw, folder, identity)
     except UserError as error:  # the user can mend it: no traceback
         log.error("error: %s", error)
         _note_error(folder, error, identity)
@@ -78,19 +80,21 @@ def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunCon
     from vlmbench.run import run
 
     refuse_unknown_keys(raw)
+    refuse_secrets([OmegaConf.to_yaml(raw, resolve=True)])
     config = cast("RunConfig", OmegaConf.to_object(raw))
     if config.stage not in CELL_STAGES and not processes.is_leader():
         return config  # what is not training takes one process
     if config.stage in CELL_STAGES:
         folder.write_config(OmegaConf.to_yaml(raw, resolve=True))
     choices = HydraConfig.get().runtime.choices
-    run(Cell(config=config, plain=_plain(raw), folder=folder, choices=choices, identity=identity))
+    with interrupt.heeded(config.grace_s):
+        run(Cell(config=config, plain=_plain(raw), folder=folder, choices=choices, identity=identity))
     return config
 
 
 def _note_error(folder: RunDir, error: Exception, identity: Mapping[str, Any]) -> None:
     """In the cell's status, unless another process runs the cell: then the status is that one's."""
-    with contextlib.suppress(UserError), folder.lock():
+    with contextlib.suppress(UserError, OSError), folder.lock():
         folder.note_error(str(error) or type(error).__name__, **identity)
 
 
@@ -108,7 +112,7 @@ class SweepCallback(Callback):
     """Begins and ends a sweep, whatever launches it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self.started = time.time()
+        self.before = _times(Path(config.hydra.sweep.dir))
         if Stage(config.stage) not in CELL_STAGES:  # what is there is an earlier command's
             shutil.rmtree(stage_dir(config.stage, ""), ignore_errors=True)
 
@@ -117,15 +121,21 @@ class SweepCallback(Callback):
 
         sweep = SweepDir(Path(config.hydra.sweep.dir))
         print_states(sweep)
-        statuses = [cell.read_status() for cell in sweep.cells()]
-        if Stage(config.stage) is Stage.run and any(status["state"] == State.FINISHED for status in statuses):
+        statuses = {cell.path.name: cell.read_status() for cell in sweep.cells()}
+        if Stage(config.stage) is Stage.run and any(status["state"] == State.FINISHED for status in statuses.values()):
             _report(sweep.path)
             tracking = cast("TrackingConfig", OmegaConf.to_object(config.tracking))
             publish_report(tracking, folder=sweep.report, sweep=sweep.path.name)
-        # Not what an earlier command left, with values that this one does not have.
-        if any(status.get("error") and status["time"] >= self.started for status in statuses):
+        # Not what an earlier command left, with values that this one does not have; a clock may go backwards.
+        if any(status.get("error") and status["time"] != self.before.get(name) for name, status in statuses.items()):
             log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")
             raise SystemExit(1)  # Hydra drops what a callback raises, unless it ends the process
+
+
+def _times(sweep: Path) -> dict[str, float]:
+    """When each cell's status was written."""
+    cells = [RunDir(path.parent) for path in sweep.glob("*/status.json")]
+    return {cell.path.name: cell.read_status()["time"] for cell in cells}
 
 
 def _report(sweep: Path) -> None:

@@ -170,21 +170,15 @@ def start_tracker(
         log.warning("tracking=online: no W&B key on this machine (wandb login); logging offline into %s", folder)
         mode = TrackingMode.offline
     try:
-        import wandb
-
-        run = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
+        run = _start(
+            mode,
+            settings,
             group=sweep,
             job_type=job_type,
             name=name,
             id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
-            resume="allow",
             config=dict(config),
             dir=folder,
-            mode="online" if mode is TrackingMode.online else "offline",
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
         )
         run.define_metric("step")
         run.define_metric("num_tokens", step_metric="step")
@@ -194,6 +188,30 @@ def start_tracker(
         log.warning("W&B did not start (%s: %s); the run goes on without it", type(error).__name__, error)
         return NoTracker()
     return WandbTracker(run, settings)
+
+
+def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
+    """A W&B run; offline where its servers do not answer in time."""
+    import wandb
+    from wandb.errors import CommError
+
+    limits = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        init_timeout=settings.timeout_s,
+        finish_timeout=settings.timeout_s,
+    )
+    own: dict[str, Any] = {"project": settings.project, "entity": settings.entity, "resume": "allow"}
+    own |= {"reinit": "create_new", **facts}
+    if mode is TrackingMode.online:
+        try:
+            return wandb.init(mode="online", settings=limits, **own)
+        except CommError as error:
+            log.warning("W&B does not answer (%s); logging offline, wandb sync uploads it later", error)
+            wandb.teardown()  # it still holds the run's id
+    return wandb.init(mode="offline", settings=limits, **own)
 
 
 def _has_key() -> bool:

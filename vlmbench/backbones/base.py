@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from vlmbench.backbones.saved import load_saved
 from vlmbench.config import BuildRequest, Engine, LoraConfig, Vision
 from vlmbench.data.pictures import Picture
 from vlmbench.types import Sample, UserError
@@ -124,8 +125,7 @@ def adapted(
     import peft
 
     if request.adapter is not None:
-        saved_config(request.adapter)
-        return peft.PeftModel.from_pretrained(base, request.adapter, is_trainable=True)
+        return load_saved(base, request.adapter)
     model = peft.get_peft_model(base, peft_config(lora, targets, trained), low_cpu_mem_usage=not request.weights)
     if request.weights:
         draw_adapters(model, request.seed)
@@ -158,16 +158,6 @@ def peft_config(lora: LoraConfig, targets: str, trained: list[str] | None = None
         modules_to_save=trained,
         task_type="CAUSAL_LM",
     )
-
-
-def saved_config(adapter: Path) -> Any:
-    """The peft.LoraConfig of a saved adapter. Raises UserError where its weights are no safetensors: a checkpoint in
-    PyTorch's own format would be a pickle."""
-    import peft
-
-    if not (adapter / "adapter_model.safetensors").exists():
-        raise UserError(f"{adapter}: no adapter_model.safetensors; name the folder of a finished run")
-    return peft.LoraConfig.from_pretrained(adapter)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: PaddingSide) -> Tensor:

@@ -29,6 +29,7 @@ from vlmbench.backbones.base import (
     to_device,
     without_gradients,
 )
+from vlmbench.backbones.template import rendered
 from vlmbench.config import BuildRequest, Vision
 from vlmbench.data.pictures import Picture
 from vlmbench.types import Sample, UserError
@@ -223,7 +224,7 @@ class ChatBackbone(ABC):
             self._refuse_markers("question", question)
             content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
             messages = [{"role": "user", "content": content}]
-            return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+            return rendered(self.processor, messages)
 
         return prompt
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlmbench.backbones.base import adapted, draw_adapters, peft_config, saved_config
+from vlmbench.backbones.base import adapted, draw_adapters, peft_config
 from vlmbench.backbones.chat import Layout
+from vlmbench.backbones.saved import saved_config
 from vlmbench.config import BuildRequest, Engine, ModelConfig
 from vlmbench.types import UserError
 
@@ -120,23 +121,27 @@ def _published_config(path: str, request: BuildRequest) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, StrictDataclassError) as error:
         # No such name, no permission, no network, no configuration.
         raise UserError(f"model.path={path}: the model's config.json cannot be read ({error})") from error
 
 
 def _load(path: str, quantization: Any | None) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    return AutoModelForImageTextToText.from_pretrained(
-        path,
-        dtype=torch.bfloat16,
-        quantization_config=quantization,
-        device_map={"": 0 if torch.cuda.is_available() else "cpu"},
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=torch.bfloat16,
+            quantization_config=quantization,
+            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except SafetensorError as error:
+        raise UserError(f"model.path={path}: a file of weights is damaged ({error}); fetch it again") from error
 
 
 def _quantization(kept_whole: Sequence[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.data.manifest import SPLITS, TASKS, Manifest
-from vlmbench.data.pictures import Picture, open_picture, place_of
+from vlmbench.data.pictures import Picture, file_sha256, open_picture, place_of
 from vlmbench.data.prompts import Wording
+from vlmbench.files import sync
 from vlmbench.types import LABELS, ImageRef, Record, Role, Sample, Split, Task, UserError
+
+log = logging.getLogger(__name__)
 
 RAW = "raw"
 BLANK_GREY = (128, 128, 128)
@@ -120,7 +123,14 @@ class Viewer:
         if shown is None:
             size = open_picture(image.path, inside=self._folder).size
             return Image.new("RGB", size, BLANK_GREY)
-        return open_picture(shown, inside=self._folder if shown == image.path else None)
+        if shown == image.path:
+            return open_picture(shown, inside=self._folder)
+        try:
+            return open_picture(shown)
+        except UserError as error:
+            log.warning("%s; it is processed again", error)
+            shown.unlink(missing_ok=True)
+            return open_picture(self._processed(image.path))
 
     def picture(self, image: ImageRef, *, of: str) -> Picture:
         """The picture as shown, to be opened later: an error then names the record `of`."""
@@ -134,12 +144,16 @@ class Viewer:
 
     def _processed(self, path: Path) -> Path:
         raw = open_picture(path, inside=self._folder)
-        target = self._cache / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.png"
+        target = self._cache / f"{file_sha256(path)}.png"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             unfinished = target.with_name(f".{target.stem}.{os.getpid()}.png")
-            self._process(raw).save(unfinished)
-            unfinished.replace(target)
+            try:
+                self._process(raw).save(unfinished)
+                sync(unfinished)
+                unfinished.replace(target)
+            finally:
+                unfinished.unlink(missing_ok=True)
         return target
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
 from vlmbench.data.pictures import PictureFacts, picture_facts
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
 from vlmbench.types import Record, Split, UserError
+
+log = logging.getLogger(__name__)
 
 MAX_LEAKS = 10  # leaks named in one message
 
@@ -71,6 +76,15 @@ def load_data(
     )
 
 
+def data_hash(manifest: Manifest, facts: Mapping[int, PictureFacts]) -> str:
+    """Of the manifest's bytes and of the bytes of every picture that it names."""
+    with manifest.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    for name, picture in sorted(facts.items()):
+        digest.update(f"{name:016x} {picture.sha256}\n".encode())
+    return digest.hexdigest()
+
+
 def read_pictures(manifest: Manifest, cache_dir: Path) -> dict[int, PictureFacts]:
     """The facts of every picture that the manifest names, from `cache_dir` where none of the files has changed.
 
@@ -81,8 +95,8 @@ def read_pictures(manifest: Manifest, cache_dir: Path) -> dict[int, PictureFacts
         for image in record.images:
             names.setdefault(manifest.name(image.path), index)
     cached = cache_dir / "pictures" / f"{_state(manifest, names)}.npz"
-    if cached.exists():
-        return _load_facts(cached)
+    if cached.exists() and (known := _load_facts(cached)) is not None:
+        return known
     facts, errors = {}, []
     for name, index in tqdm(names.items(), desc="read pictures", unit="picture", disable=len(names) < 100):
         try:
@@ -117,7 +131,8 @@ def _state(manifest: Manifest, names: Mapping[str, int]) -> str:
             stat = (manifest.folder / name).stat()
         except OSError:  # reported with its row when it is read
             continue
-        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        # The time of the last change too: a picture may be replaced by one of the same size and time of writing.
+        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
     return digest.hexdigest()[:32]
 
 
@@ -137,9 +152,15 @@ def _save_facts(path: Path, facts: Mapping[int, PictureFacts]) -> None:
         unfinished.replace(path)
 
 
-def _load_facts(path: Path) -> dict[int, PictureFacts]:
-    with np.load(path, allow_pickle=False) as stored:
-        columns = [stored[name] for name in ("keys", "sha256", "sizes", "phash", "thumbnails")]
+def _load_facts(path: Path) -> dict[int, PictureFacts] | None:
+    """None for a damaged file, which is removed: the pictures are read again."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            columns = [stored[name] for name in ("keys", "sha256", "sizes", "phash", "thumbnails")]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        log.warning("%s: what was read of the pictures is damaged (%s); they are read again", path, error)
+        path.unlink(missing_ok=True)
+        return None
     return {
         int(key): PictureFacts(
             sha256=str(sha256), width=int(size[0]), height=int(size[1]), phash=int(phash), thumbnail=thumbnail

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import overload
 
@@ -25,6 +26,9 @@ MAX_ERRORS = 20  # bad rows named in one message
 MAX_TEXT = 4000  # characters in a question or an answer
 MAX_LINE = 1_000_000  # bytes
 REMEMBERED = 20_000  # decoded records of a manifest
+MAX_NAME = 255  # bytes of a file's or a folder's name
+MAX_PATH = 1000  # bytes
+BOM = b"\xef\xbb\xbf"  # that some editors begin a file with
 
 CHOICES: Mapping[str, type[StrEnum]] = {"task": Task, "split": Split, "role": Role}
 TASKS = tuple(Task)
@@ -123,15 +127,28 @@ def open_manifest(
     `views` are the views that this run can show. Raises UserError that names each bad row (MAX_ERRORS of them), its
     line, the value and the cure.
     """
-    labels = dict(labels or {})
-    if not path.is_file():
+    if not _is_file(path):
         raise UserError(f"{path}: there is no such manifest; give an existing JSON-lines file as source.path")
-    if path.stat().st_size == 0:
+    facts = path.stat()
+    if facts.st_size == 0:
         raise UserError(f"{path}: the manifest is empty; write one JSON record a line")
-    scan = _Scan(labels=labels, views=frozenset(views))
+    version = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    return _scanned(path, version, tuple(sorted((labels or {}).items())), frozenset(views))
+
+
+@lru_cache(maxsize=2)
+def _scanned(
+    path: Path, version: tuple[int, ...], pairs: tuple[tuple[str, str], ...], views: frozenset[str]
+) -> Manifest:
+    """The manifest, scanned once in a process as long as its file stays as it is."""
+    labels = dict(pairs)
+    scan = _Scan(labels=labels, views=views)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         offset = 0
+        if content[: len(BOM)] == BOM:
+            content.seek(len(BOM))
+            offset = len(BOM)
         for number, line in enumerate(iter(content.readline, b""), start=1):
             scan.add(line, number, offset)
             offset += len(line)
@@ -153,6 +170,13 @@ def open_manifest(
         _lines=np.array(scan.lines, dtype=np.int32),
         _bytes=content,
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 class _Scan:
@@ -238,6 +262,8 @@ def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:
     path = PurePosixPath(image.path)
     if not image.path or not image.path.isprintable():
         yield f"picture path {image.path!r} is empty or has control characters; give a path relative to the manifest"
+    elif len(image.path.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in path.parts):
+        yield f"picture path {image.path[:60]!r}... is longer than a path may be; shorten it"
     elif path.is_absolute() or ".." in path.parts or "\\" in image.path:
         yield f"picture path {image.path!r} leaves the manifest's folder; give a path relative to it, with /"
     if image.view not in views:

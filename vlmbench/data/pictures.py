@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,12 @@ from vlmbench.types import UserError
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
 MOST_CONTENTS = 1_000_000  # files whose contents are remembered
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1_000_000_000  # of a file
+# What Pillow's decoders raise on bytes that they did not expect.
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError),
+    *(struct.error, zlib.error),
+)
 # Pillow warns of large pictures; MAX_PIXELS is an error instead.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 THUMBNAIL = 32  # side in pixels of the grey thumbnail that confirms a near-duplicate
@@ -45,9 +53,10 @@ def open_picture(path: Path, *, inside: Path | None = None) -> Image.Image:
     with _opened(path, inside) as image:
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: the picture is damaged ({error}); replace the file") from error
-        return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except BROKEN as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{path}: the picture is damaged ({reason}); replace the file") from error
 
 
 def content_key(image: Image.Image) -> str:
@@ -101,7 +110,7 @@ def place_of(path: Path, inside: Path | None) -> Hashable | None:
         facts = path.stat()
     except OSError:
         return None
-    return path, inside, facts.st_mtime_ns, facts.st_size
+    return path, inside, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
 
 
 def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
@@ -115,7 +124,7 @@ def picture_facts(path: Path, *, inside: Path | None = None) -> PictureFacts:
     image = open_picture(path, inside=inside).convert("L")
     small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return PictureFacts(
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_sha256(path),
         width=image.width,
         height=image.height,
         phash=int(str(imagehash.phash(image)), 16),
@@ -123,19 +132,31 @@ def picture_facts(path: Path, *, inside: Path | None = None) -> PictureFacts:
     )
 
 
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def _opened(path: Path, inside: Path | None) -> Iterator[Image.Image]:
-    if not path.is_file():
+    try:
+        there, size = path.is_file(), path.stat().st_size if path.is_file() else 0
+    except OSError as error:  # a name that no file can have
+        raise UserError(f"{path}: not a path that can be opened ({error.strerror}); fix it") from error
+    if not there:
         raise UserError(f"{path}: there is no such picture; fix the path or add the file")
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
         raise UserError(f"{path}: the link leads out of the folder {inside}; copy the picture into the folder")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); replace it")
+    if size > MAX_BYTES:
+        raise UserError(f"{path}: {size} bytes are more than {MAX_BYTES}; scale the picture down")
     try:
         image = Image.open(path, formats=tuple(FORMATS))
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: {error}; the limit is {MAX_PIXELS} pixels, scale the picture down") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, *BROKEN) as error:
         kinds = ", ".join(FORMATS)
         raise UserError(f"{path}: not a picture that can be read ({kinds}); convert or replace it") from error
     with image:

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vlmbench.files import sync, sync_tree
 from vlmbench.types import Record
 
 MANIFEST = "manifest.jsonl"
@@ -29,11 +30,15 @@ def prepared_folder(data_dir: Path, name: str, content: Any, fill: Callable[[Pat
     data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(data_dir / f".{target.name}.lock"):
         if not target.exists():
+            for abandoned in data_dir.glob(f".{target.name}.*/"):  # by processes that were killed
+                shutil.rmtree(abandoned)
             unfinished = Path(tempfile.mkdtemp(dir=data_dir, prefix=f".{target.name}."))
             try:
                 fill(unfinished)
                 unfinished.chmod(0o755)
+                sync_tree(unfinished)
                 unfinished.rename(target)
+                sync(data_dir)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from vlmbench.files import write_whole
 from vlmbench.report.cells import Cell, read_cells
 from vlmbench.report.dataset import data_sets, diets, samples
 from vlmbench.report.escape import markdown, markdown_code
@@ -25,7 +26,7 @@ from vlmbench.report.steps import steps
 from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table, named
 from vlmbench.report.terminal import plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, by_place, findings
-from vlmbench.rundir import SweepDir, to_json, write_whole
+from vlmbench.rundir import SweepDir, to_json
 
 
 def write_report(sweep: SweepDir) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vlmbench.plain import visible
+
 _BACKTICKS = re.compile(r"`+")
 # A character that would start markup; an underscore within a word is an underscore everywhere.
 _MARKDOWN = re.compile(r"[\\`*\[\]|#~$!]|(?<![^\W_])_|_(?![^\W_])")
@@ -11,7 +13,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]|#~$!]|(?<![^\W_])_|_(?![^\W_])")
 
 def one_line(text: str) -> str:
     """Whitespace runs become one space; control and direction characters become U+FFFD, so that none takes effect."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+    return visible(" ".join(text.split()))
 
 
 def markdown(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlmbench.data.pictures import BROKEN, FORMATS
 from vlmbench.types import Prediction
 
 THUMBNAIL = 224  # pixels of the longer side: two of them fit a phone
@@ -43,11 +44,13 @@ def picture_of(path: str, caption: str) -> Picture:
 def _thumbnail(path: str) -> str:
     """A data URI of the picture made small; "" where the file is missing or is no picture."""
     try:
-        with Image.open(path) as image:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return ""
+        with Image.open(path, formats=tuple(FORMATS)) as image:
             small = _eight_bit(image)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             small = ImageOps.exif_transpose(small)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for a broken file
+    except (*BROKEN, Image.DecompressionBombError):
         return ""
     target = BytesIO()
     small.convert("RGB").save(target, "WEBP", quality=80)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import processes
+from vlmbench import interrupt, processes
+from vlmbench.backbones.gpu import naming_faults
 from vlmbench.config import TrainerConfig
+from vlmbench.files import seal, unseal
 from vlmbench.rundir import RunDir
 from vlmbench.types import Sample, UserError
 
@@ -28,7 +30,6 @@ class TrainSummary:
     best_step: int | None
     best_metric: float | None
     resumed_from: int | None
-    stopped_early: bool
     pruned: bool
 
 
@@ -39,25 +40,29 @@ def train(
     open_record: Callable[[int], Sample],
     watched: Sequence[Callable[[], Sample]],
     judge: Callable[[], dict[str, float]],
-    should_prune: Callable[[], bool] = lambda: False,
+    should_prune: Callable[[], bool],
     settings: TrainerConfig,
     seed: int,
     cell: RunDir,
+    content: str,
     tracker: Tracker,
     title: str,
     lengths: Sequence[int] | None = None,
 ) -> TrainSummary:
     """Train the backbone's adapter and leave the best one in it and in the cell's folder.
 
-    `open_record(i)` opens one of the `num_records` training samples; `lengths` are the positions of their prompts, by
-    which batches are put together where they differ much. `watched` opens the validation samples whose loss
-    is followed, and `judge()` gives the real metrics on them: with evaluations, the adapter with the best
-    `balanced_accuracy` is kept, else the last one. `should_prune()` is asked after each evaluation whether to stop.
-    Raises UserError where the loss stops being a number.
+    It goes on from the last whole checkpoint of a run of the same `content`. `open_record(i)` opens one of the
+    `num_records` training samples; `lengths` are the positions of their prompts, by which batches are put together
+    where they differ much. `watched` opens the validation samples whose loss is followed, and `judge()` gives the real
+    metrics on them: with evaluations, the adapter with the best `balanced_accuracy` is kept, else the last one.
+    `should_prune()` is asked after each evaluation whether to stop.
+
+    Raises UserError where the loss stops being a number, the disk is full or the GPU fails; FullMemoryError where its
+    memory is full; Stopped after the step in which the process was asked to.
     """
     import torch
-    from transformers.trainer_utils import get_last_checkpoint
 
+    from vlmbench.train import checkpoints
     from vlmbench.train.trainer import make_trainer
 
     if settings.num_rows % processes.count():
@@ -66,8 +71,10 @@ def train(
             "evenly; choose a multiple of their number"
         )
     torch.use_deterministic_algorithms(not torch.cuda.is_available(), warn_only=True)
-    checkpoint = get_last_checkpoint(str(cell.checkpoints)) if settings.resume and cell.checkpoints.exists() else None
-    resumed_from = None if checkpoint is None else int(checkpoint.rpartition("-")[2])
+    checkpoint = None
+    if settings.resume:
+        checkpoint = processes.from_leader(lambda: checkpoints.last_whole(cell.checkpoints, of=content))
+    resumed_from = None if checkpoint is None else checkpoints.step_of(checkpoint)
     cell.cut_train_log(-1 if resumed_from is None else resumed_from)
     if resumed_from is not None:
         log.info("going on from step %d", resumed_from)
@@ -80,22 +87,32 @@ def train(
         settings=settings,
         seed=seed,
         cell=cell,
+        content=content,
         tracker=tracker,
         title=title,
         lengths=lengths,
     )
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"step {trainer.state.global_step + 1}: the GPU's memory is full with {settings.num_rows} records a step; "
-            "set trainer.batch_size=auto or a smaller one, or trainer.gradient_checkpointing=true, or lower "
-            f"store.device_gb ({error})"
-        ) from error
+    if checkpoint is not None and trainer.was_patient_enough(checkpoints.read_state(checkpoint).log_history):
+        trainer.args.max_steps = resumed_from  # it was stopping when it was broken off
+    if resumed_from is not None and resumed_from in cell.watched() and processes.from_leader(should_prune):
+        trainer.args.max_steps = trainer.pruning.step = resumed_from  # so it was
+    full = (
+        f"with {settings.num_rows} records a step; set trainer.batch_size=auto or a smaller one, or "
+        "trainer.gradient_checkpointing=true, or lower store.device_gb"
+    )
+    with (
+        interrupt.after_steps(),
+        checkpoints.reading(checkpoint),
+        naming_faults(lambda: f"step {trainer.state.global_step + 1}", full=full),
+    ):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.check_loss()
     trainer.leave_model()
     if processes.is_leader():
-        backbone.save(cell.adapter)
+        with checkpoints.writing(cell.adapter):
+            unseal(cell.adapter)
+            backbone.save(cell.adapter)
+            seal(cell.adapter, of=content)
     state = trainer.state
     best = state.best_model_checkpoint
     return TrainSummary(
@@ -104,7 +121,6 @@ def train(
         best_step=None if best is None else int(best.rpartition("-")[2]),
         best_metric=state.best_metric,
         resumed_from=resumed_from,
-        stopped_early=state.global_step < state.max_steps,
         pruned=trainer.pruning.step is not None,
     )
 

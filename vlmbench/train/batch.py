@@ -63,7 +63,12 @@ def choose_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: boo
             f"record {longest.record.id!r} alone takes more memory than the GPU has, even with gradient checkpointing; "
             "set model.bits=4, or lower trainer.max_tokens, store.device_gb or the pictures' tiles"
         )
-    return Choice(batch_size=found, gradient_checkpointing=checkpointing, why=why)
+    return Choice(batch_size=_divisible(found), gradient_checkpointing=checkpointing, why=why)
+
+
+def _divisible(number: int) -> int:
+    """At most 3 fewer: what does not fit after all is halved, and halves make the same step."""
+    return number - number % 4 if number >= 4 else number - number % 2 if number >= 2 else number
 
 
 def find_batch_size(backbone: Backbone, longest: Sample, *, checkpointing: bool = False, vision_bytes: int = 0) -> int:

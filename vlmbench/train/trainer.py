@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Sampler
-from tqdm import tqdm
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from vlmbench import processes
 from vlmbench.backbones.base import ready
 from vlmbench.config import TrainerConfig
+from vlmbench.files import sync
 from vlmbench.rundir import WATCHED, RunDir
+from vlmbench.train import checkpoints
+from vlmbench.train.callbacks import BestInItsFolder, LogCallback, Patience, PruneCallback, StopWhenAsked
 from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def make_trainer(
     settings: TrainerConfig,
     seed: int,
     cell: RunDir,
+    content: str,
     tracker: Tracker,
     title: str,
     lengths: Sequence[int] | None,
@@ -52,9 +54,10 @@ def make_trainer(
         return batch | {"record_ids": ids, "num_tokens": num_tokens}
 
     progress, pruning = LogCallback(cell, tracker, title), PruneCallback(should_prune)
-    callbacks: list[Any] = [progress, pruning]
-    if settings.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.early_stopping))
+    callbacks: list[Any] = [progress, pruning, StopWhenAsked(), BestInItsFolder(cell.checkpoints)]
+    patience = None if settings.early_stopping is None else Patience(settings.early_stopping)
+    if patience is not None:
+        callbacks.append(patience)
     trainer = JudgeTrainer(
         model=backbone.model,
         args=_sft_config(settings, seed=seed, cell=cell, evaluates=watch_set is not None),
@@ -65,6 +68,7 @@ def make_trainer(
         callbacks=callbacks,
     )
     trainer.judge, trainer.settings, trainer.progress, trainer.pruning = judge, settings, progress, pruning
+    trainer.cell, trainer.content, trainer.patience = cell, content, patience
     trainer.buckets = [round(length / BUCKET) for length in lengths or ()]
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -98,7 +102,7 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         eval_steps=every,
         save_strategy="steps" if every else "no",
         save_steps=every or 500,
-        save_total_limit=2,
+        save_total_limit=None,  # checkpoints.keep sees to it
         load_best_model_at_end=evaluates,
         metric_for_best_model=BEST_METRIC if evaluates else None,
         greater_is_better=True,
@@ -128,6 +132,9 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     settings: TrainerConfig
     progress: LogCallback
     pruning: PruneCallback
+    cell: RunDir
+    content: str  # of the run: its checkpoints serve no other
+    patience: Patience | None
     buckets: Sequence[int] = ()  # of each training record's length
     record_ids: Sequence[str] = ()
     unchecked: UncheckedLoss | None = None
@@ -135,14 +142,15 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if len(set(self.buckets)) <= 1:
             return super()._get_train_sampler(train_dataset)
-        return BucketSampler(self.settings.num_rows, self.buckets, self.args.seed)
+        rows = self.settings.num_rows * self.settings.gradient_accumulation  # of a step, however it is cut
+        return BucketSampler(rows, self.buckets, self.args.seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self.record_ids = inputs.pop("record_ids", ())
         num_tokens = inputs.pop("num_tokens", 0)
         if self.model.training:
-            self._total_train_tokens += num_tokens
-            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            self.state.num_input_tokens_seen += num_tokens  # a checkpoint keeps it
+            self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         prepared: dict[str, Any] = super()._prepare_inputs(ready(inputs))
         return prepared
 
@@ -158,9 +166,26 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         if self.control.should_log or self.control.should_save or self.control.should_evaluate:
             self.check_loss()
         if self.control.should_log and processes.count() > 1:
-            own = torch.tensor(self._total_train_tokens, device=self.accelerator.device)
+            own = torch.tensor(self.state.num_input_tokens_seen, device=self.accelerator.device)
             self._metrics["train"]["num_tokens"] = [int(self.accelerator.reduce(own))]
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Broken off after its last step, in the middle of an epoch: Trainer would take one more.
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        folder = self.cell.checkpoints / f"checkpoint-{self.state.global_step}"
+        with checkpoints.writing(folder):
+            super()._save_checkpoint(*args, **kwargs)
+            self.accelerator.wait_for_everyone()  # each process writes its own random state
+            if processes.is_leader():
+                if self.cell.train_log.exists():
+                    sync(self.cell.train_log)
+                checkpoints.keep(folder, of=self.content, best=self.state.best_model_checkpoint)
 
     def check_loss(self) -> None:
         """Raise UserError where the last step's loss was no number."""
@@ -173,6 +198,10 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
                 f"step {unchecked.step}: the loss is {loss} on records {', '.join(unchecked.record_ids)}; look at "
                 f"these records, or lower trainer.learning_rate ({self.settings.learning_rate})"
             )
+
+    def was_patient_enough(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether training ends early with this history of evaluations."""
+        return self.patience is not None and self.patience.is_exhausted(history)
 
     def leave_model(self) -> None:
         """Take back what training did to the model, but for its adapters: the next run may use it."""
@@ -227,55 +256,3 @@ class BucketSampler(Sampler[int]):  # type: ignore[misc]  # untyped
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from LengthGroupedSampler(self.batch_size, lengths=self.buckets, generator=generator)
-
-
-class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
-    """One bar with ETA and live figures; every row to the cell's log and to the tracker."""
-
-    def __init__(self, cell: RunDir, tracker: Tracker, title: str) -> None:
-        self.cell, self.tracker, self.title = cell, tracker, title
-        self.bar: Any = None
-        self.first_step_at: float | None = None
-        self.figures: dict[str, str] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.title,
-            unit="step",
-            disable=not processes.is_leader(),
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.first_step_at is None:
-            self.first_step_at = time.monotonic()
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        row = {"step": state.global_step, **{name: value for name, value in logs.items() if "runtime" not in name}}
-        row = {name: value for name, value in row.items() if not name.endswith("_per_second")}
-        if "train_loss" in row:  # the summary at the end, not a step
-            return
-        self.cell.append_train_log(row)
-        self.tracker.log(row)
-        for name, short in (("loss", "loss"), ("eval_loss", "val_loss"), (f"eval_{BEST_METRIC}", "val_acc")):
-            if name in row:
-                self.figures[short] = f"{row[name]:.3f}"
-        self.bar.set_postfix(self.figures)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
-
-
-class PruneCallback(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Stops training after an evaluation, before the last, where `should_prune()` says so; `step` is then its step."""
-
-    def __init__(self, should_prune: Callable[[], bool]) -> None:
-        self.should_prune = should_prune
-        self.step: int | None = None
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step < state.max_steps and processes.from_leader(self.should_prune):
-            self.step = state.global_step
-            control.should_training_stop = True

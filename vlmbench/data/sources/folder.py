@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig, check_range, schema
-from vlmbench.data.pictures import FORMATS, picture_size
+from vlmbench.data.pictures import FORMATS, file_sha256, picture_size
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import ImageRef, Record, Role, Task, UserError
 
@@ -51,7 +50,10 @@ class FolderConfig(SourceConfig):
     def prepare(self, data_dir: Path) -> Path:
         root = Path(self.path)
         photos = {label: _photos(root / name) for label, name in (("normal", "good"), ("abnormal", "bad"))}
-        hashes = [(path.relative_to(root).as_posix(), _sha256(path)) for paths in photos.values() for path in paths]
+        for paths in photos.values():
+            for path in paths:
+                picture_size(path, inside=root)  # before all of a file is read that may be anything
+        hashes = [(path.relative_to(root).as_posix(), file_sha256(path)) for paths in photos.values() for path in paths]
         content = _Content(settings=asdict(self), photos=tuple(hashes))
         return prepared_folder(data_dir, "folder", content, lambda folder: self._fill(folder, root, photos))
 
@@ -59,11 +61,10 @@ class FolderConfig(SourceConfig):
         copies = {}
         for paths in photos.values():
             for path in paths:
-                picture_size(path, inside=root)
                 target = folder / "img" / path.relative_to(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
-                copies[path] = (target, _sha256(target))
+                copies[path] = (target, file_sha256(target))
         write_manifest(folder, self._records(photos, copies))
 
     def _records(self, photos: dict[str, list[Path]], copies: dict[Path, tuple[Path, str]]) -> Iterator[Record]:
@@ -127,12 +128,10 @@ def _photos(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: there is no such folder; put photos into good/ and bad/ of source.path")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     for path in paths:
+        if not path.name.isprintable():  # bytes that are no text are not either
+            raise UserError(f"{folder}: the name {path.name!r} has characters that cannot be printed; rename the file")
         if path.suffix.lower() not in SUFFIXES:
             raise UserError(f"{path}: not a picture by its name; convert it to one of {', '.join(sorted(SUFFIXES))}")
     if not paths:
         raise UserError(f"{folder}: the folder is empty; put photos into it")
     return paths
-
-
-def _sha256(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
