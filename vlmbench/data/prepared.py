@@ -47,7 +47,12 @@ def manifest_row(record: Record, folder: Path) -> dict[str, Any]:
         row = {"path": image.path.relative_to(folder).as_posix(), "role": image.role, "view": image.view}
         images.append(row | ({"sha256": image.sha256} if image.sha256 else {}))
     row = {"id": record.id, "task": record.task, "group": record.group, "label": record.label, "answer": record.answer}
-    optional = {"question": record.question, "split": record.split, "meta": dict(record.meta)}
+    optional = {
+        "question": record.question,
+        "options": dict(record.options),
+        "split": record.split,
+        "meta": dict(record.meta),
+    }
     return {**row, "images": images, **{key: value for key, value in optional.items() if value}}
 
 
