@@ -214,7 +214,7 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     outcome = cli(
         "source=folder",
         "source.path=photos",
-        "source.lots=6",
+        "source.pairs.lots=6",
         "data.split.train=0.5",
         "data.split.test=0.3",
         "data.split.val=0.2",
@@ -395,7 +395,7 @@ def test_too_few_photos_for_the_lots_are_refused(cli: Cli, tmp_path: Path) -> No
         (tmp_path / "photos" / label).mkdir(parents=True)
         picture(len(label)).save(tmp_path / "photos" / label / "a.png")
     outcome = cli("source=folder", "source.path=photos", *TINY[:2], "tracking=off")
-    assert_refused(outcome, "lower source.lots", tmp_path)
+    assert_refused(outcome, "lower source.pairs.lots", tmp_path)
 
 
 def test_a_side_without_records_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:

@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -54,7 +54,7 @@ class PictureFacts:
     width: int
     height: int
     phash: int
-    thumbnail: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] = field(compare=False)
     mode: str = "RGB"
     conversions: tuple[Conversion, ...] = ()
 
