@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vlmbench.data.dataset import Subset, side
 from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
 from vlmbench.data.pictures import Conversion, PictureFacts, picture_facts
+from vlmbench.data.prepared import read_misfits
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
 from vlmbench.types import Record, Split, UserError
 
@@ -58,7 +59,9 @@ def load_data(
         )
         raise UserError("\n".join([*leaks[:MAX_LEAKS], *more, cure]))
     parts = {split: side(manifest, sides, split) for split in Split}
-    warnings = [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
+    left_out = read_misfits(manifest.path)
+    warnings = [left_out.sentence] if left_out else []
+    warnings += [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
     return Data(
         manifest=manifest,
         train=parts[Split.TRAIN],

@@ -1,7 +1,7 @@
 """The manifest: JSON lines, one record a line, read lazily.
 
 A manifest of a million records costs a few arrays: rows are checked once, in one pass, and decoded when asked for; the
-first of them stay decoded, so that small manifests are so once. Nothing in a row is trusted: see `_row_errors`.
+first of them stay decoded, so that small manifests are so once. Nothing in a row is trusted: see `row_errors`.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class _Scan:
         row = self._decode(line, number)
         if row is None:
             return
-        errors = list(_row_errors(row, self.labels, self.views))
+        errors = list(row_errors(row, self.labels, self.views))
         seen = self._line_of_id.setdefault(hash_name(row.id), number)
         if seen != number:
             errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
@@ -213,7 +213,8 @@ def _choices(message: str) -> str:
     return ""
 
 
-def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> Iterator[str]:
+def row_errors(row: Row, labels: Mapping[str, str], views: Collection[str]) -> Iterator[str]:
+    """What is wrong with a row, a sentence with its cure each; `labels` are the user's words, `views` those known."""
     for name, text in (("id", row.id), ("group", row.group)):
         if not text or len(text) > 200 or not text.isprintable():
             yield f"{name} {text[:60]!r} must be 1 to 200 printable characters; give another {name}"
@@ -258,7 +259,7 @@ def _label(row: Row, labels: Mapping[str, str]) -> str:
     return labels.get(row.label, row.label) if row.task in LABELS else row.label
 
 
-def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:
+def _image_errors(image: ImageRow, views: Collection[str]) -> Iterator[str]:
     wrong = path_error(image.path)
     if wrong is not None:
         yield wrong
