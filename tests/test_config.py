@@ -20,6 +20,12 @@ from vlmbench.types import LABELS, UserError
 LEFT_TO_THE_USER = {
     "source/manifest": ["source.path=mine.jsonl"],
     "source/folder": ["source.path=photos"],
+    "source/huggingface": ["source.path=photos"],
+    "source/llava": ["source.path=mine.json"],
+    "source/mmad": ["source.path=mmad"],
+    "source/mvtec": ["source.path=photos"],
+    "source/robustmad": ["source.path=robustmad"],
+    "source/sharegpt": ["source.path=mine.json"],
     "view/files": ["view.name=mine"],
 }
 GROUPS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)

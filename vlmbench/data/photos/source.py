@@ -20,8 +20,8 @@ REVISION = 2  # raise it when the same photos and settings give other records
 
 
 @dataclass(kw_only=True)
-class PhotoSourceConfig(SourceConfig):
-    """A source of single pictures; `labels` maps the words that stand with them to normal and abnormal."""
+class PairedSourceConfig(SourceConfig):
+    """A source whose single pictures are paired; `labels` maps the words that stand with them to normal and abnormal."""
 
     path: str = MISSING
     processed_view: str | None = "rt"
@@ -30,13 +30,18 @@ class PhotoSourceConfig(SourceConfig):
     def __post_init__(self) -> None:
         check_words(self.labels)
 
+
+@dataclass(kw_only=True)
+class PhotoSourceConfig(PairedSourceConfig):
+    """A source whose pictures are files under `path`."""
+
     @abstractmethod
     def photos(self) -> list[Photo]:
         """The photos under `path`, each with its label. Raises UserError that names the file, or the file and line."""
 
     def prepare(self, data_dir: Path) -> Path:
         root, photos = Path(self.path), self.photos()
-        _check_labels(photos, self.path)
+        check_both_labels(photos, self.path)
         hashes = [(photo.name, file_sha256(photo.path, inside=root)) for photo in photos]
         known = tuple((photo.label, photo.words, photo.part, photo.category, photo.split) for photo in photos)
         content = _Content(settings=asdict(self), photos=tuple(hashes), known=known)
@@ -84,7 +89,8 @@ def label_of(word: str, labels: Mapping[str, str]) -> str:
     return label
 
 
-def _check_labels(photos: Sequence[Photo], place: str) -> None:
+def check_both_labels(photos: Sequence[Photo], place: str) -> None:
+    """Raise UserError unless there are photos of both labels."""
     found = {photo.label for photo in photos}
     for label in (GOOD, BAD):
         if label not in found:
