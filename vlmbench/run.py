@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from vlmbench import check, dashboard, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
 from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
+from vlmbench.data.dataset import RAW
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
@@ -23,7 +24,7 @@ from vlmbench.metrics import accuracy
 from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
-from vlmbench.types import Prediction, Probe, UserError
+from vlmbench.types import Prediction, Probe, Split, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -47,8 +48,35 @@ def run(cell: Cell) -> None:
 
 
 def prepare(cell: Cell) -> None:
-    """Write the source's pictures and manifest."""
-    log.info("%s", manifest_of(cell))
+    """Write the source's pictures and manifest, and a datasheet beside it."""
+    from vlmbench.report.datasheet import write_datasheet
+
+    config, manifest = cell.config, manifest_of(cell)
+    page, sheet = write_datasheet(
+        manifest,
+        labels=config.source.labels,
+        views={RAW, config.view.name},
+        shares={split: getattr(config.data.split, split) for split in Split},
+        split_seed=config.data.split_seed,
+        allow_leak=config.data.allow_leak,
+        cache_dir=cell.cache,
+    )
+    log.info("manifest:  %s", manifest)
+    log.info("datasheet: %s", page)
+    log.info("%d records of %d groups, %d pictures", sheet["records"], sheet["groups"], sheet["pictures"])
+    for count, what in _doubts(sheet):
+        log.warning("%s %s", count, what)
+
+
+def _doubts(sheet: Mapping[str, Any]) -> list[tuple[Any, str]]:
+    """What the datasheet has to be looked at for."""
+    split, left_out = sheet["split"], sheet["left_out"] or {"count": 0, "total": 0}
+    found = [
+        (left_out["count"], f"of {left_out['total']} rows did not fit and were left out (source.misfits=skip)"),
+        (split["leaks"], "leaks between the sides of the split; the datasheet names them"),
+        (sum(sheet["conversions"].values()), "conversions of pictures; the datasheet counts them"),
+    ]
+    return [("it cannot be split:", split["error"])] * bool(split["error"]) + [one for one in found if one[0]]
 
 
 def check_only(cell: Cell) -> None:

@@ -34,7 +34,7 @@ def write_report(sweep: SweepDir) -> Path:
     page = sweep.report / "index.html"
     write_whole(sweep.report / "verdicts.json", to_json([finding.to_row() for finding in found]) + "\n")
     write_whole(sweep.report / "report.md", _markdown().get_template("report.md.j2").render(content))
-    write_whole(page, _html().get_template("index.html.j2").render(content, **_plots(cells)))
+    write_whole(page, html_environment().get_template("index.html.j2").render(content, **_plots(cells)))
     return page
 
 
@@ -86,7 +86,8 @@ def _plots(cells: Sequence[Cell]) -> dict[str, Any]:
     return {"panels": panels(cells), "legend": list(legend(cells).values()), "plots_missing": False}
 
 
-def _html() -> Environment:
+def html_environment() -> Environment:
+    """Templates of pages: whatever they print is escaped."""
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,

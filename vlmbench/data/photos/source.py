@@ -21,13 +21,14 @@ REVISION = 2  # raise it when the same photos and settings give other records
 
 @dataclass(kw_only=True)
 class PairedSourceConfig(SourceConfig):
-    """A source whose single pictures are paired; `labels` maps the words that stand with them to normal and abnormal."""
+    """A source whose single pictures are paired; `labels` maps the words that stand with them to the two labels."""
 
     path: str = MISSING
     processed_view: str | None = "rt"
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
     def __post_init__(self) -> None:
+        SourceConfig.__post_init__(self)
         check_words(self.labels)
 
 

@@ -63,6 +63,7 @@ class ConversationConfig(RowSourceConfig):
     questions: bool = True
 
     def __post_init__(self) -> None:
+        RowSourceConfig.__post_init__(self)
         check_words(self.labels)
 
     @abstractmethod
