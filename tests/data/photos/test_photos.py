@@ -209,6 +209,16 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "data").glob("folder-*")) if (tmp_path / "data").exists() else True
 
 
+def test_a_damaged_photo_is_named_where_the_user_has_it(tmp_path: Path) -> None:
+    folder = photos_in(tmp_path / "photos")
+    broken = folder / "good" / "good3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UserError) as raised:
+        FolderConfig(path=str(folder)).prepare(tmp_path / "data")
+    assert str(raised.value).startswith(f"{broken}: the picture is damaged")
+    assert not list((tmp_path / "data").glob("folder-*"))
+
+
 def test_one_label_alone_is_refused(tmp_path: Path) -> None:
     folder = photos_in(tmp_path / "photos")
     (folder / "labels.csv").write_text("path,label\ngood/good0.png,normal\ngood/good1.png,normal\n")

@@ -116,9 +116,10 @@ def _lot(name: str, units: Sequence[list[Copy]], references: int, rng: np.random
     left = sum(not _is_bad(copy) for copy in copies) - len(chosen)
     if left < 1:
         raise UserError(
-            f"{place}: {name} has {len(chosen)} good photos, which are its references, and none is left to judge; add "
-            "good photos, lower source.pairs.lots or source.pairs.references, or, where each photo shows a part of its "
-            "own, tell parts by source.parts=photo"
+            f"{place}: {name} has {len(chosen)} good photos, which are its references, and none is left to judge "
+            "(photos of one part, and ones that look the same, stay together); add good photos, lower "
+            "source.pairs.lots or source.pairs.references, or, where each photo shows a part of its own, tell parts by "
+            "source.parts=photo"
         )
     taken = {copy.photo.name for copy in chosen}
     queries = sorted((copy for copy in copies if copy.photo.name not in taken), key=lambda copy: copy.photo.name)

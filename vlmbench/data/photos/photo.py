@@ -91,17 +91,17 @@ def pictures_in(folder: Path) -> list[Path]:
     return paths
 
 
-def bring_in(photos: Sequence[Photo], *, root: Path, folder: Path) -> list[Copy]:
+def bring_in(photos: Sequence[Photo], *, root: Path, folder: Path, place: str) -> list[Copy]:
     """Copy the photos from `root` into `folder`/img, under their names, and read each once.
 
-    Raises UserError that names each photo that cannot be used (MAX_ERRORS of them).
+    Raises UserError that names each photo that cannot be used (MAX_ERRORS of them), as a file of `place`.
     """
     copies, errors = [], []
     for photo in tqdm(photos, desc="bring in photos", unit="photo", disable=len(photos) < 100):
         try:
             copies.append(_bring(photo, root, folder))
         except UserError as error:
-            errors.append(str(error))
+            errors.append(str(error).replace(str(folder / "img"), place))
             if len(errors) >= MAX_ERRORS:
                 break
     if errors:

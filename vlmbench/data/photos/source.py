@@ -67,7 +67,7 @@ def write_photos(
     folder: Path, photos: Sequence[Photo], *, root: Path, pairs: PairsConfig, view: str | None, place: str
 ) -> None:
     """Fill a prepared folder with copies of the photos and the manifest of their pairs."""
-    copies = bring_in(photos, root=root, folder=folder)
+    copies = bring_in(photos, root=root, folder=folder, place=place)
     write_manifest(folder, pair_records(make_pairs(copies, pairs, place=place), view))
 
 
