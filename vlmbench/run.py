@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ def run(cell: Cell) -> None:
 
 def prepare(cell: Cell) -> None:
     """Write the source's pictures and manifest, and a datasheet beside it."""
+    from vlmbench.data.datasheet import doubts
     from vlmbench.report.datasheet import write_datasheet
 
     config, manifest = cell.config, manifest_of(cell)
@@ -64,19 +65,8 @@ def prepare(cell: Cell) -> None:
     log.info("manifest:  %s", manifest)
     log.info("datasheet: %s", page)
     log.info("%d records of %d groups, %d pictures", sheet["records"], sheet["groups"], sheet["pictures"])
-    for count, what in _doubts(sheet):
-        log.warning("%s %s", count, what)
-
-
-def _doubts(sheet: Mapping[str, Any]) -> list[tuple[Any, str]]:
-    """What the datasheet has to be looked at for."""
-    split, left_out = sheet["split"], sheet["left_out"] or {"count": 0, "total": 0}
-    found = [
-        (left_out["count"], f"of {left_out['total']} rows did not fit and were left out (source.misfits=skip)"),
-        (split["leaks"], "leaks between the sides of the split; the datasheet names them"),
-        (sum(sheet["conversions"].values()), "conversions of pictures; the datasheet counts them"),
-    ]
-    return [("it cannot be split:", split["error"])] * bool(split["error"]) + [one for one in found if one[0]]
+    for line in doubts(sheet):
+        log.warning("%s", line)
 
 
 def check_only(cell: Cell) -> None:

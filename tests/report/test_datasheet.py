@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ManifestBuilder
+from vlmbench.data.datasheet import doubts
 from vlmbench.data.pictures import Conversion
 from vlmbench.data.prepared import Misfit, write_misfits
 from vlmbench.report.datasheet import contact_sheet, write_datasheet
@@ -156,3 +157,12 @@ def test_a_picture_that_cannot_be_read_is_named(manifest: ManifestBuilder) -> No
     (manifest.folder / "img" / "0-ref.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"mine.jsonl:1: .*0-ref.png: the file is empty"):
         written(manifest)
+
+
+def test_what_has_to_be_looked_at_is_said_in_sentences(manifest: ManifestBuilder) -> None:
+    _, figures = written(manifest)
+    assert doubts(figures) == []
+    figures["conversions"] = {"grey": 2, "turned": 1}
+    figures["left_out"] = {"count": 3, "total": 9}
+    figures["split"] |= {"leaks": 4, "error": "30 of 30 hang together"}
+    assert [line.partition(" ")[0] for line in doubts(figures)] == ["it", "3", "4", "3"]

@@ -156,6 +156,20 @@ def _left_out(count: int, total: int, named: Any) -> dict[str, Any]:
     return {"count": count, "total": total, "named": [{"place": one.place, "why": one.why} for one in named]}
 
 
+def doubts(sheet: Mapping[str, Any]) -> list[str]:
+    """What somebody has to look at before training, a sentence each."""
+    split, left_out, converted = sheet["split"], sheet["left_out"], sum(sheet["conversions"].values())
+    lines = [f"it cannot be split: {split['error']}"] if split["error"] else []
+    if left_out:
+        total = left_out["total"]
+        lines.append(f"{left_out['count']} of {total} rows did not fit and were left out (source.misfits=skip)")
+    if split["leaks"]:
+        lines.append(f"{split['leaks']} leaks between the sides of the split; the datasheet names them")
+    if converted:
+        lines.append(f"{converted} conversions of pictures; the datasheet counts them")
+    return lines
+
+
 def datasheet_path(manifest: Path, suffix: str) -> Path:
     """Where the datasheet lies: beside its manifest, under its name."""
     return manifest.with_name(f"{manifest.stem}.datasheet{suffix}")
