@@ -62,11 +62,10 @@ def prepare(cell: Cell) -> None:
         allow_leak=config.data.allow_leak,
         cache_dir=cell.cache,
     )
-    log.info("manifest:  %s", manifest)
-    log.info("datasheet: %s", page)
     log.info("%d records of %d groups, %d pictures", sheet["records"], sheet["groups"], sheet["pictures"])
     for line in doubts(sheet):
         log.warning("%s", line)
+    log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: for scripts
 
 
 def check_only(cell: Cell) -> None:

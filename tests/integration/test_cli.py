@@ -177,6 +177,7 @@ def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> 
     manifest = Path(outcome.out.strip().splitlines()[-1])
     assert manifest.name == "manifest.jsonl"
     assert (tmp_path / manifest).exists()
+    assert f"datasheet: {manifest.with_name('manifest.datasheet.html')}" in outcome.out
 
 
 def test_a_finished_run_judges_two_pictures(cli: Cli, tmp_path: Path, parts: tuple) -> None:
