@@ -10,7 +10,7 @@ The publishers' own split trains on good photos alone; here all photos are dealt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, picture
 from vlmbench.data.photos.regions import region_words
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
-from vlmbench.data.pictures import open_mask, picture_size
+from vlmbench.data.pictures import open_mask, picture_size, place_of
 from vlmbench.types import UserError
 
 SIDES = ("train", "validation", "test", "test_public")  # folders of an MVTec category that hold good/ and defects
@@ -99,8 +99,13 @@ class MvtecConfig(PhotoSourceConfig):
 
     def _region(self, path: Path, masks: list[Path]) -> str:
         root = Path(self.path)
-        shown = np.logical_or.reduce([_mask(mask, path, root) for mask in masks])
-        return region_words(shown)
+        place = tuple(place_of(file, root) for file in (path, *masks))
+        if place not in _regions:
+            _regions[place] = region_words(np.logical_or.reduce([_mask(mask, path, root) for mask in masks]))
+        return _regions[place]
+
+
+_regions: dict[Hashable, str] = {}  # of masks, by place: a run asks for them several times
 
 
 def _is_category(folder: Path) -> bool:
