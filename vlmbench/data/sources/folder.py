@@ -42,24 +42,24 @@ class FolderConfig(PhotoSourceConfig):
         ]
 
     def _listed(self, root: Path) -> list[Photo]:
-        photos: list[Photo] = []
+        photos: dict[str, Photo] = {}
         errors: list[str] = []
         places: dict[str, str] = {}
-        for place, fields in read_table(root / str(self.table), required=("path", "label")):
-            try:
-                photo = self._photo(root, fields)
-                if photo.name in places:
-                    raise UserError(f"{photo.name} stands in {places[photo.name]} already; list every photo once")
-            except UserError as error:
-                errors.append(f"{place}: {error}")
-                if len(errors) >= MAX_ERRORS:
-                    break
-                continue
-            places[photo.name] = place
-            photos.append(photo)
+        try:
+            for place, fields in read_table(root / str(self.table), required=("path", "label")):
+                try:
+                    photo = self._photo(root, fields)
+                    if photo.name in photos:
+                        raise UserError(f"{photo.name} stands in {places[photo.name]} already; list every photo once")
+                except UserError as error:
+                    errors.append(f"{place}: {error}")
+                    continue
+                photos[photo.name], places[photo.name] = photo, place
+        except UserError as error:  # the table cannot be read on
+            errors.append(str(error))
         if errors:
-            raise UserError("\n".join(errors))
-        return photos
+            raise UserError("\n".join(errors[:MAX_ERRORS]))
+        return list(photos.values())
 
     def _photo(self, root: Path, fields: dict[str, str]) -> Photo:
         name = fields["path"]
