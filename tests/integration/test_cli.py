@@ -268,7 +268,12 @@ FROM_ELSEWHERE = {
         "judge_pair",
         "accuracy",
     ),
-    "mmad": (mmad_rows, ["source=mmad", "source.template=none", "data=choices"], "choose_option", "accuracy_place"),
+    "mmad": (
+        mmad_rows,
+        ["source=mmad", "source.template=none", "data=choices", "view=raw"],
+        "choose_option",
+        "accuracy_place",
+    ),
 }
 
 
