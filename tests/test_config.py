@@ -15,11 +15,17 @@ from vlmbench.__main__ import CONF, help_text
 from vlmbench.config import RunConfig, Stage, TrainerConfig, register_plugins, schema
 from vlmbench.data.prompts import Wording
 from vlmbench.task import cell_folder, stage_dir
-from vlmbench.types import Task, UserError
+from vlmbench.types import LABELS, UserError
 
 LEFT_TO_THE_USER = {
     "source/manifest": ["source.path=mine.jsonl"],
     "source/folder": ["source.path=photos"],
+    "source/huggingface": ["source.path=photos"],
+    "source/llava": ["source.path=mine.json"],
+    "source/mmad": ["source.path=mmad"],
+    "source/mvtec": ["source.path=photos"],
+    "source/robustmad": ["source.path=robustmad"],
+    "source/sharegpt": ["source.path=mine.json"],
     "view/files": ["view.name=mine"],
 }
 GROUPS = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -76,7 +82,7 @@ def test_a_yaml_repeats_the_defaults_of_its_schema(path: Path) -> None:
 def test_every_prompt_tells_its_labels_apart(name: str) -> None:
     prompt = OmegaConf.load(CONF / "prompt" / f"{name}.yaml")
     wording = Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)
-    for task in Task:
+    for task in LABELS:
         assert len(set(wording.label_words(task).values())) == 2
 
 

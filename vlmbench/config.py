@@ -164,9 +164,17 @@ class ModelConfig(ABC):
 
 @dataclass(kw_only=True)
 class SourceConfig(ABC):
-    """Base of conf/source: where pictures and records come from. `labels` maps words in its manifest to labels."""
+    """Base of conf/source: where pictures and records come from. `labels` maps the user's words to labels."""
 
-    labels: dict[str, str] = field(default_factory=dict)
+    # A mapping, str -> str, or a list of the labels of the numbers 0, 1, ...; None: empty. Any: OmegaConf lets the
+    # command line add no key to a dict[str, str].
+    labels: Any = None
+
+    def __post_init__(self) -> None:
+        labels = dict(enumerate(self.labels)) if isinstance(self.labels, list) else self.labels
+        if not isinstance(labels, Mapping | None):
+            raise UserError(f"source.labels={labels}: map your words to labels, as in source.labels={{ng: abnormal}}")
+        self.labels = {str(word): str(label) for word, label in (labels or {}).items()}
 
     @abstractmethod
     def prepare(self, data_dir: Path) -> Path:

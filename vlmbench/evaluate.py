@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from vlmbench.config import EvalConfig, ScoreMethod
-from vlmbench.types import LABELS, ImageRef, Prediction, Record, Sample, Task
+from vlmbench.types import ImageRef, Prediction, Record, Sample, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -36,14 +36,14 @@ def predict(
     `title` of the progress bar, None: no bar.
     """
     backbone.model.eval()
-    order = sorted(range(len(records)), key=lambda i: records[i].task)
+    order = sorted(range(len(records)), key=lambda i: (records[i].task, records[i].labels))
     predictions: dict[int, Prediction] = {}
 
     def asked() -> Iterator[tuple[list[int], list[Sample], Answers]]:
-        for task, positions in groupby(order, key=lambda i: records[i].task):
+        for _, positions in groupby(order, key=lambda i: (records[i].task, records[i].labels)):
             for batch in _batches(list(positions), settings.batch_size):
                 samples = [open_sample(records[i]) for i in batch]
-                yield batch, samples, _ask(backbone, task, samples, wording, settings)
+                yield batch, samples, _ask(backbone, samples, wording, settings)
 
     with tqdm(total=len(records), desc=title, unit="record", disable=title is None) as bar:
         for batch, samples, answers in one_behind(asked()):
@@ -68,15 +68,23 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
-def _ask(backbone: Backbone, task: Task, samples: Sequence[Sample], wording: Wording, settings: EvalConfig) -> Answers:
-    """Set the model to work on the samples."""
+def _ask(backbone: Backbone, samples: Sequence[Sample], wording: Wording, settings: EvalConfig) -> Answers:
+    """Set the model to work on samples of one task and one set of labels."""
     if settings.method is ScoreMethod.generate:
         texts = backbone.generate(samples, max_new_tokens=settings.max_new_tokens)
-        return lambda: [({}, text, wording.parse(text, task)) for text in texts]
-    labels = LABELS[task]
-    words = wording.label_words(task)
+        return lambda: [
+            ({}, text, _parsed(wording, text, sample.record)) for text, sample in zip(texts, samples, strict=True)
+        ]
+    labels = samples[0].record.labels
+    words = wording.words_of(samples[0].record)
     scores = backbone.score(samples, [words[label] for label in labels])
     return lambda: [_best(labels, row) for row in scores.tolist()]
+
+
+def _parsed(wording: Wording, text: str, record: Record) -> str | None:
+    if record.task is Task.CHOOSE_OPTION:
+        return wording.parse_option(text, record.options)
+    return wording.parse(text, record.task)
 
 
 def _best(labels: Sequence[str], row: Sequence[float]) -> Answer:

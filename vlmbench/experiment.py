@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MOST_KNOWN = 100_000  # different texts whose tokens are remembered
 JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
+FOLLOWED = JUDGING | {Task.CHOOSE_OPTION}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +145,8 @@ def _trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int
 
 
 def _watched(val: Subset, train: Subset, most: int) -> Subset:
-    """The validation records that are followed while training: of the judging tasks and views that train."""
-    trained = {(record.task, record.view) for record in train if record.task in JUDGING}
+    """The validation records followed while training: of the judging and choosing tasks and views that train."""
+    trained = {(record.task, record.view) for record in train if record.task in FOLLOWED}
     positions: Sequence[int] = [i for i, record in enumerate(val) if (record.task, record.view) in trained]
     if len(positions) > most:
         positions = [positions[int(i)] for i in np.linspace(0, len(positions) - 1, most).round()]

@@ -16,6 +16,7 @@ from vlmbench.backbones.gpu import naming_faults
 from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import Engine, Stage, TrackingConfig, TrackingMode
 from vlmbench.data.census import census
+from vlmbench.data.dataset import RAW
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
@@ -24,7 +25,7 @@ from vlmbench.interrupt import Stopped
 from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
-from vlmbench.types import Prediction, Probe, UserError
+from vlmbench.types import Prediction, Probe, Split, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -48,8 +49,24 @@ def run(cell: Cell) -> None:
 
 
 def prepare(cell: Cell) -> None:
-    """Write the source's pictures and manifest."""
-    log.info("%s", manifest_of(cell))
+    """Write the source's pictures and manifest, and a datasheet beside it."""
+    from vlmbench.data.datasheet import doubts
+    from vlmbench.report.datasheet import write_datasheet
+
+    config, manifest = cell.config, manifest_of(cell)
+    page, sheet = write_datasheet(
+        manifest,
+        labels=config.source.labels,
+        views={RAW, config.view.name},
+        shares={split: getattr(config.data.split, split) for split in Split},
+        split_seed=config.data.split_seed,
+        allow_leak=config.data.allow_leak,
+        cache_dir=cell.cache,
+    )
+    log.info("%d records of %d groups, %d pictures", sheet["records"], sheet["groups"], sheet["pictures"])
+    for line in doubts(sheet):
+        log.warning("%s", line)
+    log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: for scripts
 
 
 def check_only(cell: Cell) -> None:

@@ -27,6 +27,7 @@ class Task(StrEnum):
     COMPARE_SHAPES = "compare_shapes"
     JUDGE_SINGLE = "judge_single"
     JUDGE_LINK = "judge_link"
+    CHOOSE_OPTION = "choose_option"
 
 
 class Role(StrEnum):
@@ -54,7 +55,8 @@ class Probe(StrEnum):
     CLOSURE = "closure"  # A~B and A~C are records, this one asks B~C
 
 
-# The labels of each task: the negative one first, the positive one (what an inspector looks for) second.
+# The labels of each task that has two: the negative one first, the positive one (what an inspector looks for) second.
+# Those of choose_option are each record's own: the letters of its options.
 LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_PAIR: ("normal", "abnormal"),
     Task.COMPARE_VIEWS: ("same_part", "different_part"),
@@ -63,13 +65,14 @@ LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_LINK: ("normal", "abnormal"),
 }
 
-# How many pictures a record of each task shows.
-NUM_IMAGES: Mapping[Task, int] = {
-    Task.JUDGE_PAIR: 2,
-    Task.COMPARE_VIEWS: 2,
-    Task.COMPARE_SHAPES: 2,
-    Task.JUDGE_SINGLE: 1,
-    Task.JUDGE_LINK: 2,
+# How many pictures a record of each task may show.
+NUM_IMAGES: Mapping[Task, tuple[int, ...]] = {
+    Task.JUDGE_PAIR: (2,),
+    Task.COMPARE_VIEWS: (2,),
+    Task.COMPARE_SHAPES: (2,),
+    Task.JUDGE_SINGLE: (1,),
+    Task.JUDGE_LINK: (2,),
+    Task.CHOOSE_OPTION: (1, 2),
 }
 
 
@@ -93,8 +96,8 @@ class Record:
     """One question about one or two pictures, with its true answer.
 
     `answer` starts with `label`. `question` is "" where the prompt group words it. `group` names the part: all of a
-    part's records are on one side of the split. `split` is None unless the manifest fixes it. `of` holds the ids of
-    the records that a probe was derived from.
+    part's records are on one side of the split. `split` is None unless the manifest fixes it. `options` are those of a
+    multiple choice, letter -> text. `of` holds the ids of the records that a probe was derived from.
     """
 
     id: str
@@ -104,6 +107,7 @@ class Record:
     label: str
     group: str
     question: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
     split: Split | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
     probe: Probe = Probe.NONE
@@ -113,6 +117,11 @@ class Record:
     def view(self) -> str:
         """The views of the pictures in order, once each: "raw", "rt", "raw+rt"."""
         return "+".join(dict.fromkeys(image.view for image in self.images))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the answer may be: the task's two labels, or the letters of the record's options."""
+        return LABELS[self.task] if self.task in LABELS else tuple(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +168,8 @@ class Prediction:
 
     @property
     def positive_probability(self) -> float | None:
-        """Probability of the task's positive label among its labels; None without scores."""
-        if not self.scores:
+        """Probability of the task's positive label among its labels; None without scores, or without such a label."""
+        if not self.scores or self.task not in LABELS:
             return None
         negative, positive = (self.scores[label] for label in LABELS[self.task])
         return 1.0 / (1.0 + math.exp(min(negative - positive, 700.0)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, ManifestBuilder, Outcome, picture
+from tests.data.sources.test_mvtec import mvtec
 from tests.data.test_manifest import SPOILT
 from tests.data.test_pictures import spoil
 from vlmbench.rundir import RunDir, State, SweepDir
@@ -177,6 +178,7 @@ def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> 
     manifest = Path(outcome.out.strip().splitlines()[-1])
     assert manifest.name == "manifest.jsonl"
     assert (tmp_path / manifest).exists()
+    assert f"datasheet: {manifest.with_name('manifest.datasheet.html')}" in outcome.out
 
 
 def test_a_finished_run_judges_two_pictures(cli: Cli, tmp_path: Path, parts: tuple) -> None:
@@ -215,7 +217,7 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     outcome = cli(
         "source=folder",
         "source.path=photos",
-        "source.lots=6",
+        "source.pairs.lots=6",
         "data.split.train=0.5",
         "data.split.test=0.3",
         "data.split.val=0.2",
@@ -223,6 +225,72 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     )
     assert outcome.code == 0, outcome.err
     assert only_cell(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
+
+
+def llava_rows(folder: Path) -> None:
+    """Pairs beside references of their own parts, two pairs a part."""
+    (folder / "img").mkdir(parents=True)
+    rows = []
+    for i in range(40):
+        for seed, name in ((1000 + i // 2, f"ref{i // 2}.png"), (i, f"{i}.png")):
+            picture(seed).save(folder / "img" / name)
+        turns = [("human", "<image>\n<image>\nGood?"), ("gpt", "NG: a dent" if i % 2 else "OK")]
+        said = [{"from": who, "value": text} for who, text in turns]
+        rows.append({"id": i, "image": [f"img/ref{i // 2}.png", f"img/{i}.png"], "conversations": said})
+    (folder / "rows.json").write_text(json.dumps(rows))
+
+
+def mmad_rows(folder: Path) -> None:
+    """Two questions about each picture, no templates."""
+    rows = {}
+    for i in range(30):
+        name = f"MVTec-AD/bolt/test/{i:03d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(folder / name)
+        rows[name] = {
+            "conversation": [
+                {
+                    "Question": "A defect?",
+                    "Options": {"A": "Yes.", "B": "No."},
+                    "Answer": "AB"[i % 2],
+                    "type": "Detection",
+                },
+                {"Question": "Where?", "Options": dict(zip("ABC", "123", strict=True)), "Answer": "C", "type": "Place"},
+            ]
+        }
+    (folder / "mmad.json").write_text(json.dumps(rows))
+
+
+FROM_ELSEWHERE = {
+    "mvtec": (mvtec, ["source=mvtec", "source.pairs.lots=4"], "judge_pair", "accuracy"),
+    "llava": (
+        llava_rows,
+        ["source=llava", "source.path=raw/rows.json", "source.labels={OK: normal, NG: abnormal}"],
+        "judge_pair",
+        "accuracy",
+    ),
+    "mmad": (
+        mmad_rows,
+        ["source=mmad", "source.template=none", "data=choices", "view=raw"],
+        "choose_option",
+        "accuracy_place",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FROM_ELSEWHERE)
+def test_raw_files_go_to_figures_in_two_commands(cli: Cli, tmp_path: Path, how: str) -> None:
+    make, source, task, figure = FROM_ELSEWHERE[how]
+    make(tmp_path / "raw")
+    source = source if any("source.path" in one for one in source) else [*source, "source.path=raw"]
+    split = ["data.split.train=0.5", "data.split.val=0.25", "data.split.test=0.25"]
+    prepared = cli("stage=prepare", *source, *split)
+    assert prepared.code == 0, prepared.err
+    (sheet,) = (tmp_path / "data").glob(f"{how}-*/manifest.datasheet.json")
+    assert json.loads(sheet.read_text())["split"]["leaks"] == 0
+    trained = cli(*source, *split, *[item for item in TINY if "num_parts" not in item])
+    assert trained.code == 0, trained.err
+    assert only_cell(tmp_path).read_metrics()["scores"][task]["raw"][figure]["n"] > 0
 
 
 def test_training_stops_early_when_nothing_gets_better(cli: Cli, tmp_path: Path, parts: tuple) -> None:
@@ -398,7 +466,7 @@ def test_too_few_photos_for_the_lots_are_refused(cli: Cli, tmp_path: Path) -> No
         (tmp_path / "photos" / label).mkdir(parents=True)
         picture(len(label)).save(tmp_path / "photos" / label / "a.png")
     outcome = cli("source=folder", "source.path=photos", *TINY[:2], "tracking=off")
-    assert_refused(outcome, "lower source.lots", tmp_path)
+    assert_refused(outcome, "lower source.pairs.lots", tmp_path)
 
 
 def test_a_side_without_records_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:

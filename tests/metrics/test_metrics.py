@@ -53,6 +53,7 @@ def test_every_module_of_the_package_is_a_metric_and_none_gives_a_figure_of_noth
         "blank_reference",
         "calibration",
         "errors",
+        "option_types",
         "self_pair",
         "swap_symmetry",
         "transitivity",

@@ -16,13 +16,16 @@ from tqdm import tqdm
 
 from vlmbench.data.dataset import Subset, side
 from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
-from vlmbench.data.pictures import PictureFacts, picture_facts
+from vlmbench.data.pictures import Conversion, PictureFacts, picture_facts
+from vlmbench.data.prepared import read_misfits
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
 from vlmbench.types import Record, Split, UserError
 
 log = logging.getLogger(__name__)
 
 MAX_LEAKS = 10  # leaks named in one message
+FACTS = 2  # raise it when other facts are read, or kept in another way
+FACT_NAMES = ("keys", "sha256", "sizes", "phash", "thumbnails", "modes", "conversions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,9 @@ def load_data(
         )
         raise UserError("\n".join([*leaks[:MAX_LEAKS], *more, cure]))
     parts = {split: side(manifest, sides, split) for split in Split}
-    warnings = [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
+    left_out = read_misfits(manifest.path)
+    warnings = [left_out.sentence] if left_out else []
+    warnings += [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
     return Data(
         manifest=manifest,
         train=parts[Split.TRAIN],
@@ -125,7 +130,7 @@ def _check_declared(manifest: Manifest, facts: Mapping[int, PictureFacts]) -> No
 
 def _state(manifest: Manifest, names: Mapping[str, int]) -> str:
     """Changes whenever a picture's file may have changed."""
-    digest = hashlib.sha256(str(manifest.folder.resolve()).encode())
+    digest = hashlib.sha256(f"{FACTS} {manifest.folder.resolve()}".encode())
     for name in names:
         try:
             stat = (manifest.folder / name).stat()
@@ -148,6 +153,8 @@ def _save_facts(path: Path, facts: Mapping[int, PictureFacts]) -> None:
             sizes=np.array([(value.width, value.height) for value in values], dtype=np.int32),
             phash=np.array([value.phash for value in values], dtype=np.uint64),
             thumbnails=np.stack([value.thumbnail for value in values]),
+            modes=np.array([value.mode for value in values]),
+            conversions=np.array(["|".join(conversion.name for conversion in value.conversions) for value in values]),
         )
         unfinished.replace(path)
 
@@ -156,14 +163,20 @@ def _load_facts(path: Path) -> dict[int, PictureFacts] | None:
     """None for a damaged file, which is removed: the pictures are read again."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            columns = [stored[name] for name in ("keys", "sha256", "sizes", "phash", "thumbnails")]
+            columns = [stored[name] for name in FACT_NAMES]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s: what was read of the pictures is damaged (%s); they are read again", path, error)
         path.unlink(missing_ok=True)
         return None
     return {
         int(key): PictureFacts(
-            sha256=str(sha256), width=int(size[0]), height=int(size[1]), phash=int(phash), thumbnail=thumbnail
+            sha256=str(sha256),
+            width=int(size[0]),
+            height=int(size[1]),
+            phash=int(phash),
+            thumbnail=thumbnail,
+            mode=str(mode),
+            conversions=tuple(Conversion[name] for name in str(conversions).split("|") if name),
         )
-        for key, sha256, size, phash, thumbnail in zip(*columns, strict=True)
+        for key, sha256, size, phash, thumbnail, mode, conversions in zip(*columns, strict=True)
     }

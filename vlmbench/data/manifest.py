@@ -1,7 +1,7 @@
 """The manifest: JSON lines, one record a line, read lazily.
 
 A manifest of a million records costs a few arrays: rows are checked once, in one pass, and decoded when asked for; the
-first of them stay decoded, so that small manifests are so once. Nothing in a row is trusted: see `_row_errors`.
+first of them stay decoded, so that small manifests are so once. Nothing in a row is trusted: see `row_errors`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import overload
 
 import msgspec
@@ -20,14 +20,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from vlmbench.data.pictures import path_error
 from vlmbench.types import LABELS, NUM_IMAGES, ImageRef, Record, Role, Split, Task, UserError
 
 MAX_ERRORS = 20  # bad rows named in one message
 MAX_TEXT = 4000  # characters in a question or an answer
 MAX_LINE = 1_000_000  # bytes
 REMEMBERED = 20_000  # decoded records of a manifest
-MAX_NAME = 255  # bytes of a file's or a folder's name
-MAX_PATH = 1000  # bytes
 BOM = b"\xef\xbb\xbf"  # that some editors begin a file with
 
 CHOICES: Mapping[str, type[StrEnum]] = {"task": Task, "split": Split, "role": Role}
@@ -55,6 +54,7 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     images: list[ImageRow]
     answer: str = ""
     question: str = ""
+    options: dict[str, str] = {}
     split: Split | None = None
     meta: dict[str, str] = {}
 
@@ -198,7 +198,7 @@ class _Scan:
         row = self._decode(line, number)
         if row is None:
             return
-        errors = list(_row_errors(row, self.labels, self.views))
+        errors = list(row_errors(row, self.labels, self.views))
         seen = self._line_of_id.setdefault(hash_name(row.id), number)
         if seen != number:
             errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
@@ -235,12 +235,14 @@ def _choices(message: str) -> str:
     return ""
 
 
-def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> Iterator[str]:
+def row_errors(row: Row, labels: Mapping[str, str], views: Collection[str]) -> Iterator[str]:
+    """What is wrong with a row, a sentence with its cure each; `labels` are the user's words, `views` those known."""
     for name, text in (("id", row.id), ("group", row.group)):
         if not text or len(text) > 200 or not text.isprintable():
             yield f"{name} {text[:60]!r} must be 1 to 200 printable characters; give another {name}"
-    known = LABELS[row.task]
-    label = labels.get(row.label, row.label)
+    known = LABELS[row.task] if row.task in LABELS else tuple(row.options)
+    label = _label(row, labels)
+    yield from _option_errors(row)
     if label not in known:
         yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
     elif row.answer and not row.answer.startswith((row.label, label)):
@@ -248,24 +250,41 @@ def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> I
     for name, text in (("question", row.question), ("answer", row.answer)):
         if len(text) > MAX_TEXT:
             yield f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken, shorten it"
-    wanted = NUM_IMAGES[row.task]
-    if len(row.images) != wanted:
-        yield f"task {row.task} shows pictures: {wanted}, the row has {len(row.images)}; fix images"
-    elif tuple(image.role for image in row.images) != (Role.REFERENCE, Role.QUERY)[-wanted:]:
+    count, wanted = len(row.images), NUM_IMAGES[row.task]
+    if count not in wanted:
+        yield f"task {row.task} shows pictures: {' or '.join(map(str, wanted))}, the row has {count}; fix images"
+    elif tuple(image.role for image in row.images) != (Role.REFERENCE, Role.QUERY)[-count:]:
         roles = ", ".join(image.role for image in row.images)
-        yield f"roles are {roles}; task {row.task} takes {'the reference, then the query' if wanted > 1 else 'a query'}"
+        yield f"roles are {roles}; task {row.task} takes {'the reference, then the query' if count > 1 else 'a query'}"
     for image in row.images:
         yield from _image_errors(image, views)
 
 
-def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:
-    path = PurePosixPath(image.path)
-    if not image.path or not image.path.isprintable():
-        yield f"picture path {image.path!r} is empty or has control characters; give a path relative to the manifest"
-    elif len(image.path.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in path.parts):
-        yield f"picture path {image.path[:60]!r}... is longer than a path may be; shorten it"
-    elif path.is_absolute() or ".." in path.parts or "\\" in image.path:
-        yield f"picture path {image.path!r} leaves the manifest's folder; give a path relative to it, with /"
+def _option_errors(row: Row) -> Iterator[str]:
+    if row.task in LABELS:
+        if row.options:
+            yield f"task {row.task} takes no options; leave them out, or set the task to {Task.CHOOSE_OPTION}"
+        return
+    if not row.question:
+        yield f"task {row.task} needs a question; give it one"
+    if len(row.options) < 2:
+        yield f"task {row.task} needs two options or more, the row has {len(row.options)}; fix options"
+    for letter, text in row.options.items():
+        if len(letter) != 1 or not letter.isalnum():
+            yield f"option {letter[:60]!r} is not named by one letter or digit; name options A, B, C"
+        if not text.strip() or len(text) > MAX_TEXT:
+            yield f"option {letter[:60]} has {len(text)} characters; give it 1 to {MAX_TEXT}"
+
+
+def _label(row: Row, labels: Mapping[str, str]) -> str:
+    """The row's label in the task's words; the letter of an option stands for itself."""
+    return labels.get(row.label, row.label) if row.task in LABELS else row.label
+
+
+def _image_errors(image: ImageRow, views: Collection[str]) -> Iterator[str]:
+    wrong = path_error(image.path)
+    if wrong is not None:
+        yield wrong
     if image.view not in views:
         yield (
             f"view {image.view!r} is not one of {', '.join(sorted(views))}; fix the row, or name the processed view "
@@ -274,7 +293,7 @@ def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:
 
 
 def _record(row: Row, folder: Path, labels: Mapping[str, str]) -> Record:
-    label = labels.get(row.label, row.label)
+    label = _label(row, labels)
     rest = row.answer[len(row.label) :] if row.answer.startswith(row.label) else row.answer[len(label) :]
     images = tuple(
         ImageRef(path=folder / image.path, role=image.role, view=image.view, sha256=image.sha256)
@@ -288,6 +307,7 @@ def _record(row: Row, folder: Path, labels: Mapping[str, str]) -> Record:
         label=label,
         group=row.group,
         question=row.question,
+        options=row.options,
         split=row.split,
         meta=row.meta,
     )

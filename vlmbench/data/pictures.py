@@ -8,9 +8,10 @@ import warnings
 import zlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import imagehash
 import numpy as np
@@ -20,9 +21,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vlmbench.types import UserError
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",), "TIFF": (".tif", ".tiff")}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MOST_CONTENTS = 1_000_000  # files whose contents are remembered
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1_000_000_000  # of a file
+MAX_NAME = 255  # bytes of a file's or a folder's name
+MAX_PATH = 1000  # bytes
 # What Pillow's decoders raise on bytes that they did not expect.
 BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError),
@@ -31,32 +35,66 @@ BROKEN = (
 # Pillow warns of large pictures; MAX_PIXELS is an error instead.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 THUMBNAIL = 32  # side in pixels of the grey thumbnail that confirms a near-duplicate
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+class Conversion(StrEnum):
+    """What is done to a file's picture before a model sees it: models see 8-bit RGB, upright."""
+
+    UPRIGHT = "turned upright by its EXIF orientation"
+    DEPTH = "16-bit grey scaled to 8 bits (divided by 257)"
+    CHANNEL_DEPTH = "16 bits a channel cut to the upper 8"
+    FLOAT = "floats from 0 to 1 scaled to 8 bits"
+    INK = "CMYK to RGB by Pillow's formula, without colour profile"
+    WHITE = "transparency laid over white"
+    COLOURS = "grey, 1-bit, palette or YCbCr to RGB"
+    FIRST_FRAME = "the first of several frames"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFacts:
-    """What a leak check needs: `sha256` of the file, a 64-bit perceptual hash, a (32, 32) uint8 grey thumbnail."""
+    """What is read of a picture once: `sha256` of the file, a 64-bit perceptual hash, a (32, 32) uint8 grey thumbnail
+    for leak checks; for the datasheet the file's mode in Pillow's words ("RGB;16": 16 bits a channel), and what is
+    converted."""
 
     sha256: str
     width: int
     height: int
     phash: int
-    thumbnail: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] = field(compare=False)
+    mode: str = "RGB"
+    conversions: tuple[Conversion, ...] = ()
+
+
+def path_error(name: str) -> str | None:
+    """Why a picture's path, as data names it, cannot be taken as one within the data's folder; None: it can."""
+    if not name or not name.isprintable():
+        return f"picture path {name!r} is empty or has control characters; give a path relative to the data's folder"
+    path = PurePosixPath(name)
+    if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in path.parts):
+        return f"picture path {name[:60]!r}... is longer than a path may be; shorten it"
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        return f"picture path {name!r} leaves the data's folder; give a path relative to it, with /"
+    return None
 
 
 def open_picture(path: Path, *, inside: Path | None = None) -> Image.Image:
-    """The picture in RGB, upright by its EXIF orientation, transparency over white, 16 bits scaled to 8.
+    """The picture in RGB, converted as `Conversion` says.
 
     Raises UserError for a file that is missing, outside the folder `inside` (also by a symbolic link), empty, cut
-    short, too large or of another kind than its name says.
+    short, too large, of another kind than its name says, or with values that have no place in 8 bits.
     """
-    with _opened(path, inside) as image:
-        try:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-        except BROKEN as error:
-            reason = str(error) or type(error).__name__
-            raise UserError(f"{path}: the picture is damaged ({reason}); replace the file") from error
+    return _converted(path, inside)[0]
+
+
+def open_mask(path: Path, *, inside: Path | None = None) -> NDArray[np.bool_]:
+    """Where a mask's picture is not black (or not of palette entry 0), (height, width). Raises as `open_picture`."""
+    with _opened(path, inside) as image, _damage(path):
+        image.load()
+        plain = image if image.mode == "P" or image.mode.startswith("I") else image.convert("RGB")
+        values = np.asarray(plain).reshape(image.height, image.width, -1)
+        marked: NDArray[np.bool_] = (values != 0).any(axis=2)
+        return marked
 
 
 def content_key(image: Image.Image) -> str:
@@ -121,14 +159,17 @@ def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
 
 def picture_facts(path: Path, *, inside: Path | None = None) -> PictureFacts:
     """Read the file once for its hashes. Raises UserError as `open_picture` does."""
-    image = open_picture(path, inside=inside).convert("L")
-    small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    image, mode, conversions = _converted(path, inside)
+    grey = image.convert("L")
+    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return PictureFacts(
         sha256=file_sha256(path),
-        width=image.width,
-        height=image.height,
-        phash=int(str(imagehash.phash(image)), 16),
+        width=grey.width,
+        height=grey.height,
+        phash=int(str(imagehash.phash(grey)), 16),
         thumbnail=np.asarray(small, dtype=np.uint8),
+        mode=mode,
+        conversions=conversions,
     )
 
 
@@ -136,6 +177,30 @@ def file_sha256(path: Path) -> str:
     """Of a file's bytes, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _converted(path: Path, inside: Path | None) -> tuple[Image.Image, str, tuple[Conversion, ...]]:
+    """The picture as models see it, its file's mode, and what was done to it."""
+    with _opened(path, inside) as image, _damage(path):
+        deep = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
+        mode = f"{image.mode};16" if deep else image.mode
+        done = [Conversion.UPRIGHT] if image.getexif().get(ORIENTATION, 1) in range(2, 9) else []
+        done += [Conversion.CHANNEL_DEPTH] if deep else []
+        done += [Conversion.FIRST_FRAME] if getattr(image, "is_animated", False) else []
+        image.load()
+        shown, how = _to_rgb(path, ImageOps.exif_transpose(image))
+        return shown, mode, tuple(done + how)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What Pillow raises from within is the file's fault."""
+    try:
+        yield
+    except BROKEN as error:
+        raise UserError(
+            f"{path}: the picture is damaged ({str(error) or type(error).__name__}); replace the file, or save it again"
+        ) from error
 
 
 @contextmanager
@@ -168,16 +233,30 @@ def _check_header(path: Path, image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise UserError(f"{path}: {size} pixels are more than {MAX_PIXELS}; scale the picture down")
-    suffixes = FORMATS[str(image.format)]
+    suffixes = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]  # phones put several JPEGs in one file
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: the file holds a {image.format} picture; rename it to {suffixes[0]}")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        values = np.asarray(image, dtype=np.float64) / 257.0
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+def _to_rgb(path: Path, image: Image.Image) -> tuple[Image.Image, list[Conversion]]:
+    """8-bit RGB. Pillow's own conversion of 16 bits and of floats would clip at 255."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64)
+        return _scaled(path, values, most=65535, wanted="16-bit values"), [Conversion.DEPTH]
+    if image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        return _scaled(path, values, most=1, wanted="floats from 0 to 1"), [Conversion.FLOAT]
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), [Conversion.WHITE]
+    if image.mode not in ("RGB", "CMYK", "L", "1", "P", "YCbCr"):
+        raise UserError(f"{path}: pictures of mode {image.mode} are not taken; save it as RGB")
+    how = {"RGB": [], "CMYK": [Conversion.INK]}.get(image.mode, [Conversion.COLOURS])
+    return image.convert("RGB"), how
+
+
+def _scaled(path: Path, values: NDArray[np.float64], *, most: float, wanted: str) -> Image.Image:
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > most:
+        found = f"{values.min():g} to {values.max():g}"
+        raise UserError(f"{path}: the picture's values go from {found}, {wanted} are taken; save it with 8 or 16 bits")
+    return Image.fromarray((values * (255 / most)).round().astype(np.uint8)).convert("RGB")

@@ -11,7 +11,7 @@ from vlmbench.types import LABELS, ImageRef, Probe, Record, Role, Task
 # Whether the second part is good depends on the first one, not the other way round: only good pairs may be swapped.
 SYMMETRIC = frozenset({Task.COMPARE_VIEWS, Task.COMPARE_SHAPES})
 SAME_VIEW = frozenset({Task.JUDGE_PAIR, Task.COMPARE_SHAPES})
-REFERENCED = frozenset({Task.JUDGE_PAIR, Task.JUDGE_LINK})
+REFERENCED = frozenset({Task.JUDGE_PAIR, Task.JUDGE_LINK, Task.CHOOSE_OPTION})
 
 
 def make_probes(records: Sequence[Record]) -> list[Record]:

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from vlmbench.data.looks import near_duplicates
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest
 from vlmbench.data.pictures import PictureFacts
 from vlmbench.types import Split, UserError
-
-PHASH_BITS = 3  # perceptual hashes of near-duplicates differ in at most this many of 64 bits ...
-THUMBNAIL_DIFFERENCE = 1.5  # ... and their grey thumbnails by at most this much on average (0 to 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,31 +131,14 @@ def _shared(keys: NDArray[np.uint64], sides: NDArray[np.int8], owners: NDArray[n
 def _near_duplicates(
     pictures: NDArray[np.uint64], sides: NDArray[np.int8], owners: NDArray[np.int64], facts: Mapping[int, PictureFacts]
 ) -> list[Leak]:
-    """Pictures on two sides that look the same: candidates share a 16-bit band of the perceptual hash."""
+    """Pictures on two sides that look the same."""
     first = np.unique(np.stack([pictures, sides.astype(np.uint64)]), axis=1, return_index=True)[1]
     pictures, sides, owners = pictures[first], sides[first], owners[first]
-    hashes = np.array([facts[picture].phash for picture in pictures.tolist()], dtype=np.uint64)
-    leaks = []
-    for band in range(4):
-        values = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.argsort(values, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(values[order].astype(np.int64)) != 0])
-        for bucket in np.split(order, starts[1:]):
-            for position, one in enumerate(bucket[:-1]):
-                others = bucket[position + 1 :]
-                near = np.bitwise_count(hashes[others] ^ hashes[one]) <= PHASH_BITS
-                for other in others[near & (sides[others] != sides[one])]:
-                    if _look_alike(facts[int(pictures[one])], facts[int(pictures[other])]):
-                        rows = sorted((int(owners[one]), int(owners[other])))
-                        leaks.append(Leak(first=rows[0], second=rows[1], what="pictures that look the same"))
-    return leaks
-
-
-def _look_alike(one: PictureFacts, other: PictureFacts) -> bool:
-    if one.sha256 == other.sha256:  # found by its content already
-        return False
-    difference = np.abs(one.thumbnail.astype(np.int16) - other.thumbnail.astype(np.int16))
-    return bool(difference.mean() <= THUMBNAIL_DIFFERENCE)
+    rows = (
+        sorted((int(owners[one]), int(owners[other])))
+        for one, other in near_duplicates([facts[picture] for picture in pictures.tolist()], apart=sides)
+    )
+    return [Leak(first=row, second=other, what="pictures that look the same") for row, other in rows]
 
 
 def leak_messages(manifest: Manifest, leaks: Sequence[Leak], sides: NDArray[np.int8]) -> list[str]:

@@ -49,8 +49,9 @@ def says_negative(prediction: Prediction) -> bool:
 
 
 def positive_probabilities(predictions: Sequence[Prediction]) -> NDArray[np.float64] | None:
-    """`Prediction.positive_probability` of every record of one task at once; None unless all have scores."""
-    if not predictions or not all(prediction.scores for prediction in predictions):
+    """`Prediction.positive_probability` of every record of one task at once; None unless all have scores, and for a
+    task without a positive label."""
+    if not predictions or predictions[0].task not in LABELS or not all(prediction.scores for prediction in predictions):
         return None
     negative, positive = LABELS[predictions[0].task]
     margins = [prediction.scores[positive] - prediction.scores[negative] for prediction in predictions]

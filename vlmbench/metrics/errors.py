@@ -15,7 +15,7 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     """`miss_rate`: the share of truly positive records (abnormal, different) not judged positive; `overkill_rate`:
     the share of truly negative ones (normal, same) not judged negative. Each is absent where its class is."""
     figures: dict[str, Rate | float] = {}
-    records = ordinary(predictions)
+    records = [record for record in ordinary(predictions) if record.task in LABELS]
     for name, side in (("miss_rate", 1), ("overkill_rate", 0)):
         members = [record for record in records if record.expected == LABELS[record.task][side]]
         if members:

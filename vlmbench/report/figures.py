@@ -47,6 +47,12 @@ METRICS: Mapping[str, Metric] = {
         write=percent,
         meaning="Mean of the shares answered right under each label: guessing gives 50 %, however rare defects are.",
     ),
+    "mean_type_accuracy": Metric(
+        title="Mean over types",
+        better="higher",
+        write=percent,
+        meaning="Mean of the accuracies on each type of multiple choice, every type counting the same.",
+    ),
     "miss_rate": Metric(
         title="Misses",
         better="lower",
@@ -115,6 +121,9 @@ CONSISTENCY = ("swap_symmetry", "self_pair", "transitivity", "blank_reference_ac
 
 def metric(name: str) -> Metric:
     """The metric of this name; one that nobody described here is shown under its own name."""
+    if name not in METRICS and name.startswith("accuracy_"):  # of a type of multiple choice, as its benchmark calls it
+        title = name.removeprefix("accuracy_").replace("_", " ").capitalize()
+        return Metric(title=title, better="higher", write=percent, meaning="")
     return METRICS.get(name) or Metric(title=name.replace("_", " "), meaning="")
 
 

@@ -1,137 +1,87 @@
-"""Folders of your own photos: good/ and bad/ become pairs."""
+"""Folders of your own photos: good/ and bad/, or a CSV file that labels them, become pairs."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from omegaconf import MISSING
+from vlmbench.config import schema
+from vlmbench.data.manifest import MAX_ERRORS
+from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, pictures_in
+from vlmbench.data.photos.source import PhotoSourceConfig, label_of
+from vlmbench.data.photos.table import read_table
+from vlmbench.data.pictures import path_error
+from vlmbench.types import Split, UserError
 
-from vlmbench.config import SourceConfig, check_range, schema
-from vlmbench.data.pictures import FORMATS, file_sha256, picture_size
-from vlmbench.data.prepared import prepared_folder, write_manifest
-from vlmbench.types import ImageRef, Record, Role, Task, UserError
-
-RAW = "raw"
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    """What the prepared folder depends on."""
-
-    settings: dict[str, Any]
-    photos: tuple[tuple[str, str], ...]  # path within the folder, sha256
+COLUMNS = ("path", "label", "group", "defect", "category", "split")  # what else a table has goes into `meta`
+SPLITS = ("", *Split)
 
 
 @schema("source", "folder")
 @dataclass(kw_only=True)
-class FolderConfig(SourceConfig):
-    """The photos are dealt into lots. Each lot keeps some good photos as its references, and every other photo of the
-    lot is compared with one of them: no picture is ever shared between lots, so lots can be split.
+class FolderConfig(PhotoSourceConfig):
+    """The photos are dealt into lots (`vlmbench.data.photos.lots`): no part and no picture is shared between lots.
 
-    Photos of one part may be told by their name: what stands before the last "_" (part7_3.png) keeps them in one lot.
+    `table` is a CSV file in the folder with the columns `path` and `label`, and if wanted `group` (the part), `defect`
+    (what is wrong, in words), `category` (photos are compared within it) and `split` (train, val or test). Without
+    it, photos lie in good/ and bad/, and `parts` says how those of one part are told.
     """
 
-    path: str = MISSING
-    processed_view: str | None = "rt"
-    references: int = 2
-    lots: int = 12
-    seed: int = 0
+    table: str | None = None
+    parts: Parts = Parts.name
 
-    def __post_init__(self) -> None:
-        check_range("source.references", self.references, 1)
-        check_range("source.lots", self.lots, 3)
-
-    def prepare(self, data_dir: Path) -> Path:
+    def photos(self) -> list[Photo]:
         root = Path(self.path)
-        photos = {label: _photos(root / name) for label, name in (("normal", "good"), ("abnormal", "bad"))}
-        for paths in photos.values():
-            for path in paths:
-                picture_size(path, inside=root)  # before all of a file is read that may be anything
-        hashes = [(path.relative_to(root).as_posix(), file_sha256(path)) for paths in photos.values() for path in paths]
-        content = _Content(settings=asdict(self), photos=tuple(hashes))
-        return prepared_folder(data_dir, "folder", content, lambda folder: self._fill(folder, root, photos))
+        if self.table is not None:
+            return self._listed(root)
+        return [
+            Photo(name=name, path=path, label=label, part=part_of(name, self.parts))
+            for label, folder in ((GOOD, "good"), (BAD, "bad"))
+            for path in pictures_in(root / folder)
+            for name in [path.relative_to(root).as_posix()]
+        ]
 
-    def _fill(self, folder: Path, root: Path, photos: dict[str, list[Path]]) -> None:
-        copies = {}
-        for paths in photos.values():
-            for path in paths:
-                target = folder / "img" / path.relative_to(root)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-                copies[path] = (target, file_sha256(target))
-        write_manifest(folder, self._records(photos, copies))
+    def _listed(self, root: Path) -> list[Photo]:
+        photos: dict[str, Photo] = {}
+        errors: list[str] = []
+        places: dict[str, str] = {}
+        try:
+            for place, fields in read_table(root / str(self.table), required=("path", "label")):
+                try:
+                    photo = self._photo(root, fields)
+                    if photo.name in photos:
+                        raise UserError(f"{photo.name} stands in {places[photo.name]} already; list every photo once")
+                except UserError as error:
+                    errors.append(f"{place}: {error}")
+                    continue
+                photos[photo.name], places[photo.name] = photo, place
+        except UserError as error:  # the table cannot be read on
+            errors.append(str(error))
+        if errors:
+            raise UserError("\n".join(errors[:MAX_ERRORS]))
+        return list(photos.values())
 
-    def _records(self, photos: dict[str, list[Path]], copies: dict[Path, tuple[Path, str]]) -> Iterator[Record]:
-        good, bad = (self._deal(photos[label], label) for label in ("normal", "abnormal"))
-        for lot in range(self.lots):
-            if len(good[lot]) <= self.references:
-                raise UserError(
-                    f"{self.path}: lot {lot} has {len(good[lot])} good photos, of which {self.references} are "
-                    "references and none is left to judge; add good photos, or lower source.lots or source.references"
-                )
-            references, rest = good[lot][: self.references], good[lot][self.references :]
-            queries = [(path, "normal") for path in rest] + [(path, "abnormal") for path in bad[lot]]
-            for number, (path, label) in enumerate(queries):
-                reference = copies[references[number % len(references)]]
-                yield from self._judged(f"{label}-{path.stem}", lot, label, reference, copies[path])
-
-    def _deal(self, paths: Sequence[Path], label: str) -> list[list[Path]]:
-        """Photos of one part together, parts in random order to the lot that has the fewest photos."""
-        parts: dict[str, list[Path]] = {}
-        for path in paths:
-            parts.setdefault(path.stem.rpartition("_")[0] or path.stem, []).append(path)
-        rng = np.random.default_rng([self.seed, len(label)])
-        lots: list[list[Path]] = [[] for _ in range(self.lots)]
-        for name in rng.permutation(sorted(parts)).tolist():
-            min(lots, key=len).extend(parts[name])
-        return lots
-
-    def _judged(
-        self, name: str, lot: int, label: str, reference: tuple[Path, str], query: tuple[Path, str]
-    ) -> Iterator[Record]:
-        """The tasks that a reference and a query photo give."""
-        processed = self.processed_view if self.processed_view != RAW else None
-        shown = [(Task.JUDGE_PAIR, RAW, RAW), (Task.JUDGE_SINGLE, None, RAW)]
-        if processed is not None:
-            shown += [
-                (Task.JUDGE_PAIR, processed, processed),
-                (Task.JUDGE_SINGLE, None, processed),
-                (Task.JUDGE_LINK, RAW, processed),
-            ]
-        for task, reference_view, query_view in shown:
-            images = [_shown(query, Role.QUERY, query_view)]
-            if reference_view is not None:
-                images.insert(0, _shown(reference, Role.REFERENCE, reference_view))
-            yield Record(
-                id=f"{name}-{task}-{query_view}",
-                task=task,
-                images=tuple(images),
-                answer=label,
-                label=label,
-                group=f"lot-{lot:02d}",
-            )
-
-
-def _shown(copy: tuple[Path, str], role: Role, view: str) -> ImageRef:
-    return ImageRef(path=copy[0], role=role, view=view, sha256=copy[1])
-
-
-def _photos(folder: Path) -> list[Path]:
-    """The pictures of a folder, in the order of their names. Raises UserError where there are none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; put photos into good/ and bad/ of source.path")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    for path in paths:
-        if not path.name.isprintable():  # bytes that are no text are not either
-            raise UserError(f"{folder}: the name {path.name!r} has characters that cannot be printed; rename the file")
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path}: not a picture by its name; convert it to one of {', '.join(sorted(SUFFIXES))}")
-    if not paths:
-        raise UserError(f"{folder}: the folder is empty; put photos into it")
-    return paths
+    def _photo(self, root: Path, fields: dict[str, str]) -> Photo:
+        name = fields["path"]
+        wrong = path_error(name)
+        if wrong is not None:
+            raise UserError(wrong)
+        if not (root / name).is_file():
+            raise UserError(f"{root / name}: there is no such picture; fix the path or add the file")
+        split, words = fields.get("split", ""), fields.get("defect", "")
+        if split not in SPLITS:
+            raise UserError(f"split {split[:60]!r} is not one of {', '.join(Split)}; fix it or leave it empty")
+        label = label_of(fields["label"], self.labels)
+        if label == GOOD and words:
+            raise UserError(f"defect {words[:60]!r} of a photo that is {GOOD}; fix its label or leave defect empty")
+        return Photo(
+            name=name,
+            path=root / name,
+            label=label,
+            part=fields.get("group") or part_of(name, self.parts),
+            words=words,
+            category=fields.get("category", ""),
+            split=Split(split) if split else None,
+            meta={key: value for key, value in fields.items() if key not in COLUMNS and value}
+            | ({"defect": words} if words else {}),
+        )

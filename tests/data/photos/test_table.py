@@ -1,0 +1,115 @@
+"""CSV files of labels: any delimiter, every bad line named."""
+
+from __future__ import annotations
+
+import csv
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import picture
+from vlmbench.data.photos.table import DELIMITERS, read_table
+from vlmbench.data.sources.folder import FolderConfig
+from vlmbench.types import Split, UserError
+
+FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return [fields for _, fields in read_table(path, required=("path", "label"))]
+
+
+@pytest.mark.parametrize("delimiter", DELIMITERS)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_delimiter_is_told_from_the_file(tmp_path: Path, delimiter: str, mark: str) -> None:
+    lines = [["Path", "label", "defect"], ["a.png", "normal", ""], ["b.png", "abnormal", 'a "long" scratch, twice']]
+    target = StringIO()
+    csv.writer(target, delimiter=delimiter).writerows(lines)
+    (tmp_path / "l.csv").write_text(mark + target.getvalue(), encoding="utf-8")
+    assert rows_of(tmp_path / "l.csv") == [
+        {"path": "a.png", "label": "normal", "defect": ""},
+        {"path": "b.png", "label": "abnormal", "defect": 'a "long" scratch, twice'},
+    ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=8))
+def test_what_csv_writes_comes_back(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+    target = StringIO()
+    csv.writer(target).writerows([("path", "label"), *rows])
+    (tmp_path / "l.csv").write_text(target.getvalue(), encoding="utf-8", newline="")
+    assert [tuple(fields.values()) for fields in rows_of(tmp_path / "l.csv")] == rows
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_any_bytes_are_rows_or_a_named_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "l.csv").write_bytes(b"path,label\n" + content)
+    try:
+        rows = rows_of(tmp_path / "l.csv")
+    except UserError as error:
+        assert "l.csv" in str(error)  # noqa: PT017 - either way is right, a traceback is not
+    else:
+        assert all(set(row) == {"path", "label"} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("path;other\na;b\n", r"l.csv:1: no column 'label' among path, other"),
+        ("path,label,label\n", r"l.csv:1: column 'label' stands there twice"),
+        ("path,label\na.png,normal\nb.png\n", r"l.csv:3: 1 fields, the header has 2"),
+        ("path,label\na.png,normal,more\n", r"l.csv:2: 3 fields"),
+        ('path,label\n"a.png,normal\n', r"l.csv:2: unexpected end of data"),
+        ("path,label\na.png,\x1b[31mnormal\n", r"l.csv:2: label .* has control characters"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "l.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        rows_of(tmp_path / "l.csv")
+
+
+def test_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_bytes("path,label\n部品.png,良\n".encode("cp932"))
+    with pytest.raises(UserError, match="not UTF-8; save the file as 'CSV UTF-8'"):
+        rows_of(tmp_path / "l.csv")
+
+
+def listed(tmp_path: Path, *lines: str) -> FolderConfig:
+    """A table of four photos and the given lines."""
+    for i in range(6):
+        picture(i).save(tmp_path / f"{i}.png")
+    head = ["path;label;group;defect;category;split;camera", "0.png;ok;p0;;bolt;train;left"]
+    (tmp_path / "labels.csv").write_text("\n".join([*head, *lines]))
+    return FolderConfig(path=str(tmp_path), table="labels.csv", labels={"ok": "normal", "ng": "abnormal"})
+
+
+def test_the_columns_become_what_is_known_of_a_photo(tmp_path: Path) -> None:
+    first, second = listed(tmp_path, "1.png;ng;;a <b>scratch</b>;bolt;;").photos()
+    assert (first.label, first.part, first.category, first.split) == ("normal", "p0", "bolt", Split.TRAIN)
+    assert dict(first.meta) == {"camera": "left"}
+    assert (second.answer, second.part, second.split) == ("abnormal: a <b>scratch</b>", "1", None)
+    assert dict(second.meta) == {"defect": "a <b>scratch</b>"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1.png;bad;;;;;", "label 'bad' is not one of 'ok', 'ng', 'normal', 'abnormal'; add it"),
+        ("9.png;ok;;;;;", "9.png: there is no such picture"),
+        ("../x.png;ok;;;;;", "leaves the data's folder"),
+        ("/etc/passwd;ok;;;;;", "leaves the data's folder"),
+        ("0.png;ok;;;;;", "stands in .*labels.csv:2 already"),
+        ("1.png;ok;;;;dev;", "split 'dev' is not one of train, val, test"),
+        ("1.png;ok;;scratch;;;", "defect 'scratch' of a photo that is normal"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        listed(tmp_path, line).photos()
+    assert str(raised.value).startswith(f"{tmp_path / 'labels.csv'}:3: ")

@@ -1,0 +1,168 @@
+"""The datasheet: figures worked out by hand, and a page that shows what is hostile as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ManifestBuilder
+from vlmbench.data.datasheet import doubts
+from vlmbench.data.pictures import Conversion
+from vlmbench.data.prepared import Misfit, write_misfits
+from vlmbench.report.datasheet import contact_sheet, write_datasheet
+from vlmbench.types import Split, UserError
+
+SHARES = {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2}
+
+
+class Page(HTMLParser):
+    """The words and the tags of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def written(manifest: ManifestBuilder, path: Path | None = None, *, allow_leak: bool = False) -> tuple[Page, dict]:
+    page, figures = write_datasheet(
+        path or manifest.write(),
+        labels={},
+        views={"raw", "rt"},
+        shares=SHARES,
+        split_seed=0,
+        allow_leak=allow_leak,
+        cache_dir=manifest.folder / "cache",
+    )
+    assert json.loads(page.with_suffix(".json").read_text()) == figures
+    return Page(page.read_text()), figures
+
+
+def test_records_are_counted_by_task_label_view_and_side(manifest: ManifestBuilder) -> None:
+    page, figures = written(manifest)
+    assert (figures["records"], figures["groups"], figures["pictures"]) == (30, 10, 30)
+    sides = {"train": 6, "val": 2, "test": 2}
+    common = {"view": "raw", "records": 10, "groups": 10, **sides}
+    assert figures["counts"] == [
+        {"task": "judge_pair", "label": "abnormal", **common},
+        {"task": "judge_pair", "label": "normal", **common},
+        {"task": "judge_single", "label": "normal", **common},
+    ]
+    assert figures["split"]["sides"]["train"] == {"records": 18, "groups": 6}
+    assert figures["records_per_group"] == {"least": 3, "median": 3.0, "most": 3}
+    assert "30 records · 10 groups · 30 pictures" in page.text
+    assert "judge pair raw abnormal 10 10 6 2 2" in page.text
+    assert "No leaks" in page.text
+    assert "Before you train" not in page.text
+
+
+def test_sizes_modes_and_conversions_are_counted(manifest: ManifestBuilder) -> None:
+    for number, mode in enumerate(("L", "CMYK")):
+        target = manifest.folder / "img" / f"{number}-ref.png"
+        image = Image.open(target).resize((20, 10))
+        image.convert(mode).save(target.with_suffix(".tif"))
+        manifest.rows[3 * number]["images"][0]["path"] = f"img/{number}-ref.tif"
+    Image.fromarray(np.full((10, 20), 30_000, np.uint16)).save(manifest.folder / "img" / "3-ref.png")
+    page, figures = written(manifest)
+    assert figures["modes"] == {"RGB": 29, "L": 1, "CMYK": 1, "I;16": 1}
+    assert figures["conversions"] == {Conversion.COLOURS: 1, Conversion.INK: 1, Conversion.DEPTH: 1}
+    assert figures["sizes"]["commonest"] == {"64 x 56": 29, "20 x 10": 3}
+    assert f"{Conversion.INK} 1" in page.text
+
+
+def test_duplicates_and_leaks_are_named(manifest: ManifestBuilder) -> None:
+    image = manifest.folder / "img"
+    for number in range(1, 9):
+        shutil.copy(image / "0-good.png", image / f"{number}-good.png")
+    Image.open(image / "0-bad.png").resize((96, 84), Image.Resampling.BICUBIC).save(image / "9-bad.png")
+    page, figures = written(manifest)
+    assert figures["duplicates"]["same_file"] == 8
+    assert figures["duplicates"]["near_pairs_named"] == [["img/0-bad.png", "img/9-bad.png"]]
+    assert figures["split"]["leaks"] > 0
+    found = " ".join(figures["split"]["leaks_named"])
+    assert "the same picture content" in found
+    assert "mine.jsonl:2 (id '0-bad', train) and mine.jsonl:29 (id '9-bad', val) have pictures that look" in found
+    assert str(manifest.folder) not in found
+    assert f"{figures['split']['leaks']} leaks between the sides: a run would be refused" in page.text
+    page, figures = written(manifest, allow_leak=True)
+    assert "allowed by data.allow_leak" in page.text
+
+
+def test_what_cannot_be_split_is_said_with_its_cure(manifest: ManifestBuilder) -> None:
+    for row in manifest.rows:
+        row["images"][0]["path"] = "img/0-ref.png"
+    page, figures = written(manifest)
+    assert "30 of 30 records hang together" in figures["split"]["error"]
+    assert "It cannot be split:" in page.text
+
+
+def test_rows_that_were_left_out_are_listed(manifest: ManifestBuilder) -> None:
+    path = manifest.write().rename(manifest.folder / "manifest.jsonl")
+    write_misfits(manifest.folder, [Misfit(place="a.json: row 7", why="no <image>")], total=31)
+    page, figures = written(manifest, path)
+    assert figures["left_out"] == {"count": 1, "total": 31, "named": [{"place": "a.json: row 7", "why": "no <image>"}]}
+    assert "1 of 31 rows did not fit and were left out" in page.text
+    assert "a.json: row 7 no <image>" in page.text
+
+
+def test_hostile_words_show_as_themselves(manifest: ManifestBuilder) -> None:
+    nasty = "<script>alert(1)</script>"
+    for row in manifest.rows:
+        row.update(group=row["group"] + nasty, question=f"{nasty}?", meta={"defect": f'"><img src=x>{nasty}'})
+    manifest.rows[1]["answer"] = f"abnormal: {nasty}"
+    page, _ = written(manifest)
+    assert "script" not in page.tags
+    assert f"abnormal: {nasty}" in page.text
+    assert page.text.count(nasty) > 10
+
+
+def test_the_page_is_one_file_without_links_out(manifest: ManifestBuilder) -> None:
+    written(manifest)
+    text = manifest.path.with_name("mine.datasheet.html").read_text()
+    assert "http" not in text
+    assert text.count("data:image/webp") == 30  # 6 of each task and label: 12 pairs and 6 single pictures
+    assert str(manifest.folder) not in text
+
+
+def test_the_contact_sheet_shows_every_task_and_label(manifest: ManifestBuilder) -> None:
+    from vlmbench.data.manifest import open_manifest
+
+    shown = contact_sheet(open_manifest(manifest.write()))
+    counts = [(item.record.task, item.record.label) for item in shown]
+    assert {kind: counts.count(kind) for kind in set(counts)} == {
+        ("judge_pair", "normal"): 6,
+        ("judge_pair", "abnormal"): 6,
+        ("judge_single", "normal"): 6,
+    }
+
+
+def test_a_picture_that_cannot_be_read_is_named(manifest: ManifestBuilder) -> None:
+    (manifest.folder / "img" / "0-ref.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"mine.jsonl:1: .*0-ref.png: the file is empty"):
+        written(manifest)
+
+
+def test_what_has_to_be_looked_at_is_said_in_sentences(manifest: ManifestBuilder) -> None:
+    _, figures = written(manifest)
+    assert doubts(figures) == []
+    figures["conversions"] = {"grey": 2, "turned": 1}
+    figures["left_out"] = {"count": 3, "total": 9}
+    figures["split"] |= {"leaks": 4, "error": "30 of 30 hang together"}
+    assert [line.partition(" ")[0] for line in doubts(figures)] == ["it", "3", "4", "3"]
