@@ -19,8 +19,8 @@ LEVELS = [
     {"features", "backbones"},
     {"train", "evaluate", "check", "report", "experiment", "provenance", "dashboard"},
     {"cell"},
-    {"predict"},
-    {"run"},
+    {"judge"},
+    {"run", "reopen"},
     {"task"},
     {"__main__"},
 ]
@@ -28,11 +28,12 @@ LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 PAIRS_ALLOWED = {("backbones", "features")}  # a backbone keeps its tokens in the store
 TORCH_FREE = {"types", "config", "data", "metrics", "stats", "report", "rundir", "tracking"}
 ONLY_IN = {
-    "hydra": {"config.py", "task.py", "__main__.py"},
+    "hydra": {"config.py", "reopen.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
     "wandb_workspaces": {"dashboard.py"},
     "trl": {"train/trainer.py"},
+    "gradio": {"judge/page.py"},
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones import resident
-from vlmbench.config import BuildRequest, Engine, RunConfig, runnable_models
+from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, runnable_models
 from vlmbench.data.prompts import Wording
 from vlmbench.experiment import Experiment, make_experiment
 from vlmbench.rundir import RunDir
@@ -75,15 +75,24 @@ def engine_of(cell: Cell) -> tuple[Engine, str]:
     return engine, reason
 
 
-def build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: bool = True) -> Backbone:
-    """The backbone: without `weights`, what counts tokens and no more."""
+def build(
+    cell: Cell,
+    engine: Engine,
+    *,
+    adapter: Path | None = None,
+    merged: Path | None = None,
+    store: StoreConfig | None = None,
+    weights: bool = True,
+) -> Backbone:
+    """The backbone: without `weights`, what counts tokens and no more; `store` instead of the run's own."""
     request = BuildRequest(
         seed=cell.config.seed,
         engine=engine,
         vision=cell.config.trainer.vision,
         cache_dir=cell.cache,
-        store=cell.config.store,
+        store=cell.config.store if store is None else store,
         adapter=adapter,
+        merged=merged,
         weights=weights,
     )
     return resident.build(cell.config.model, request)

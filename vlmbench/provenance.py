@@ -17,7 +17,9 @@ from vlmbench.types import UserError
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 # What a cell's figures do not depend on.
-NOT_CONTENT = ("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "run", "images")
+NOT_CONTENT = (
+    *("stage", "name", "sweep", "cell", "data_dir", "cache_dir", "store", "tracking", "judge", "run", "images"),
+)
 
 
 def content_of_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,18 @@ import numpy as np
 from vlmbench import check, dashboard, metrics, processes, stats, tracking
 from vlmbench.backbones import resident
 from vlmbench.cell import Cell, build, engine_of, experiment_of, manifest_of, require_machine
-from vlmbench.config import AUTO, Engine, Stage, TrackingConfig, TrackingMode, TrainerConfig
+from vlmbench.config import AUTO, Engine, EvalConfig, ScoreMethod, Stage, TrackingConfig, TrackingMode, TrainerConfig
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
+from vlmbench.judge.decide import write_calibration
+from vlmbench.judge.export import export
+from vlmbench.judge.predict import judge_pictures
+from vlmbench.judge.serve import serve
 from vlmbench.metrics import accuracy
-from vlmbench.predict import predict_pictures
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
-from vlmbench.types import Prediction, Probe, UserError
+from vlmbench.types import Prediction, Probe, Record, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -40,7 +43,9 @@ def run(cell: Cell) -> None:
         Stage.evaluate: partial(train_and_evaluate, trains=False),
         Stage.report: report_only,
         Stage.dashboard: dashboard_only,
-        Stage.predict: predict_pictures,
+        Stage.predict: judge_pictures,
+        Stage.export: export,
+        Stage.serve: serve,
         Stage.run: train_and_evaluate,
     }
     steps[cell.config.stage](cell)
@@ -211,15 +216,7 @@ def _train(
     watched = list(experiment.watched)
 
     def judge() -> dict[str, float]:
-        predictions = predict(
-            backbone,
-            watched,
-            open_sample=experiment.open,
-            shown=lambda image: "",
-            wording=experiment.wording,
-            settings=config.eval,
-            title=None,
-        )
+        predictions = _predict(backbone, experiment, watched, config.eval, None)
         measured = accuracy.measure(predictions)
         balanced = measured.get("balanced_accuracy")
         if not isinstance(balanced, float):  # one label among them: the recall of that label is the accuracy
@@ -248,15 +245,10 @@ def _train(
 def _evaluate(
     cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker, *, cost: check.Cost
 ) -> None:
-    predictions = predict(
-        backbone,
-        experiment.held_out,
-        open_sample=experiment.open,
-        shown=experiment.shown,
-        wording=experiment.wording,
-        settings=cell.config.eval,
-        title=f"evaluate {cell.title}",
-    )
+    settings, title = cell.config.eval, f"evaluate {cell.title}"
+    scored = replace(settings, method=ScoreMethod.score)
+    write_calibration(cell.folder, _predict(backbone, experiment, experiment.validation, scored, "validate"))
+    predictions = _predict(backbone, experiment, experiment.held_out, settings, title)
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
     cell.folder.write_metrics(
@@ -272,6 +264,20 @@ def _evaluate(
     )
     plain = [prediction for prediction in predictions if prediction.probe is Probe.NONE]
     tracker.predictions(plain, lambda path: open_picture(Path(path)))
+
+
+def _predict(
+    backbone: Backbone, experiment: Experiment, records: Sequence[Record], settings: EvalConfig, title: str | None
+) -> list[Prediction]:
+    return predict(
+        backbone,
+        records,
+        open_sample=experiment.open,
+        shown=experiment.shown,
+        wording=experiment.wording,
+        settings=settings,
+        title=title,
+    )
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int) -> dict[str, dict[str, dict[str, Any]]]:

@@ -2,7 +2,8 @@
 
 runs/<sweep>/<num>_<model>_<data>_s<seed>/    one cell
     .hydra/ config.yaml env.json status.json choices.json train_log.jsonl predictions.jsonl metrics.json
-    adapter/ checkpoints/
+    validation.jsonl calibration.json adapter/ checkpoints/
+    answers/ export/                          what stage=predict and stage=export made of it
 runs/<sweep>/report/                          index.html report.md verdicts.json
 """
 
@@ -53,6 +54,11 @@ def write_whole(path: Path, text: str) -> None:
 def to_json(value: Any, *, indent: int | None = 2) -> str:
     """JSON that any parser takes: non-finite floats are refused rather than written as NaN."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A JSON-lines file, whole."""
+    write_whole(path, "".join(to_json(row, indent=None) + "\n" for row in rows))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -158,14 +164,27 @@ class RunDir:
     def cut_train_log(self, after_step: int) -> None:
         """Forget what was logged after a checkpoint's step, so that a resumed run logs each step once."""
         rows = [row for row in self.read_train_log() if row["step"] <= after_step]
-        write_whole(self.train_log, "".join(to_json(row, indent=None) + "\n" for row in rows))
+        write_lines(self.train_log, rows)
 
     def read_predictions(self) -> list[Prediction]:
         return [_prediction(row) for row in read_lines(self.path / "predictions.jsonl")]
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> None:
-        lines = (to_json(asdict(prediction), indent=None) + "\n" for prediction in predictions)
-        write_whole(self.path / "predictions.jsonl", "".join(lines))
+        write_lines(self.path / "predictions.jsonl", map(asdict, predictions))
+
+    def read_validation(self) -> list[Prediction]:
+        """Answers to validation records, which calibrations and thresholds rest on; none for a run without any."""
+        return [_prediction(row) for row in read_lines(self.path / "validation.jsonl")]
+
+    def write_validation(self, predictions: Iterable[Prediction]) -> None:
+        write_lines(self.path / "validation.jsonl", map(asdict, predictions))
+
+    def read_calibration(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """`[task][view]`: a calibration's numbers, or `error` where there is none."""
+        return self._read_json("calibration.json")
+
+    def write_calibration(self, found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        write_whole(self.path / "calibration.json", to_json(found))
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

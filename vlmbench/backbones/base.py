@@ -88,6 +88,12 @@ class Backbone(Protocol):
     def save(self, folder: Path) -> None:
         """Write the adapter (safetensors)."""
 
+    def merge(self) -> None:
+        """Add the adapter to the model's own weights, in place and in their type: from here on it has none."""
+
+    def save_merged(self, folder: Path) -> None:
+        """Write the merged model and its processor as its publisher does (safetensors); then this backbone is spent."""
+
 
 def seed_everything(seed: int) -> None:
     """Before anything random is made: adapters drawn before this would differ between runs of one seed."""
@@ -168,6 +174,17 @@ def saved_config(adapter: Path) -> Any:
     if not (adapter / "adapter_model.safetensors").exists():
         raise UserError(f"{adapter}: no adapter_model.safetensors; name the folder of a finished run")
     return peft.LoraConfig.from_pretrained(adapter)
+
+
+def merge_adapter(model: Any) -> None:
+    """Add the adapter of a PeftModel to its base's weights, in place. Raises UserError where a weight is no number
+    afterwards."""
+    import torch
+
+    model.merge_adapter(safe_merge=False)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{name}: merging the adapter gave a weight that is no number; train with a lower rate")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: PaddingSide) -> Tensor:

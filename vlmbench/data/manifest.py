@@ -47,8 +47,8 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     task: Task
     group: str
-    label: str
     images: list[ImageRow]
+    label: str = ""
     answer: str = ""
     question: str = ""
     split: Split | None = None
@@ -116,19 +116,23 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 def open_manifest(
-    path: Path, *, labels: Mapping[str, str] | None = None, views: Collection[str] = ("raw",)
+    path: Path,
+    *,
+    labels: Mapping[str, str] | None = None,
+    views: Collection[str] = ("raw",),
+    labelled: bool = True,
 ) -> Manifest:
     """Check the structure of every row and give the records lazily. Pictures are not opened.
 
-    `views` are the views that this run can show. Raises UserError that names each bad row (MAX_ERRORS of them), its
-    line, the value and the cure.
+    `views` are the views that this run can show. Without `labelled` a row may have no label: it is "" then. Raises
+    UserError that names each bad row (MAX_ERRORS of them), its line, the value and the cure.
     """
     labels = dict(labels or {})
     if not path.is_file():
         raise UserError(f"{path}: there is no such manifest; give an existing JSON-lines file as source.path")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the manifest is empty; write one JSON record a line")
-    scan = _Scan(labels=labels, views=frozenset(views))
+    scan = _Scan(labels=labels, views=frozenset(views), labelled=labelled)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         offset = 0
@@ -158,8 +162,8 @@ def open_manifest(
 class _Scan:
     """One pass over the lines: columns of the good rows, messages for the bad ones."""
 
-    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str]) -> None:
-        self.labels, self.views = labels, views
+    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str], labelled: bool) -> None:
+        self.labels, self.views, self.labelled = labels, views, labelled
         self.tasks, self.splits = array("b"), array("b")
         self.groups, self.pictures = array("Q"), array("Q")
         self.offsets, self.lines = array("q"), array("i")
@@ -174,7 +178,7 @@ class _Scan:
         row = self._decode(line, number)
         if row is None:
             return
-        errors = list(_row_errors(row, self.labels, self.views))
+        errors = list(_row_errors(row, self.labels, self.views, labelled=self.labelled))
         seen = self._line_of_id.setdefault(hash_name(row.id), number)
         if seen != number:
             errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
@@ -211,16 +215,11 @@ def _choices(message: str) -> str:
     return ""
 
 
-def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> Iterator[str]:
+def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str], *, labelled: bool) -> Iterator[str]:
     for name, text in (("id", row.id), ("group", row.group)):
         if not text or len(text) > 200 or not text.isprintable():
             yield f"{name} {text[:60]!r} must be 1 to 200 printable characters; give another {name}"
-    known = LABELS[row.task]
-    label = labels.get(row.label, row.label)
-    if label not in known:
-        yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
-    elif row.answer and not row.answer.startswith((row.label, label)):
-        yield f"answer {row.answer[:60]!r} does not start with the label {row.label!r}; put the label first"
+    yield from _label_errors(row, labels, labelled=labelled)
     for name, text in (("question", row.question), ("answer", row.answer)):
         if len(text) > MAX_TEXT:
             yield f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken, shorten it"
@@ -232,6 +231,18 @@ def _row_errors(row: Row, labels: Mapping[str, str], views: frozenset[str]) -> I
         yield f"roles are {roles}; task {row.task} takes {'the reference, then the query' if wanted > 1 else 'a query'}"
     for image in row.images:
         yield from _image_errors(image, views)
+
+
+def _label_errors(row: Row, labels: Mapping[str, str], *, labelled: bool) -> Iterator[str]:
+    known = LABELS[row.task]
+    label = labels.get(row.label, row.label)
+    if not row.label:
+        if labelled or row.answer:
+            yield f"the row has no label; give it one of {', '.join(known)}"
+    elif label not in known:
+        yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
+    elif row.answer and not row.answer.startswith((row.label, label)):
+        yield f"answer {row.answer[:60]!r} does not start with the label {row.label!r}; put the label first"
 
 
 def _image_errors(image: ImageRow, views: frozenset[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import chain
@@ -33,8 +34,8 @@ def write_report(sweep: SweepDir) -> Path:
     content = _content(sweep.path.resolve().name, cells, found, refused)
     page = sweep.report / "index.html"
     write_whole(sweep.report / "verdicts.json", to_json([finding.to_row() for finding in found]) + "\n")
-    write_whole(sweep.report / "report.md", _markdown().get_template("report.md.j2").render(content))
-    write_whole(page, _html().get_template("index.html.j2").render(content, **_plots(cells)))
+    write_whole(sweep.report / "report.md", markdown_environment().get_template("report.md.j2").render(content))
+    write_whole(page, html_environment().get_template("index.html.j2").render(content, **_plots(cells)))
     return page
 
 
@@ -86,7 +87,8 @@ def _plots(cells: Sequence[Cell]) -> dict[str, Any]:
     return {"panels": panels(cells), "legend": list(legend(cells).values()), "plots_missing": False}
 
 
-def _html() -> Environment:
+def html_environment() -> Environment:
+    """Templates of pages: whatever they print is escaped."""
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
@@ -98,7 +100,7 @@ def _html() -> Environment:
     return environment
 
 
-def _markdown() -> Environment:
+def markdown_environment() -> Environment:
     """Whatever a template prints is escaped, unless a filter made it Markup: the same rule as for the page."""
     environment = Environment(  # noqa: S701 - HTML escapes would show as such in Markdown
         loader=PackageLoader("vlmbench.report"),
@@ -108,5 +110,6 @@ def _markdown() -> Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else markdown(str(value)),
     )
+    environment.filters["yaml"] = lambda value: Markup(json.dumps(str(value)))  # noqa: S704 - a quoted scalar
     environment.filters["code"] = lambda value: Markup(markdown_code(str(value)))  # noqa: S704 - a code span
     return environment

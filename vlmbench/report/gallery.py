@@ -91,11 +91,12 @@ def _gallery(cell: Cell) -> Gallery:
 
 def _mistake(prediction: Prediction) -> Mistake:
     captions = ("reference", "query") if len(prediction.images) == 2 else ("query",) * len(prediction.images)
-    pictures = (_picture(path, caption) for path, caption in zip(prediction.images, captions, strict=True))
+    pictures = (picture_of(path, caption) for path, caption in zip(prediction.images, captions, strict=True))
     return Mistake(prediction=prediction, confidence=confidence(prediction), pictures=tuple(pictures))
 
 
-def _picture(path: str, caption: str) -> Picture:
+def picture_of(path: str, caption: str) -> Picture:
+    """The picture of a file made small, or what stands for it."""
     if path == "":
         return Picture(caption=caption, name="blank", blank=True)
     return Picture(caption=caption, name=Path(path).name, uri=_thumbnail(path))
