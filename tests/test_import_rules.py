@@ -19,8 +19,8 @@ LEVELS = [
     {"features", "backbones", "provenance"},
     {"train", "evaluate", "check", "report", "experiment", "dashboard", "energy"},
     {"cell", "pruning"},
-    {"predict", "fit"},
-    {"run"},
+    {"judge", "fit"},
+    {"run", "reopen"},
     {"task"},
     {"__main__"},
 ]
@@ -40,13 +40,14 @@ TORCH_FREE = {
     "plain",
 }
 ONLY_IN = {
-    "hydra": {"config.py", "task.py", "__main__.py"},
+    "hydra": {"config.py", "reopen.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
     "wandb_workspaces": {"dashboard.py"},
     "trl": {"train/trainer.py"},
     "optuna": {"pruning.py"},
     "datasets": {"data/sources/huggingface.py", "train/__init__.py"},
+    "gradio": {"judge/page.py"},
 }
 
 

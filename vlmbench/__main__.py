@@ -32,6 +32,8 @@ in data or model made the judgement better.
   python -m vlmbench -m data=without_comparison,with_comparison seed=0,1,2   a sweep, ends in a report
   python -m vlmbench stage=report sweep=runs/2026-01-31_quick                the report of a folder of runs
   python -m vlmbench stage=predict run=runs/.../0_... images=[a.png,b.png]   judge two pictures
+  python -m vlmbench stage=export run=runs/.../0_...                         adapter, merged model and model card
+  python -m vlmbench stage=serve run=runs/.../0_...                          a local page that judges pictures
 
 Choose one of each, and set anything in it, such as trainer.epochs=5:
 {choices}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones import resident
-from vlmbench.config import BuildRequest, Engine, RunConfig, runnable_models
+from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, runnable_models
 from vlmbench.data.dataset import RAW
 from vlmbench.data.load import data_hash, read_pictures
 from vlmbench.data.manifest import open_manifest
@@ -86,8 +86,16 @@ def engine_of(cell: Cell) -> tuple[Engine, str]:
     return engine, reason
 
 
-def build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: bool = True) -> Backbone:
-    """The backbone: without `weights`, what counts tokens and no more."""
+def build(
+    cell: Cell,
+    engine: Engine,
+    *,
+    adapter: Path | None = None,
+    merged: Path | None = None,
+    store: StoreConfig | None = None,
+    weights: bool = True,
+) -> Backbone:
+    """The backbone: without `weights`, what counts tokens and no more; `store` instead of the run's own."""
     if adapter is not None and (why := damage(adapter)):
         raise UserError(f"{adapter}: the adapter cannot be trusted: {why}; start the run's command again")
     request = BuildRequest(
@@ -95,8 +103,9 @@ def build(cell: Cell, engine: Engine, *, adapter: Path | None = None, weights: b
         engine=engine,
         vision=cell.config.trainer.vision,
         cache_dir=cell.cache,
-        store=cell.config.store,
+        store=cell.config.store if store is None else store,
         adapter=adapter,
+        merged=merged,
         weights=weights,
     )
     return resident.build(cell.config.model, request)

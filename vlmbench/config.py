@@ -76,6 +76,8 @@ class Stage(StrEnum):
     report = "report"
     dashboard = "dashboard"
     predict = "predict"
+    export = "export"
+    serve = "serve"
 
 
 class Engine(StrEnum):
@@ -92,6 +94,11 @@ class Vision(StrEnum):
 class ScoreMethod(StrEnum):
     score = "score"  # compare the labels' log-probabilities
     generate = "generate"  # write an answer and parse it
+
+
+class Pairing(StrEnum):
+    all = "all"  # every picture beside every reference
+    name = "name"  # every picture beside the reference of its own name
 
 
 class TrackingMode(StrEnum):
@@ -119,7 +126,8 @@ class StoreConfig:
 class BuildRequest:
     """What a run asks of a backbone. `seed` draws fresh adapters, unless the folder `adapter` has trained ones.
 
-    Without `weights` the model is on the meta device: it can tokenise and be counted, but not run.
+    `merged` is the folder of an exported model, which is loaded instead of the published one. Without `weights` the
+    model is on the meta device: it can tokenise and be counted, but not run.
     """
 
     seed: int
@@ -128,6 +136,7 @@ class BuildRequest:
     cache_dir: Path
     store: StoreConfig = field(default_factory=StoreConfig)
     adapter: Path | None = None
+    merged: Path | None = None
     weights: bool = True
 
 
@@ -152,6 +161,7 @@ class ModelConfig(ABC):
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     unsloth: ClassVar[bool] = False  # whether trainer.engine=auto may choose Unsloth
+    licence: ClassVar[str] = "The base model is random, for tests; it has no licence of its own."  # of the base model
 
     @abstractmethod
     def requirements(self) -> Sequence[str]:
@@ -160,6 +170,10 @@ class ModelConfig(ABC):
     @abstractmethod
     def build(self, request: BuildRequest) -> Any:
         """A `vlmbench.backbones.base.Backbone`. Raises UserError where the request does not suit the family."""
+
+    def for_export(self) -> ModelConfig:
+        """The settings whose weights an adapter can be merged into: those that are not packed into 4 bits."""
+        return self
 
 
 @dataclass(kw_only=True)
@@ -358,6 +372,48 @@ class TrackingConfig:
 
 
 @dataclass(kw_only=True)
+class JudgeConfig:
+    """conf/judge: how a finished run is put to use, by stage=predict, export and serve.
+
+    Without costs a decision is the likelier label, as in all metrics. With both, the threshold on the calibrated score
+    is the one of least expected cost (see vlmbench/stats/threshold.py).
+    """
+
+    folder: str | None = None  # predict: pictures to judge
+    reference: str | None = None  # predict: the good picture beside which they are judged, or a folder of such pictures
+    pairing: Pairing = Pairing.all
+    manifest: str | None = None  # predict: records to judge; their labels may be left out
+    view: str = "raw"  # predict, serve: how pictures are shown, raw or the run's processed view
+    sentence: bool = False  # predict: write the model's own sentence too
+    gallery: int = 200  # predict: records on the page, the most suspicious first
+    out: str | None = None  # predict, export: the folder to write; None: one in the run's folder
+    cost_miss: float | None = None  # of passing an abnormal part, in any unit
+    cost_overkill: float | None = None  # of stopping a normal part, in the same unit
+    prevalence: float | None = None  # share of abnormal parts where it is used; None: as on the validation side
+    parity_records: int = 64  # export: held-out records on which the exported model is compared with the run's
+    parity_margin: float = 0.0  # export: labels nearer than this (nats) may change places
+    parity_difference: float = 0.5  # export: a label's log-probability may change by so much (nats)
+    host: str = "127.0.0.1"  # serve
+    port: int = 7860  # serve
+    upload_mb: float = 20.0  # serve: the largest file that is taken
+    queue: int = 8  # serve: requests that may wait; one is judged at a time
+
+    def __post_init__(self) -> None:
+        if (self.cost_miss is None) != (self.cost_overkill is None):
+            raise UserError("judge.cost_miss and judge.cost_overkill: a threshold takes both; give the other one too")
+        check_range("judge.cost_miss", self.cost_miss, 1e-9)
+        check_range("judge.cost_overkill", self.cost_overkill, 1e-9)
+        check_range("judge.prevalence", self.prevalence, 1e-6, 1 - 1e-6)
+        check_range("judge.gallery", self.gallery, 0)
+        check_range("judge.parity_records", self.parity_records, 1)
+        check_range("judge.parity_margin", self.parity_margin, 0)
+        check_range("judge.parity_difference", self.parity_difference, 0)
+        check_range("judge.port", self.port, 0, 65535)
+        check_range("judge.upload_mb", self.upload_mb, 0.001)
+        check_range("judge.queue", self.queue, 1)
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     """Everything that a run depends on."""
 
@@ -379,7 +435,8 @@ class RunConfig:
     eval: EvalConfig = MISSING
     tracking: TrackingConfig = MISSING
     grace_s: float = 25.0  # after SIGTERM, for the step that is being taken and its checkpoint; Slurm waits 30 s
-    run: str | None = None  # stage=predict: the finished cell to predict with
+    judge: JudgeConfig = MISSING
+    run: str | None = None  # stage=predict, export and serve: the finished cell
     images: list[str] = field(default_factory=list)  # stage=predict: the reference and the query, or one picture
 
     def __post_init__(self) -> None:
@@ -397,6 +454,7 @@ def _register_bases() -> None:
         "store": StoreConfig,
         "eval": EvalConfig,
         "tracking": TrackingConfig,
+        "judge": JudgeConfig,
     }
     for group, node in bases.items():
         store.store(group=f"schema/{group}", name="base", node=node)

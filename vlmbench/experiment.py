@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,11 +40,16 @@ FOLLOWED = JUDGING | {Task.CHOOSE_OPTION}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """The records of one run, and how to open them. `held_out` has the test side and the probes made from it."""
+    """The records of one run, and how to open them.
+
+    Of the validation side, `watched` is followed while training, `validation` answered afterwards, for calibration.
+    `held_out` has the test side and the probes made from it.
+    """
 
     data: Data
     train: Subset
     watched: Subset
+    validation: Subset
     held_out: list[Record]
     viewer: Viewer
     wording: Wording
@@ -86,20 +91,14 @@ def make_experiment(
     check_labels(train, Split.TRAIN, judging)
     check_labels(data.test, Split.TEST, judging)
     test = limit_records(data.test, evaluation.limit)
-    references = reference_pictures(data.train)
-    viewer = Viewer(
-        manifest.folder,
-        name=view.name,
-        process=view.build(references),
-        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
-        cache=cache_dir,
-    )
+    followed = _followed(data.val, train)
     return Experiment(
         data=data,
         train=train,
-        watched=_watched(data.val, train, trainer.eval_records),
+        watched=_spread(followed, trainer.eval_records),
+        validation=limit_records(followed, evaluation.limit),
         held_out=[*test, *(make_probes(test) if evaluation.probes else [])],
-        viewer=viewer,
+        viewer=make_viewer(manifest.folder, data.train, view=view, cache_dir=cache_dir),
         wording=wording,
         notes=tuple(variant.notes(data.train.tasks())),
         counts=tuple(TokenCount(total=int(total), trained=int(trained)) for total, trained in counts[train.indices]),
@@ -144,10 +143,27 @@ def _trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int
     return backbone.count_tokens(without_pictures(record, wording=wording), [(1, 1)] * len(record.images)).trained
 
 
-def _watched(val: Subset, train: Subset, most: int) -> Subset:
-    """The validation records followed while training: of the judging and choosing tasks and views that train."""
+def make_viewer(folder: Path | None, train: Subset, *, view: ViewConfig, cache_dir: Path) -> Viewer:
+    """What shows pictures of `folder` (None: of anywhere) as the run that trains on `train` does."""
+    references = reference_pictures(train)
+    return Viewer(
+        folder,
+        name=view.name,
+        process=view.build(references),
+        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
+        cache=cache_dir,
+    )
+
+
+def _followed(val: Subset, train: Subset) -> Subset:
+    """The validation records of the judging and choosing tasks and views that train."""
     trained = {(record.task, record.view) for record in train if record.task in FOLLOWED}
-    positions: Sequence[int] = [i for i, record in enumerate(val) if (record.task, record.view) in trained]
-    if len(positions) > most:
-        positions = [positions[int(i)] for i in np.linspace(0, len(positions) - 1, most).round()]
-    return Subset(val.manifest, val.indices[list(positions)])
+    positions = [i for i, record in enumerate(val) if (record.task, record.view) in trained]
+    return Subset(val.manifest, val.indices[positions])
+
+
+def _spread(records: Subset, most: int) -> Subset:
+    """At most so many of them, spread evenly."""
+    if len(records) <= most:
+        return records
+    return Subset(records.manifest, records.indices[np.linspace(0, len(records) - 1, most).round().astype(np.int64)])

@@ -27,6 +27,7 @@ NOT_CONTENT = (
         "pruner",
         "store",
         "tracking",
+        "judge",
         "run",
         "images",
         "grace_s",

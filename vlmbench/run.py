@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from vlmbench import check, dashboard, energy, fit, metrics, processes, pruning,
 from vlmbench.backbones import resident
 from vlmbench.backbones.gpu import naming_faults
 from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
-from vlmbench.config import Engine, Stage, TrackingConfig, TrackingMode
+from vlmbench.config import Engine, EvalConfig, ScoreMethod, Stage, TrackingConfig, TrackingMode
 from vlmbench.data.census import census
 from vlmbench.data.dataset import RAW
 from vlmbench.data.pictures import open_picture
@@ -22,10 +22,13 @@ from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
 from vlmbench.files import no_room
 from vlmbench.interrupt import Stopped
-from vlmbench.predict import predict_pictures
+from vlmbench.judge.decide import write_calibration
+from vlmbench.judge.export import export
+from vlmbench.judge.predict import judge_pictures
+from vlmbench.judge.serve import serve
 from vlmbench.provenance import content_hash, environment
 from vlmbench.rundir import State, SweepDir
-from vlmbench.types import Prediction, Probe, Split, UserError
+from vlmbench.types import Prediction, Probe, Record, Split, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -42,7 +45,9 @@ def run(cell: Cell) -> None:
         Stage.evaluate: partial(train_and_evaluate, trains=False),
         Stage.report: report_only,
         Stage.dashboard: dashboard_only,
-        Stage.predict: predict_pictures,
+        Stage.predict: judge_pictures,
+        Stage.export: export,
+        Stage.serve: serve,
         Stage.run: train_and_evaluate,
     }
     steps[cell.config.stage](cell)
@@ -244,15 +249,10 @@ def _pruned_note(cell: Cell) -> str:
 def _evaluate(
     cell: Cell, backbone: Backbone, experiment: Experiment, tracker: tracking.Tracker, *, cost: check.Cost
 ) -> None:
-    predictions = predict(
-        backbone,
-        experiment.held_out,
-        open_sample=experiment.open,
-        shown=experiment.shown,
-        wording=experiment.wording,
-        settings=cell.config.eval,
-        title=f"evaluate {cell.title}",
-    )
+    settings, title = cell.config.eval, f"evaluate {cell.title}"
+    scored = replace(settings, method=ScoreMethod.score)
+    write_calibration(cell.folder, _predict(backbone, experiment, experiment.validation, scored, "validate"))
+    predictions = _predict(backbone, experiment, experiment.held_out, settings, title)
     cell.folder.write_predictions(predictions)
     scores = measure(predictions, seed=cell.config.data.split_seed)
     cell.folder.write_metrics(
@@ -268,6 +268,20 @@ def _evaluate(
     )
     plain = [prediction for prediction in predictions if prediction.probe is Probe.NONE]
     tracker.predictions(plain, lambda path: open_picture(Path(path)))
+
+
+def _predict(
+    backbone: Backbone, experiment: Experiment, records: Sequence[Record], settings: EvalConfig, title: str | None
+) -> list[Prediction]:
+    return predict(
+        backbone,
+        records,
+        open_sample=experiment.open,
+        shown=experiment.shown,
+        wording=experiment.wording,
+        settings=settings,
+        title=title,
+    )
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int) -> dict[str, dict[str, dict[str, Any]]]:

@@ -2,7 +2,8 @@
 
 runs/<sweep>/<num>_<model>_<data>_s<seed>/    one cell
     .hydra/ config.yaml env.json status.json choices.json train_log.jsonl predictions.jsonl metrics.json
-    adapter/ checkpoints/
+    validation.jsonl calibration.json adapter/ checkpoints/
+    answers/ export/                          what stage=predict and stage=export made of it
 runs/<sweep>/report/                          index.html report.md verdicts.json
 """
 
@@ -28,7 +29,7 @@ from vlmbench.types import Prediction, UserError
 log = logging.getLogger(__name__)
 
 WATCHED = "eval_balanced_accuracy"  # in the training log
-RESULTS = ("predictions.jsonl", "metrics.json")  # of a finished cell
+RESULTS = ("predictions.jsonl", "metrics.json", "validation.jsonl", "calibration.json")  # of a finished cell
 _PREDICTION = msgspec.json.Decoder(Prediction)
 AGAIN = "start the cell's command again, which makes it anew"
 
@@ -55,6 +56,11 @@ def _row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A JSON-lines file, whole."""
+    write_whole(path, "".join(to_json(row, indent=None) + "\n" for row in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +204,14 @@ class RunDir:
     def cut_train_log(self, after_step: int) -> None:
         """Forget what was logged after a checkpoint's step, so that a resumed run logs each step once."""
         rows = [row for row in self.read_train_log() if row["step"] <= after_step]
-        write_whole(self.train_log, "".join(to_json(row, indent=None) + "\n" for row in rows))
+        write_lines(self.train_log, rows)
 
     def read_predictions(self) -> list[Prediction]:
         """Raises UserError where the file, which is written whole, is not as a run writes it."""
-        path, predictions = self.path / "predictions.jsonl", []
+        return self._read_predictions("predictions.jsonl")
+
+    def _read_predictions(self, name: str) -> list[Prediction]:
+        path, predictions = self.path / name, []
         self._refuse_damaged(path.name)
         for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
             try:
@@ -212,8 +221,21 @@ class RunDir:
         return predictions
 
     def write_predictions(self, predictions: Iterable[Prediction]) -> None:
-        lines = (to_json(asdict(prediction), indent=None) + "\n" for prediction in predictions)
-        write_whole(self.path / "predictions.jsonl", "".join(lines))
+        write_lines(self.path / "predictions.jsonl", map(asdict, predictions))
+
+    def read_validation(self) -> list[Prediction]:
+        """Answers to validation records, which calibrations and thresholds rest on; none for a run without any."""
+        return self._read_predictions("validation.jsonl")
+
+    def write_validation(self, predictions: Iterable[Prediction]) -> None:
+        write_lines(self.path / "validation.jsonl", map(asdict, predictions))
+
+    def read_calibration(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """`[task][view]`: a calibration's numbers, or `error` where there is none."""
+        return self._read_json("calibration.json")
+
+    def write_calibration(self, found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        write_whole(self.path / "calibration.json", to_json(found))
 
     def _refuse_damaged(self, name: str) -> None:
         path, expected = self.path / name, self.read_status().get("xxh3_128", {}).get(name)

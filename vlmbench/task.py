@@ -27,6 +27,7 @@ from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.files import needing_room
 from vlmbench.plain import refuse_secrets
 from vlmbench.provenance import content_of_config
+from vlmbench.reopen import reopen
 from vlmbench.rundir import FollowerDir, RunDir, State, SweepDir, cell_number
 from vlmbench.tracking import publish_report
 from vlmbench.types import UserError
@@ -34,6 +35,7 @@ from vlmbench.types import UserError
 log = logging.getLogger("vlmbench")
 
 CELL_STAGES = (Stage.run, Stage.train, Stage.evaluate)
+JUDGE_STAGES = (Stage.predict, Stage.export, Stage.serve)  # of a finished run
 
 
 def run_cell(raw: DictConfig) -> float | None:
@@ -80,13 +82,15 @@ def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunCon
     from vlmbench.run import run
 
     refuse_unknown_keys(raw)
+    choices: Mapping[str, str] = HydraConfig.get().runtime.choices
+    if Stage(raw.stage) in JUDGE_STAGES:
+        raw, choices = reopen(raw, HydraConfig.get().overrides.task)
     refuse_secrets([OmegaConf.to_yaml(raw, resolve=True)])
     config = cast("RunConfig", OmegaConf.to_object(raw))
     if config.stage not in CELL_STAGES and not processes.is_leader():
         return config  # what is not training takes one process
     if config.stage in CELL_STAGES:
         folder.write_config(OmegaConf.to_yaml(raw, resolve=True))
-    choices = HydraConfig.get().runtime.choices
     with interrupt.heeded(config.grace_s):
         run(Cell(config=config, plain=_plain(raw), folder=folder, choices=choices, identity=identity))
     return config

@@ -167,12 +167,50 @@ class Prediction:
         return self.predicted == self.expected
 
     @property
-    def positive_probability(self) -> float | None:
-        """Probability of the task's positive label among its labels; None without scores, or without such a label."""
+    def margin(self) -> float | None:
+        """Log-odds of the task's positive label against its negative one, in nats; None without scores, or labels that
+        are so."""
         if not self.scores or self.task not in LABELS:
             return None
         negative, positive = (self.scores[label] for label in LABELS[self.task])
-        return 1.0 / (1.0 + math.exp(min(negative - positive, 700.0)))
+        return positive - negative
+
+    @property
+    def positive_probability(self) -> float | None:
+        """Probability of the task's positive label among its labels; None without scores, or without such a label."""
+        return None if self.margin is None else 1.0 / (1.0 + math.exp(min(-self.margin, 700.0)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a finished run says of one record, ready for use.
+
+    `images` are its pictures as they were given. `prediction` is None where a picture could not be read, and `error`
+    says why. `score` is the probability of the task's positive label, calibrated on the run's validation side where
+    `calibrated` says so. `decision` is the positive label where the score is above `threshold`; without costs it is the
+    likelier label, and `threshold` is the score at which the labels are equally likely to the model.
+    """
+
+    id: str
+    task: Task
+    images: tuple[str, ...]
+    prediction: Prediction | None = None
+    score: float | None = None
+    calibrated: bool = False
+    threshold: float | None = None
+    decision: str | None = None
+    sentence: str | None = None
+    error: str | None = None
+
+    @property
+    def expected(self) -> str | None:
+        """The true label, where it is known."""
+        return (self.prediction.expected or None) if self.prediction is not None else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the part is judged abnormal, or what stands for it."""
+        return self.decision == LABELS[self.task][1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

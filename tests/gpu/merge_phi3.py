@@ -54,13 +54,14 @@ def main(engine: str, model_folder: str, adapter: str, merged_folder: str) -> No
     exact_merged = scores(exact)
     del exact
 
-    backbone.model = backbone.model.merge_and_unload()
+    backbone.merge()
     merged, merged_tokens = scores(backbone), written(backbone)
-    backbone.model.save_pretrained(merged_folder)
-    backbone.processor.save_pretrained(merged_folder)
+    backbone.save_merged(Path(merged_folder))
     del backbone
     # With fresh adapters, which do nothing.
-    alone = Phi3Config(path=merged_folder).build(replace(request, engine=Engine.transformers))
+    alone = Phi3Config(path=model_folder).build(
+        replace(request, engine=Engine.transformers, merged=Path(merged_folder))
+    )
     figures = {
         "engine": engine,
         "scores": trained.tolist(),

@@ -22,6 +22,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vlmbench.data.manifest import open_manifest
+from vlmbench.data.photos.pairs import PairsConfig
 from vlmbench.data.pictures import MAX_BYTES, open_picture, picture_facts, picture_size
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.types import UserError
@@ -326,7 +327,7 @@ def test_a_hostile_name_in_a_folder_of_photos_is_refused_or_text(tmp_path: Path,
     (photos / "bad" / odd).write_bytes(packed("PNG"))
     said = ""
     try:
-        manifest = FolderConfig(path=str(photos), lots=3).prepare(tmp_path / "data")
+        manifest = FolderConfig(path=str(photos), pairs=PairsConfig(lots=3)).prepare(tmp_path / "data")
         open_manifest(manifest)
     except UserError as error:
         said = str(error)

@@ -181,18 +181,6 @@ def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> 
     assert f"datasheet: {manifest.with_name('manifest.datasheet.html')}" in outcome.out
 
 
-def test_a_finished_run_judges_two_pictures(cli: Cli, tmp_path: Path, parts: tuple) -> None:
-    assert cli(*TINY, *parts).code == 0
-    for name in ("a", "b"):
-        picture(ord(name), (40, 40)).save(tmp_path / f"{name}.png")
-    cell = only_cell(tmp_path)
-    outcome = cli("stage=predict", f"run={cell.path}", "images=[a.png,b.png]", *TINY, *parts)
-    assert outcome.code == 0, outcome.err
-    answer = json.loads(outcome.out.strip().splitlines()[-1])
-    assert answer["label"] in ("normal", "abnormal")
-    assert set(answer["probabilities"]) == {"normal", "abnormal"}
-
-
 @pytest.mark.parametrize("method", ["score", "generate"])
 def test_your_own_manifest_trains(cli: Cli, tmp_path: Path, manifest: ManifestBuilder, method: str) -> None:
     outcome = cli(
@@ -400,7 +388,8 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("eval.batch_size=0",), "eval.batch_size=0"
     yield ("stage=report", "sweep=runs/nothing"), "no run in this folder"
     yield ("stage=predict", "images=[a.png]"), "no finished run"
-    yield ("stage=predict", "images=[a,b,c]"), "give the reference and the query"
+    yield ("stage=export",), "no finished run"
+    yield ("stage=serve",), "no finished run"
     yield ("stage=evaluate",), "train first"
     yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
     yield ("source=manifest",), "source.path"

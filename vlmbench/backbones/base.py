@@ -89,6 +89,12 @@ class Backbone(Protocol):
     def save(self, folder: Path) -> None:
         """Write the adapter (safetensors)."""
 
+    def merge(self) -> None:
+        """Add the adapter to the model's own weights, in place and in their type: from here on it has none."""
+
+    def save_merged(self, folder: Path) -> None:
+        """Write the merged model and its processor as its publisher does (safetensors); then this backbone is spent."""
+
 
 def seed_everything(seed: int) -> None:
     """Before anything random is made: adapters drawn before this would differ between runs of one seed."""
@@ -158,6 +164,17 @@ def peft_config(lora: LoraConfig, targets: str, trained: list[str] | None = None
         modules_to_save=trained,
         task_type="CAUSAL_LM",
     )
+
+
+def merge_adapter(model: Any) -> None:
+    """Add the adapter of a PeftModel to its base's weights, in place. Raises UserError where a weight is no number
+    afterwards."""
+    import torch
+
+    model.merge_adapter(safe_merge=False)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{name}: merging the adapter gave a weight that is no number; train with a lower rate")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: PaddingSide) -> Tensor:

@@ -21,6 +21,7 @@ from vlmbench.backbones.base import (
     content_of,
     keyed,
     may_look,
+    merge_adapter,
     opened,
     pad,
     pinned,
@@ -209,6 +210,13 @@ class ChatBackbone(ABC):
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
+
+    def merge(self) -> None:
+        merge_adapter(self.model)
+
+    def save_merged(self, folder: Path) -> None:
+        self.model.unload().save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def _pictures(self, images: Sequence[Image | Picture]) -> list[Image | Picture]:
         if self.layout is Layout.stitched and len(images) > 1:

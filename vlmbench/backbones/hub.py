@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,13 @@ class HubConfig(ModelConfig):
     def __post_init__(self) -> None:
         if self.bits not in self.gigabytes:
             raise UserError(f"model.bits={self.bits}: it must be 16 or 4; set model.bits=16 or model.bits=4")
+
+    def weights_at(self, request: BuildRequest) -> str:
+        """The folder or hub name that weights and processor come from."""
+        return self.path if request.merged is None else str(request.merged)
+
+    def for_export(self) -> ModelConfig:
+        return replace(self, bits=16)
 
     def requirements(self) -> Sequence[str]:
         import torch
@@ -86,20 +93,21 @@ def load_adapted(
     4 bits, modules named in `kept_whole` stay at 16. Raises UserError where the path holds another type of model.
     """
     import_engine(request)
-    published = _published_config(config.path, request)
+    path = config.weights_at(request)
+    published = _published_config(path, request)
     if published.model_type != model_type:
         raise UserError(
-            f"model.path={config.path}: it holds a model of type {published.model_type}, not {model_type}; name the "
+            f"model.path={path}: it holds a model of type {published.model_type}, not {model_type}; name the "
             "folder of such a model, or choose another model"
         )
     quantization = _quantization(kept_whole) if config.bits == 4 else None
     if request.engine is not Engine.unsloth or not request.weights:
-        base = _load(config.path, quantization) if request.weights else _on_meta(published)
+        base = _load(path, quantization) if request.weights else _on_meta(published)
         return adapted(base, request, lora=config.lora, targets=targets(published))
     from vlmbench.backbones import _unsloth
 
     lora = peft_config(config.lora, targets(published)) if request.adapter is None else saved_config(request.adapter)
-    model = _unsloth.load(config.path, lora=lora, seed=request.seed, quantization=quantization)
+    model = _unsloth.load(path, lora=lora, seed=request.seed, quantization=quantization)
     if request.adapter is None:
         draw_adapters(model, request.seed)
     else:
@@ -124,6 +132,15 @@ def _published_config(path: str, request: BuildRequest) -> Any:
     except (OSError, ValueError, TypeError, KeyError, RecursionError, StrictDataclassError) as error:
         # No such name, no permission, no network, no configuration.
         raise UserError(f"model.path={path}: the model's config.json cannot be read ({error})") from error
+
+
+def load_exported(folder: Path) -> Any:
+    """The model of an exported folder with its processor, in the type that it was saved in."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(
+        folder, dtype="auto", trust_remote_code=False, use_safetensors=True
+    ).eval()
 
 
 def _load(path: str, quantization: Any | None) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vlmbench.backbones.base import PENDING, PaddingSide, adapted, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
-from vlmbench.backbones.hub import HubConfig, load_adapted
+from vlmbench.backbones.hub import HubConfig, load_adapted, load_exported
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
 from vlmbench.types import UserError
 
@@ -28,6 +28,10 @@ VISION_TARGETS = r".*vision_model\..*\.(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
 @schema("model", "llama32")
 @dataclass(kw_only=True)
 class Llama32Config(HubConfig):
+    licence = (
+        "Llama 3.2 Vision is under the Llama 3.2 Community License and its Acceptable Use Policy, and so is this "
+        'model: pass both on with it, say "Built with Llama", and begin its name with "Llama" where it is distributed.'
+    )
     gigabytes: ClassVar[Mapping[int, int]] = {16: 28, 4: 12}
 
     path: str = "meta-llama/Llama-3.2-11B-Vision-Instruct"  # hub name or local folder
@@ -40,7 +44,7 @@ class Llama32Config(HubConfig):
             targets=lambda config: targets(request.vision),
             kept_whole=["vision_model", "multi_modal_projector"],
         )
-        return Llama32Backbone(model, load_processor(self.path), layout=self.layout, request=request)
+        return Llama32Backbone(model, load_processor(self.weights_at(request)), layout=self.layout, request=request)
 
 
 @schema("model", "llama32_tiny")
@@ -60,8 +64,11 @@ class Llama32TinyConfig(ModelConfig):
 
         if request.engine is Engine.unsloth:
             raise UserError("trainer.engine=unsloth: llama32_tiny is for tests; set trainer.engine=transformers")
-        processor = tiny_processor()
-        base = tiny_mllama(processor.tokenizer, max_tokens=self.max_tokens)
+        if request.merged is not None:
+            processor, base = load_processor(str(request.merged)), load_exported(request.merged)
+        else:
+            processor = tiny_processor()
+            base = tiny_mllama(processor.tokenizer, max_tokens=self.max_tokens)
         base = base if request.weights else base.to("meta")
         model = adapted(base, request, lora=self.lora, targets=targets(request.vision))
         return Llama32Backbone(model, processor, layout=self.layout, request=request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.backbones.base import PENDING, PaddingSide, adapted, tower_flops
 from vlmbench.backbones.chat import ChatBackbone, Layout
-from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted
+from vlmbench.backbones.hub import HubConfig, import_engine, load_adapted, load_exported
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, check_range, schema
 from vlmbench.types import UserError
 
@@ -26,6 +26,7 @@ TURN_END = "<|end|>"
 @schema("model", "phi3")
 @dataclass(kw_only=True)
 class Phi3Config(HubConfig):
+    licence = "Phi-3-vision and Phi-3.5-vision are under the MIT licence; keep its notice with the weights."
     gigabytes: ClassVar[Mapping[int, int]] = {16: 14, 4: 8}
 
     path: str = "microsoft/Phi-3-vision-128k-instruct"  # hub name or local folder
@@ -46,7 +47,9 @@ class Phi3Config(HubConfig):
             targets=lambda config: targets(config, request.vision),
             kept_whole=["vision_embed_tokens"],
         )
-        processor = Phi3VProcessor.from_pretrained(self.path, num_crops=self.num_crops, trust_remote_code=False)
+        processor = Phi3VProcessor.from_pretrained(
+            self.weights_at(request), num_crops=self.num_crops, trust_remote_code=False
+        )
         return Phi3Backbone(model, processor, layout=self.layout, request=request)
 
 
@@ -71,12 +74,16 @@ class Phi3TinyConfig(ModelConfig):
         return []
 
     def build(self, request: BuildRequest) -> Phi3Backbone:
+        from vlmbench.models.phi3_v import Phi3VProcessor
         from vlmbench.models.phi3_v_tiny import tiny_phi3_processor, tiny_phi3_v
 
         if request.engine is Engine.unsloth:
             raise UserError("trainer.engine=unsloth: phi3_tiny is for tests; set trainer.engine=transformers")
-        processor = tiny_phi3_processor(self.num_crops)
-        base = tiny_phi3_v(processor.tokenizer, max_tokens=self.max_tokens)
+        if request.merged is not None:
+            processor, base = Phi3VProcessor.from_pretrained(request.merged), load_exported(request.merged)
+        else:
+            processor = tiny_phi3_processor(self.num_crops)
+            base = tiny_phi3_v(processor.tokenizer, max_tokens=self.max_tokens)
         base = base if request.weights else base.to("meta")
         model = adapted(base, request, lora=self.lora, targets=targets(base.config, request.vision))
         return Phi3Backbone(model, processor, layout=self.layout, request=request)

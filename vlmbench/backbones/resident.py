@@ -44,6 +44,11 @@ def release() -> None:
     if _kept is None:
         return
     _kept = None
+    free_memory()
+
+
+def free_memory() -> None:
+    """Give back what models took that nothing holds any more, the GPU's memory too."""
     gc.unfreeze()
     gc.collect()
     torch = sys.modules.get("torch")

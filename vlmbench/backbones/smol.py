@@ -15,6 +15,7 @@ from vlmbench.backbones.base import (
     adapted,
     content_of,
     keyed,
+    merge_adapter,
     opened,
     text_batch,
     to_device,
@@ -39,6 +40,11 @@ LORA_TARGETS = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 @schema("model", "smol")
 @dataclass(kw_only=True)
 class SmolModelConfig(ModelConfig):
+    licence = (
+        "SmolLM2-135M-Instruct and EfficientNet-Lite0 are under Apache-2.0, and so is the projector of vlmbench; keep "
+        "their notices with the weights."
+    )
+
     def requirements(self) -> Sequence[str]:
         from vlmbench.models.smol import packages
 
@@ -51,7 +57,7 @@ class SmolModelConfig(ModelConfig):
         import torch
 
         from vlmbench.features.store import TokenStore
-        from vlmbench.models.smol.pretrained import load_model, load_tokenizer, load_vision_tower, meta_model
+        from vlmbench.models.smol import pretrained
 
         if request.vision is not Vision.frozen:
             raise UserError(
@@ -59,9 +65,14 @@ class SmolModelConfig(ModelConfig):
             )
         if request.engine is Engine.unsloth:
             raise UserError("trainer.engine=unsloth: smol runs on transformers only; set trainer.engine=auto")
-        base = load_model(request.cache_dir) if request.weights else meta_model(request.cache_dir)
+        if request.merged is not None:
+            base, tokenizer, tower = pretrained.load_exported(request.merged)
+        else:
+            load = pretrained.load_model if request.weights else pretrained.meta_model
+            base, tokenizer = load(request.cache_dir), pretrained.load_tokenizer(request.cache_dir)
+            tower = pretrained.load_vision_tower()
         model = adapted(base, request, lora=self.lora, targets=LORA_TARGETS, trained=["projector"])
-        backbone = SmolBackbone(model, load_tokenizer(request.cache_dir), load_vision_tower())
+        backbone = SmolBackbone(model, tokenizer, tower)
         if request.store.enabled:
             folder, device = request.cache_dir / "features", torch.device("cpu")
             backbone.store = TokenStore(folder, backbone.fingerprint(), device=device, settings=request.store)
@@ -130,6 +141,16 @@ class SmolBackbone:
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
+
+    def merge(self) -> None:
+        merge_adapter(self.model)
+
+    def save_merged(self, folder: Path) -> None:
+        from vlmbench.models.smol.pretrained import save_vision_tower
+
+        self.model.unload().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_vision_tower(self.tower, folder)
 
     def _prompt(self, question: str, num_images: int) -> list[int]:
         config = self.model.config

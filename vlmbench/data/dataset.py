@@ -96,10 +96,19 @@ def limit_records(records: Subset, limit: int | None) -> Subset:
 
 
 class Viewer:
-    """Shows pictures: raw as they are, processed ones from files that are made once and kept by content."""
+    """Shows pictures: raw as they are, processed ones from files that are made once and kept by content.
+
+    Raw pictures must lie in `folder`, unless it is None.
+    """
 
     def __init__(
-        self, folder: Path, *, name: str, process: Callable[[Image.Image], Image.Image], fingerprint: str, cache: Path
+        self,
+        folder: Path | None,
+        *,
+        name: str,
+        process: Callable[[Image.Image], Image.Image],
+        fingerprint: str,
+        cache: Path,
     ) -> None:
         self._folder, self._name, self._process = folder, name, process
         self._cache = cache / "views" / fingerprint

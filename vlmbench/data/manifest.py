@@ -50,8 +50,8 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     task: Task
     group: str
-    label: str
     images: list[ImageRow]
+    label: str = ""
     answer: str = ""
     question: str = ""
     options: dict[str, str] = {}
@@ -120,12 +120,16 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 def open_manifest(
-    path: Path, *, labels: Mapping[str, str] | None = None, views: Collection[str] = ("raw",)
+    path: Path,
+    *,
+    labels: Mapping[str, str] | None = None,
+    views: Collection[str] = ("raw",),
+    labelled: bool = True,
 ) -> Manifest:
     """Check the structure of every row and give the records lazily. Pictures are not opened.
 
-    `views` are the views that this run can show. Raises UserError that names each bad row (MAX_ERRORS of them), its
-    line, the value and the cure.
+    `views` are the views that this run can show. Without `labelled` a row may have no label: it is "" then. Raises
+    UserError that names each bad row (MAX_ERRORS of them), its line, the value and the cure.
     """
     if not _is_file(path):
         raise UserError(f"{path}: there is no such manifest; give an existing JSON-lines file as source.path")
@@ -133,16 +137,16 @@ def open_manifest(
     if facts.st_size == 0:
         raise UserError(f"{path}: the manifest is empty; write one JSON record a line")
     version = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-    return _scanned(path, version, tuple(sorted((labels or {}).items())), frozenset(views))
+    return _scanned(path, version, tuple(sorted((labels or {}).items())), frozenset(views), labelled)
 
 
 @lru_cache(maxsize=2)
 def _scanned(
-    path: Path, version: tuple[int, ...], pairs: tuple[tuple[str, str], ...], views: frozenset[str]
+    path: Path, version: tuple[int, ...], pairs: tuple[tuple[str, str], ...], views: frozenset[str], labelled: bool
 ) -> Manifest:
     """The manifest, scanned once in a process as long as its file stays as it is."""
     labels = dict(pairs)
-    scan = _Scan(labels=labels, views=views)
+    scan = _Scan(labels=labels, views=views, labelled=labelled)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         offset = 0
@@ -182,8 +186,8 @@ def _is_file(path: Path) -> bool:
 class _Scan:
     """One pass over the lines: columns of the good rows, messages for the bad ones."""
 
-    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str]) -> None:
-        self.labels, self.views = labels, views
+    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str], labelled: bool) -> None:
+        self.labels, self.views, self.labelled = labels, views, labelled
         self.tasks, self.splits = array("b"), array("b")
         self.groups, self.pictures = array("Q"), array("Q")
         self.offsets, self.lines = array("q"), array("i")
@@ -198,7 +202,7 @@ class _Scan:
         row = self._decode(line, number)
         if row is None:
             return
-        errors = list(row_errors(row, self.labels, self.views))
+        errors = list(row_errors(row, self.labels, self.views, labelled=self.labelled))
         seen = self._line_of_id.setdefault(hash_name(row.id), number)
         if seen != number:
             errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
@@ -235,18 +239,14 @@ def _choices(message: str) -> str:
     return ""
 
 
-def row_errors(row: Row, labels: Mapping[str, str], views: Collection[str]) -> Iterator[str]:
-    """What is wrong with a row, a sentence with its cure each; `labels` are the user's words, `views` those known."""
+def row_errors(row: Row, labels: Mapping[str, str], views: Collection[str], *, labelled: bool = True) -> Iterator[str]:
+    """What is wrong with a row, a sentence with its cure each; `labels` are the user's words, `views` those known.
+    Without `labelled` a row may have no label."""
     for name, text in (("id", row.id), ("group", row.group)):
         if not text or len(text) > 200 or not text.isprintable():
             yield f"{name} {text[:60]!r} must be 1 to 200 printable characters; give another {name}"
-    known = LABELS[row.task] if row.task in LABELS else tuple(row.options)
-    label = _label(row, labels)
     yield from _option_errors(row)
-    if label not in known:
-        yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
-    elif row.answer and not row.answer.startswith((row.label, label)):
-        yield f"answer {row.answer[:60]!r} does not start with the label {row.label!r}; put the label first"
+    yield from _label_errors(row, labels, labelled=labelled)
     for name, text in (("question", row.question), ("answer", row.answer)):
         if len(text) > MAX_TEXT:
             yield f"{name} has {len(text)} characters; at most {MAX_TEXT} are taken, shorten it"
@@ -279,6 +279,18 @@ def _option_errors(row: Row) -> Iterator[str]:
 def _label(row: Row, labels: Mapping[str, str]) -> str:
     """The row's label in the task's words; the letter of an option stands for itself."""
     return labels.get(row.label, row.label) if row.task in LABELS else row.label
+
+
+def _label_errors(row: Row, labels: Mapping[str, str], *, labelled: bool) -> Iterator[str]:
+    known = LABELS[row.task] if row.task in LABELS else tuple(row.options)
+    label = _label(row, labels)
+    if not row.label:
+        if labelled or row.answer:
+            yield f"the row has no label; give it one of {', '.join(known)}"
+    elif label not in known:
+        yield f"label {row.label!r} is not one of {', '.join(known)}; fix the row or add it to source.labels"
+    elif row.answer and not row.answer.startswith((row.label, label)):
+        yield f"answer {row.answer[:60]!r} does not start with the label {row.label!r}; put the label first"
 
 
 def _image_errors(image: ImageRow, views: Collection[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -141,5 +142,6 @@ def markdown_environment() -> Environment:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else markdown(str(value)),
     )
+    environment.filters["yaml"] = lambda value: Markup(json.dumps(str(value)))  # noqa: S704 - a quoted scalar
     environment.filters["code"] = lambda value: Markup(markdown_code(str(value)))  # noqa: S704 - a code span
     return environment

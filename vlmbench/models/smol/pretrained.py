@@ -9,14 +9,22 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from vlmbench.models.smol.configuration_smol import SmolConfig
 from vlmbench.models.smol.modeling_smol import SmolForConditionalGeneration, SmolProjector, SmolVisionTower
 from vlmbench.models.smol.packages import LANGUAGE, VISION, require
 
 PROJECTOR = "projector.safetensors"
+TOWER = "vision_tower.safetensors"
 
 
 def load_vision_tower() -> SmolVisionTower:
@@ -24,6 +32,21 @@ def load_vision_tower() -> SmolVisionTower:
     tower = SmolVisionTower()
     tower.network.load_state_dict(torch.load(require(VISION), map_location="cpu", weights_only=True))
     return tower
+
+
+def save_vision_tower(tower: SmolVisionTower, folder: Path) -> None:
+    """Write the tower's weights beside a model that is exported."""
+    state = {name: weight.contiguous() for name, weight in tower.state_dict().items()}
+    save_file(state, folder / TOWER, metadata={"format": "pt"})
+
+
+def load_exported(folder: Path) -> tuple[SmolForConditionalGeneration, PreTrainedTokenizerBase, SmolVisionTower]:
+    """Model, tokenizer and tower of an exported folder. Nothing comes from the packages."""
+    model = SmolForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    tower = SmolVisionTower()
+    tower.load_state_dict(load_file(folder / TOWER))
+    # Not the automatic class, which looks at config.json and does not know the model's type.
+    return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder), tower
 
 
 def load_tokenizer(cache_dir: Path) -> PreTrainedTokenizerBase:
