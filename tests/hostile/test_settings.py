@@ -96,12 +96,13 @@ def test_a_hostile_cells_settings_run_nothing(cli: Cli, tmp_path: Path, manifest
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_configuration_folder_runs_nothing(cli: Cli, tmp_path: Path, name: str) -> None:
+def test_a_hostile_configuration_folder_runs_nothing(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, name: str
+) -> None:
+    source = ("source=manifest", f"source.path={manifest.write()}")
     (tmp_path / "conf" / "trainer").mkdir(parents=True)
     (tmp_path / "conf" / "trainer" / "evil.yaml").write_bytes(FILES[name].encode())
-    outcome = cli(
-        "--config-dir", str(tmp_path / "conf"), "stage=prepare", "trainer=evil", "source=manifest", "source.path=x"
-    )
+    outcome = cli("--config-dir", str(tmp_path / "conf"), "stage=prepare", "trainer=evil", *source)
     assert outcome.code == (0 if name == "nothing" else 2), outcome
     assert "Traceback" not in outcome.err
     assert not list(tmp_path.rglob("owned"))

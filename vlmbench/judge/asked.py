@@ -86,8 +86,8 @@ def _of_manifest(path: Path, config: RunConfig) -> Asked:
     for index, record in enumerate(manifest):
         if record.task not in LABELS:
             raise UserError(
-                f"{manifest.place(index)}: task {record.task} has no decision between two labels; leave the row out, and "
-                "evaluate multiple choices as held-out records (data=choices)"
+                f"{manifest.place(index)}: task {record.task} has no decision between two labels; leave the row out: "
+                "multiple choices are answered when a run is evaluated (data=choices)"
             )
     return Asked(records=manifest, inside=manifest.folder)
 
