@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import
 
 import gradio
-from gradio.components.image import ImageData
+from gradio.data_classes import ImageData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
