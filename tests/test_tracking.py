@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,19 @@ def scan(content: bytes) -> Iterator[bytes]:
 
 
 def read_back(folder: Path) -> dict[str, list[Any]]:
-    """The records of the run's .wandb file by kind."""
+    """The records of a finished run's .wandb file by kind. W&B's own process writes it, and on a busy machine ends it
+    after the run's."""
     (path,) = folder.rglob("run-*.wandb")
-    found = defaultdict(list)
+    for _ in range(300):
+        found = records(path)
+        if found["exit"]:
+            break
+        time.sleep(0.1)
+    return found
+
+
+def records(path: Path) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
     for data in scan(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)

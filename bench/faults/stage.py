@@ -30,7 +30,16 @@ COMMAND = (
     *("source.num_parts=24", "eval.limit=8", "eval.probes=false", "tracking=off"),
 )
 NEEDED = ("trl", "peft", "datasets", "imagehash", "matplotlib.pyplot", "skimage.filters", "sklearn.metrics", "wandb")
-OURS = ("task", "run", "report", "report.plots.curves", "train.trainer", "train.batch", "models.llama32_tiny", "processes")
+OURS = (
+    "task",
+    "run",
+    "report",
+    "report.plots.curves",
+    "train.trainer",
+    "train.batch",
+    "models.llama32_tiny",
+    "processes",
+)
 PATIENCE_S = 120  # for a run that takes seconds
 PAGE = 4096  # bytes: a small disk is filled to a page
 

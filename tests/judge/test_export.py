@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import Outcome
 from vlmbench.backbones import base
 from vlmbench.config import JudgeConfig
+from vlmbench.files import SEAL, seal
 from vlmbench.judge.parity import compare_answers, require_parity
 from vlmbench.rundir import RunDir, State
 from vlmbench.types import Prediction, Task, UserError
@@ -152,6 +153,7 @@ def test_a_broken_adapter_is_not_exported(cli: Cli, knowing: RunDir) -> None:
     weights = load_file(path)
     name = next(name for name in weights if "lora_B" in name)
     save_file({**weights, name: torch.full_like(weights[name], float("nan"))}, path, metadata={"format": "pt"})
+    seal(knowing.adapter, of=json.loads((knowing.adapter / SEAL).read_text())["of"])
     refused = exported(cli, knowing)
     assert refused.code == 2
     assert "is no number" in refused.err

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ManifestBuilder, Outcome, picture
 from vlmbench.judge.outputs import csv_text
 from vlmbench.report.judgements import judgement_page
-from vlmbench.rundir import RunDir, read_lines
+from vlmbench.rundir import RunDir
 from vlmbench.types import Judgement, Prediction, Task
 
 Cli = Callable[..., Outcome]
@@ -22,7 +22,7 @@ FILES = {"answers.jsonl", "answers.csv", "index.html"}
 
 
 def rows(folder: Path) -> list[dict]:
-    return list(read_lines(folder / "answers.jsonl"))
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def share(predictions: Sequence[Prediction], hit: Callable[[Prediction], bool]) 
 
 def says_negative(prediction: Prediction) -> bool:
     """Whether the model gave its task's negative label (normal, same); an unparsable answer did not."""
-    return prediction.predicted == LABELS[prediction.task][0]
+    return prediction.task in LABELS and prediction.predicted == LABELS[prediction.task][0]
 
 
 def positive_probabilities(predictions: Sequence[Prediction]) -> NDArray[np.float64] | None:

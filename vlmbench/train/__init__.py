@@ -129,5 +129,7 @@ def _lazy_dataset(length: int, open_record: Callable[[int], Sample]) -> Any:
     """A `datasets.Dataset` of samples that are opened when a batch needs them: memory stays flat."""
     from datasets import Dataset
 
+    # It warns that it cannot name this function for its cache on disk, which is not used here.
+    logging.getLogger("datasets.fingerprint").setLevel(logging.ERROR)
     numbers = Dataset.from_dict({"index": range(length)})
     return numbers.with_transform(lambda rows: {"sample": [open_record(index) for index in rows["index"]]})
