@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import ManifestBuilder, Outcome, picture
 from vlmbench.judge.outputs import csv_text
@@ -283,3 +285,33 @@ def test_the_page_shows_the_most_suspicious_first_and_says_how_many_it_leaves_ou
     assert re.findall(r"<small>(p\d)\.png</small>", page) == ["p9", "p8", "p7"]
     assert "The 3 records of the highest scores are shown of 10" in page
     assert "5 stopped · 5 passed" in page
+
+
+FOREIGN = {
+    "a secret of the environment": "questions: {judge_pair: '${oc.env:WANDB_API_KEY}'}",
+    "a resolver that does not exist": "questions: {judge_pair: '${shell:touch owned}'}",
+    "a tag of Python": "questions: !!python/object/apply:os.system ['touch owned']",
+    "a class to build": "questions: {_target_: os.system, command: touch owned}",
+    "no mapping": "[1, 2, 3]",
+    "another type": "questions: 7",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_settings_of_a_strangers_run_do_nothing_but_be_read(
+    cli: Cli, finished: RunDir, photos: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's folder may have been made by anyone."""
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    run = RunDir(Path("stranger").resolve())
+    shutil.copytree(finished.path, run.path)
+    config = run.read_config() | {"prompt": None}
+    run.write_config(f"{OmegaConf.to_yaml(config)}".replace("prompt: null", f"prompt: {{{FOREIGN[name]}}}"))
+    if name == "no mapping":
+        run.write_config(FOREIGN[name])
+    outcome = cli("stage=predict", f"run={run.path}", "images=[good/a.png,photos/a.png]", "judge.out=out")
+    assert outcome.code == (0 if name == "a class to build" else 2), outcome
+    assert "Traceback" not in outcome.err
+    assert not list(Path().rglob("owned"))
+    told = [path.read_text() for path in Path("out").rglob("*")] if Path("out").exists() else []
+    assert not [text for text in (outcome.out, outcome.err, *told) if "0123456789abcdef" in text]
