@@ -162,6 +162,7 @@ def _run_cell(cell: Cell, content: str, *, trains: bool, evaluates: bool) -> Non
         tracker.finish(failed=True)
         raise
     tracker.finish(failed=False)
+    resident.settle()
 
 
 def _spent(started: float, meter: energy.Meter) -> dict[str, float | None]:

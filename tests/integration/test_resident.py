@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,3 +75,34 @@ def test_a_model_without_weights_is_not_kept(tmp_path: Path) -> None:
 
 def _request(folder: Path) -> BuildRequest:
     return BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=folder)
+
+
+class Leftover:
+    """Something in a circle, as trainers are: only the collector takes it away."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_a_run_left_is_collected_before_the_rest_is_passed_over(tmp_path: Path) -> None:
+    resident.release()
+    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path)
+    resident.build(Llama32TinyConfig(), request)
+    gc.disable()
+    try:
+        left = weakref.ref(Leftover())
+        assert left() is not None
+        resident.settle()
+        assert left() is None
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.enable()
+    resident.release()
+    assert gc.get_freeze_count() == 0
+
+
+def test_without_a_kept_model_nothing_is_passed_over() -> None:
+    resident.release()
+    before = gc.get_freeze_count()
+    resident.settle()
+    assert gc.get_freeze_count() == before

@@ -1,9 +1,8 @@
 """Layers of a tower that trains, at less cost in mixed precision: what is computed is the same, but for the last bits.
 
 Under autocast PyTorch's layer norms give float32, and PEFT's adapters read a float32 copy of what comes in; the next
-product turns both into 16 bits again. These copies take more time than the products of a tower's adapters, and those
-that are kept for the backward pass more memory than all else. Here everything stays in the type in which it comes; sums
-within a norm are float32 all the same, in the GPU's own kernel.
+product turns both into 16 bits again, and the copies are kept for the backward pass. Here everything stays in the type
+in which it comes; sums within a norm are float32 all the same, in the GPU's own kernel.
 """
 
 from __future__ import annotations

@@ -26,9 +26,6 @@ def build(config: ModelConfig, request: BuildRequest) -> Backbone:
     global _kept
     key = copy.deepcopy((config, replace(request, seed=0)))
     if _kept is not None and _kept[0] == key:
-        # What a model and its compiled kernels are made of, millions of objects, stays: without this Python's collector
-        # looks through all of it several times a run, for a second each.
-        gc.freeze()
         draw_adapters(_kept[1].model, request.seed)
         return _kept[1]
     release()
@@ -36,6 +33,16 @@ def build(config: ModelConfig, request: BuildRequest) -> Backbone:
     if request.weights and request.adapter is None:
         _kept = key, backbone
     return backbone
+
+
+def settle() -> None:
+    """After a run: what it left is collected, and Python's collector passes over what stays for the next one.
+
+    A model and its compiled kernels are millions of objects, through all of which it would look again and again.
+    """
+    if _kept is not None:
+        gc.collect()  # first: what is frozen is never collected
+        gc.freeze()
 
 
 def release() -> None:
