@@ -86,7 +86,9 @@ def label_of(word: str, labels: Mapping[str, str]) -> str:
     label = labels.get(word, word)
     if label not in (GOOD, BAD):
         known = ", ".join(repr(one) for one in (*labels, GOOD, BAD))
-        raise UserError(f"label {word[:60]!r} is not one of {known}; add it: source.labels={{{word[:60]}: {BAD}}}")
+        raise UserError(
+            f"label {word[:60]!r} is not one of {known}; add it: source.labels={{{word[:60]}: <{GOOD} or {BAD}>}}"
+        )
     return label
 
 
