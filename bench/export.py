@@ -53,7 +53,7 @@ def main() -> None:
     ]
     figures = {"workload": __doc__, "model": rules["model"], "steps": STEPS, "rows": rows, "merged_files": files}
     path = record.write(
-        f"export-{arguments.workload}{arguments.out}",
+        record.name("export", arguments.workload, arguments.out),
         figures | {"train_s": round(trained - started, 1), "export_s": round(done - trained, 1)},
     )
     print(f"\n{record.table(rows)}\n\nexport took {done - trained:.0f} s\n{path}")

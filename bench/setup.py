@@ -105,9 +105,11 @@ def train_ours(backbone: Any, records: list[Any], tracker: Any, **settings: Any)
         open_record=opener(backbone, records),
         watched=[],
         judge=dict,
+        should_prune=lambda: False,
         settings=TrainerConfig(eval_steps=None, **settings),
         seed=0,
         cell=RunDir(Path(tempfile.mkdtemp())),
+        content="bench",
         tracker=tracker,
         title="ours",
     )

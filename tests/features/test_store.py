@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.conftest import picture
 from vlmbench.backbones.base import keyed
@@ -222,12 +225,13 @@ def test_nothing_is_written_without_a_budget(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_memory_keeps_what_was_used_last() -> None:
+def test_what_earlier_runs_used_last_stays_longest() -> None:
     level = MemoryLevel(2 * ENTRY)
     a, b, c = (torch.full((3,), float(number)) for number in range(3))
     level.put("a", a)
     level.put("b", b)
     assert level.get("a") is a
+    level.begin_run()
     level.put("c", c)
     assert level.get("b") is None
     assert level.get("a") is a
@@ -235,10 +239,21 @@ def test_memory_keeps_what_was_used_last() -> None:
     assert level.num_bytes == 2 * ENTRY
 
 
+def test_what_a_run_uses_is_not_pushed_out_by_what_it_uses_once_an_epoch() -> None:
+    level, rng, found = MemoryLevel(71 * ENTRY), random.Random(0), []
+    for _ in range(5):
+        found.append(0)
+        for number in rng.sample(range(100), 100):
+            found[-1] += level.get(str(number)) is not None
+            level.put(str(number), torch.zeros(3))
+    assert found == [0, 71, 71, 71, 71]
+
+
 def test_what_is_larger_than_the_memory_is_not_kept() -> None:
     level = MemoryLevel(ENTRY)
     level.put("a", torch.zeros(3))
-    assert level.put("b", torch.ones(4)).sum() == 4
+    level.begin_run()
+    level.put("b", torch.ones(4))
     assert level.get("b") is None
     assert level.get("a") is not None
 
@@ -281,13 +296,17 @@ def test_a_place_is_written_again_only_after_the_gpu_has_read_it() -> None:
     assert stream.waited == 1
 
 
-def test_the_level_in_pinned_memory_stays_within_its_slabs() -> None:
+def test_several_threads_copy_to_pinned_memory_at_once() -> None:
     memory = PinnedMemory(None, slab=64 * 4)
-    level = MemoryLevel(4 * ENTRY, pinned=memory)
-    for number in range(20):
-        assert torch.equal(level.put(str(number), torch.full((3,), float(number))), torch.full((3,), float(number)))
-    assert memory.num_bytes == 64 * 4
-    assert [level.get(str(number)) is None for number in (15, 16, 19)] == [True, False, False]
+
+    def copy(number: int) -> bool:
+        tensor = memory.copy(torch.full((3,), float(number)))
+        time.sleep(0.001)
+        return torch.equal(tensor, torch.full((3,), float(number)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(copy, range(400)))
+    assert memory.num_bytes <= 64 * 8  # places for eight at once
 
 
 def test_out_of_memory_the_disk_serves(tmp_path: Path) -> None:
@@ -298,6 +317,41 @@ def test_out_of_memory_the_disk_serves(tmp_path: Path) -> None:
     assert encode.calls == 3
     assert torch.equal(tokens[2], Encoder.of(picture(2)))
     assert one.found == Counter(encoded=3, device=1, disk=2)
+
+
+def test_files_are_read_when_the_tokens_are_waited_for_at_the_latest(tmp_path: Path) -> None:
+    expected, _ = get(tmp_path, 0, 1)
+    encode, one = Encoder(), store(tmp_path)
+    fetched = one.fetch(pictures(0, 1, 0), encode)
+    assert fetched.lengths == [3, 3, 3]
+    assert all(torch.equal(*pair) for pair in zip(fetched.wait(), [*expected, expected[0]], strict=True))
+    assert (encode.calls, one.found) == (0, Counter(disk=2))
+
+
+def test_stored_tokens_of_another_shape_are_an_error_that_heals(tmp_path: Path) -> None:
+    get(tmp_path, 0)
+    (entry,) = entries(tmp_path)
+    save_file({disk.TENSOR: torch.zeros(4)}, entry, metadata={disk.CHECKSUM: "forged"})
+    one = store(tmp_path)
+    with pytest.raises(UserError, match=r"of shape \(4,\) instead of \(3,\).*start the run again"):
+        one.get(pictures(0), Encoder())
+    one.close()
+    tokens, calls = get(tmp_path, 0)
+    assert (calls, tokens[0].tolist()) == (0, Encoder.of(picture(0)).tolist())
+
+
+def test_a_run_whose_tokens_fill_the_disks_budget_says_so_once_and_keeps_what_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    get(tmp_path, 0)
+    (entry,) = entries(tmp_path)
+    os.utime(entry, (time.time() - 100,) * 2)
+    size = entry.stat().st_size
+    get(tmp_path, 1, 2, 3, 4, disk_gb=2.5 * size / 1e9)
+    kept = {path.stem for path in entries(tmp_path)}
+    assert kept == {one.key for one in pictures(1, 2)}
+    (message,) = caplog.messages
+    assert "raise store.disk_gb" in message
 
 
 def test_a_picture_is_not_opened_where_its_tokens_are_kept(tmp_path: Path) -> None:

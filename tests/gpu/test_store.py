@@ -20,7 +20,7 @@ from vlmbench.features.store import TokenStore
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 SHAPES = ((400, 1024), (800, 1024))  # of the tokens of pictures with odd and even numbers
 ENTRY = 800 * 1024 * 2  # bytes of the larger
-PICTURES, SHOWN, STEPS = 40, 8, 300
+PICTURES, SHOWN, STEPS, RUN = 40, 8, 300, 5
 
 
 def picture(number: int) -> Picture:
@@ -38,7 +38,8 @@ def encode(pictures: Sequence[Picture]) -> Iterator[torch.Tensor]:
 
 
 def test_each_picture_has_its_own_tokens_while_the_gpu_is_busy(tmp_path: Path) -> None:
-    """Every level holds some of the pictures only, so that entries move all the time; batches are fetched one ahead."""
+    """Every level holds some of the pictures only, and runs are short, so that entries move all the time; batches are
+    fetched one ahead."""
     settings = StoreConfig(device_gb=6 * ENTRY / 1e9, host_gb=16 * ENTRY / 1e9, disk_gb=1)
     store = TokenStore(tmp_path, "f", device=torch.device("cuda"), settings=settings)
     expected = [tokens_of(number) for number in range(PICTURES)]
@@ -47,7 +48,9 @@ def test_each_picture_has_its_own_tokens_while_the_gpu_is_busy(tmp_path: Path) -
     rng = np.random.default_rng(0)
     found = dict.fromkeys(("device", "host", "disk", "encoded"), 0)
     ahead = None
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        if step % RUN == 0:
+            store.begin_run()
         numbers = rng.integers(PICTURES, size=SHOWN).tolist()
         fetched = store.fetch([picture(number) for number in numbers], encode)
         if ahead is not None:

@@ -138,7 +138,7 @@ class ChatBackbone(ABC):
             return self.store.fetch([keyed(picture) for picture in pictures], self._encode_each)
         from vlmbench.features.store import Fetched
 
-        return Fetched(tokens=self.encode(pictures), arrival=None)
+        return Fetched.of(self.encode(pictures))
 
     def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
         inputs = self.processor(

@@ -118,7 +118,7 @@ class Llama32Backbone(ChatBackbone):
         inputs = self.processor.tokenizer(texts, **self._text_settings(padding_side))
         ends = np.cumsum(counts)
         patches = int(self.model.get_base_model().model.vision_model.num_patches)
-        tiles = [len(tokens) // patches for tokens in fetched.tokens]
+        tiles = [length // patches for length in fetched.lengths]
         mask = _seen_tiles(
             inputs["input_ids"].tolist(),
             [tiles[end - count : end] for end, count in zip(ends, counts, strict=True)],
@@ -126,8 +126,9 @@ class Llama32Backbone(ChatBackbone):
         )
 
         def arrive() -> dict[str, Any]:
-            rows = np.split(np.arange(len(tiles)), ends[:-1])
-            return {"cross_attention_states": _in_rows([[fetched.wait()[i] for i in row] for row in rows])}
+            tokens = fetched.wait()
+            rows = [tokens[end - count : end] for end, count in zip(ends, counts, strict=True)]
+            return {"cross_attention_states": _in_rows(rows)}
 
         return {**inputs, "cross_attention_mask": mask, PENDING: arrive}
 

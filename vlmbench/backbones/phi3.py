@@ -119,7 +119,7 @@ class Phi3Backbone(ChatBackbone):
     def _place(
         self, texts: list[str], fetched: Fetched, counts: list[int], padding_side: PaddingSide
     ) -> dict[str, Any]:
-        lengths = iter([len(tokens) for tokens in fetched.tokens])
+        lengths = iter(fetched.lengths)
         inputs = self.processor(
             text=texts,
             num_img_tokens=[[next(lengths) for _ in range(count)] for count in counts],

@@ -27,6 +27,8 @@ def build(config: ModelConfig, request: BuildRequest) -> Backbone:
     key = copy.deepcopy((config, replace(request, seed=0)))
     if _kept is not None and _kept[0] == key:
         draw_adapters(_kept[1].model, request.seed)
+        if _kept[1].store is not None:
+            _kept[1].store.begin_run()
         return _kept[1]
     release()
     backbone: Backbone = config.build(request)

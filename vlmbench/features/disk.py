@@ -7,8 +7,9 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,19 @@ TENSOR, CHECKSUM = "tokens", "xxh3_128"
 SUFFIX, UNFINISHED = ".safetensors", ".unfinished"
 ABANDONED = 3600  # seconds after which an unfinished file is nobody's
 ROOM = 0.9  # of the budget is left after old entries went
+CLOCK = 1.0  # seconds by which a file's time may lie before the moment of its use
 QUEUED = 64  # entries at most that wait to be written: more would fill the memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An open entry. `mapped` has its shape and type; its numbers are read when they are touched, and may be damaged:
+    `expected` is their checksum."""
+
+    key: str
+    path: Path
+    mapped: Tensor
+    expected: str | None
 
 
 class DiskLevel:
@@ -32,6 +45,7 @@ class DiskLevel:
 
     An entry that is damaged is reported, removed and not served. Where nothing can be written (a full disk, a folder
     without permission), that is reported once, and reading goes on. Entries are written beside the caller's work.
+    What was used since `begin_run` stays; of the rest, the least recently used make room.
     """
 
     def __init__(self, folder: Path, fingerprint: str, budget: int) -> None:
@@ -40,26 +54,38 @@ class DiskLevel:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store-write")
         self._queue: list[Future[None]] = []
         self._writes = budget > 0
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """What was used before may be removed from here on."""
+        self._began = time.time() - CLOCK
+        self._is_full = False  # of what this run uses
 
     def path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}{SUFFIX}"
 
-    def read(self, key: str) -> Tensor | None:
-        """The tensor, read anew and checked; None where there is none that can be trusted."""
+    def open(self, key: str) -> Entry | None:
+        """The entry, not read yet; None where there is none."""
         path = self.path(key)
         try:
             with safe_open(path, framework="pt") as file:
-                expected, tensor = (file.metadata() or {}).get(CHECKSUM), file.get_tensor(TENSOR)
+                return Entry(
+                    key=key, path=path, mapped=file.get_tensor(TENSOR), expected=(file.metadata() or {}).get(CHECKSUM)
+                )
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError) as error:
             self._remove_damaged(path, str(error))
             return None
-        if checksum(key, tensor) != expected:
-            self._remove_damaged(path, "its checksum is another")
+
+    def read(self, entry: Entry, copy: Callable[[Tensor], Tensor] = torch.clone) -> Tensor | None:
+        """The entry's tensor, read into the memory that `copy` gives, and checked there; None where it is damaged."""
+        tensor = copy(entry.mapped)
+        if checksum(entry.key, tensor) != entry.expected:
+            self._remove_damaged(entry.path, "its checksum is another")
             return None
         with contextlib.suppress(OSError):  # a folder that may only be read, or another process that made room
-            os.utime(path)  # the least recently used go first
+            os.utime(entry.path)
         return tensor
 
     @staticmethod
@@ -70,10 +96,15 @@ class DiskLevel:
         except OSError as error:
             log.warning("%s: the damaged entry cannot be removed (%s)", path, error)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what is to be written will be, as far as is known."""
+        return self._writes and not self._is_full
+
     def write(self, key: str, tensor: Tensor, *, after: Any | None = None) -> None:
         """Write the tensor, in host memory, when its turn comes, and the event `after` has happened. From then on it
         must not change."""
-        if not self._writes:
+        if not self.keeps:
             return
         self._queue = [future for future in self._queue if not future.done()]
         if len(self._queue) >= QUEUED:
@@ -83,7 +114,7 @@ class DiskLevel:
     def _write(self, path: Path, tensor: Tensor, after: Any | None) -> None:
         if after is not None:
             after.synchronize()
-        if not self._writes or path.exists() or tensor.nbytes > self._budget:
+        if not self.keeps or path.exists() or tensor.nbytes > self._budget:
             return
         unfinished = None
         try:
@@ -92,26 +123,39 @@ class DiskLevel:
             os.close(handle)
             unfinished = Path(name)
             save_file({TENSOR: tensor}, unfinished, metadata={CHECKSUM: checksum(path.stem, tensor)})
-            self._make_room(unfinished.stat().st_size)
-            unfinished.replace(path)
+            if self._make_room(unfinished.stat().st_size):
+                unfinished.replace(path)
+            else:
+                unfinished.unlink()
         except (OSError, SafetensorError) as error:
             self._writes = False
             log.warning("%s: vision tokens are not kept on disk any more (%s); make room there", self._root, error)
             if unfinished is not None:
                 unfinished.unlink(missing_ok=True)
 
-    def _make_room(self, more: int) -> None:
-        """Remove the least recently used entries of all fingerprints, until `more` bytes fit into the budget."""
+    def _make_room(self, more: int) -> bool:
+        """Whether `more` bytes fit into the budget, after the least recently used entries of all fingerprints went."""
         if self._num_bytes is None or self._num_bytes + more > self._budget:
             entries = sorted(self._entries())
             self._num_bytes = sum(size for _, size, _ in entries)
+            old = [(size, path) for used, size, path in entries if used < self._began]
             if self._num_bytes + more > self._budget:
-                for _, size, path in entries:
+                for size, path in old:
                     if self._num_bytes + more <= self._budget * ROOM:
                         break
                     path.unlink(missing_ok=True)
                     self._num_bytes -= size
+        if self._num_bytes + more > self._budget:
+            self._is_full = True
+            log.warning(
+                "%s: this run's vision tokens fill store.disk_gb=%g; pictures beyond are encoded again whenever they "
+                "are shown and are in no memory: raise store.disk_gb",
+                self._root,
+                self._budget / 1e9,
+            )
+            return False
         self._num_bytes += more
+        return True
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """(time of last use, bytes, path) of every entry; what killed writers left is removed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict, defaultdict, deque
+from threading import Lock
 from typing import Any
 
 import torch
@@ -15,41 +16,48 @@ SHARE = 0.5  # of the memory that is free, unless a budget is set
 
 
 class MemoryLevel:
-    """Tensors by key within a budget of bytes; the least recently used go first.
+    """Tensors by key within a budget of bytes.
 
-    With `pinned`, in host memory that a GPU can read while it computes.
+    What was used since `begin_run` stays; of the rest, the least recently used make room. An epoch shows every picture
+    once: where not all fit, each new one would push out one that is shown again sooner, and of random epochs of which
+    71 % fit, 36 % would be found instead of 71 %.
     """
 
-    def __init__(self, budget: int, *, pinned: PinnedMemory | None = None) -> None:
-        self.budget, self._pinned = budget, pinned
-        self._tensors: OrderedDict[str, Tensor] = OrderedDict()
-        self.num_bytes = 0
+    def __init__(self, budget: int) -> None:
+        self.budget, self.num_bytes = budget, 0
+        self._tensors: OrderedDict[str, Tensor] = OrderedDict()  # the least recently used first
+        self._used: set[str] = set()
+
+    def begin_run(self) -> None:
+        """What was used before may make room from here on."""
+        self._used.clear()
 
     def get(self, key: str) -> Tensor | None:
         tensor = self._tensors.get(key)
         if tensor is not None:
             self._tensors.move_to_end(key)
+            self._used.add(key)
         return tensor
 
-    def put(self, key: str, tensor: Tensor) -> Tensor:
-        """Keep the tensor, unless it alone is over the budget. Gives it as it lies in this level's memory."""
-        if key in self._tensors:
-            return self._tensors[key]
-        fits = tensor.nbytes <= self.budget
-        while fits and self.num_bytes + tensor.nbytes > self.budget:
-            _, oldest = self._tensors.popitem(last=False)
-            self.num_bytes -= oldest.nbytes
-            del oldest  # so that this one may have its place
-        if self._pinned is not None:
-            tensor = self._pinned.copy(tensor)
-        if fits:
+    def makes_room(self, num_bytes: int) -> bool:
+        """Whether so many bytes fit, after those made room that do so."""
+        while self._tensors and self.num_bytes + num_bytes > self.budget >= num_bytes:
+            oldest = next(iter(self._tensors))
+            if oldest in self._used:
+                break
+            self.num_bytes -= self._tensors.pop(oldest).nbytes
+        return self.num_bytes + num_bytes <= self.budget
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Keep the tensor where it fits."""
+        if key not in self._tensors and self.makes_room(tensor.nbytes):
             self._tensors[key] = tensor
             self.num_bytes += tensor.nbytes
-        return tensor
+            self._used.add(key)
 
 
 class PinnedMemory:
-    """Copies of tensors in pinned host memory, packed into slabs.
+    """Copies of tensors in pinned host memory, packed into slabs. Several threads may copy at once.
 
     PyTorch's own allocator gives each tensor the next power of two: 16.8 MB for the 13.1 MB of a Mllama tile. A copy's
     place is free again once nobody holds the copy (views of it do not count) and `stream` has read what it was to read.
@@ -58,6 +66,7 @@ class PinnedMemory:
     def __init__(self, stream: Any | None, *, slab: int = SLAB) -> None:
         self._stream, self._slab = stream, slab
         self._free: dict[int, deque[tuple[Tensor, Any | None]]] = defaultdict(deque)  # places by bytes
+        self._one_at_a_time = Lock()
         self.num_bytes = 0  # of all slabs
 
     def copy(self, tensor: Tensor) -> Tensor:
@@ -75,14 +84,15 @@ class PinnedMemory:
         return copied
 
     def _place(self, size: int) -> Tensor:
-        free = self._free[size]
-        if not free:
-            step = -(-size // ALIGNED) * ALIGNED  # places begin where any type may
-            count = max(1, self._slab // step)
-            slab = torch.empty(count * step, dtype=torch.uint8, pin_memory=self._stream is not None)
-            self.num_bytes += len(slab)
-            free.extend((slab[i * step : i * step + size], None) for i in range(count))
-        place, read = free.popleft()
+        with self._one_at_a_time:
+            free = self._free[size]
+            if not free:
+                step = -(-size // ALIGNED) * ALIGNED  # places begin where any type may
+                count = max(1, self._slab // step)
+                slab = torch.empty(count * step, dtype=torch.uint8, pin_memory=self._stream is not None)
+                self.num_bytes += len(slab)
+                free.extend((slab[i * step : i * step + size], None) for i in range(count))
+            place, read = free.popleft()
         if read is not None:
             read.synchronize()
         return place

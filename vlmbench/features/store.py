@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlmbench.config import StoreConfig
 from vlmbench.data.pictures import Picture
-from vlmbench.features.disk import DiskLevel
+from vlmbench.features.disk import DiskLevel, Entry
 from vlmbench.features.memory import MemoryLevel, PinnedMemory, device_budget, host_budget
 from vlmbench.types import UserError
 
@@ -33,18 +33,25 @@ THREADS = 8  # that open pictures for their keys, and read files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """Tokens of pictures on the model's device, in their order.
+    """Tokens of pictures on the model's device, in their order: `lengths` of each are known, the tokens may still be on
+    their way. `wait()` gives them, and makes the current stream wait; it comes once, before any use."""
 
-    They may still be on their way: `wait()` makes the current stream wait for them, and comes before any use.
-    """
+    lengths: list[int]
+    wait: Callable[[], list[Tensor]]
 
-    tokens: list[Tensor]
-    arrival: Any | None  # a torch.cuda.Event
+    @classmethod
+    def of(cls, tokens: list[Tensor]) -> Fetched:
+        """Tokens that are there."""
+        return cls(lengths=[len(one) for one in tokens], wait=lambda: tokens)
 
-    def wait(self) -> list[Tensor]:
-        if self.arrival is not None:
-            torch.cuda.current_stream().wait_event(self.arrival)
-        return self.tokens
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An entry that is being read from disk to `host` memory, and where it goes on the device."""
+
+    entry: Entry
+    host: Future[Tensor | None]
+    target: Tensor
 
 
 class TokenStore:
@@ -56,75 +63,116 @@ class TokenStore:
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._near = MemoryLevel(device_budget(device, settings.device_gb))
         # Without a GPU the device's memory is the host's.
-        pinned = PinnedMemory(self._copies)
-        self._host = MemoryLevel(host_budget(settings.host_gb), pinned=pinned) if on_gpu else None
+        self._host = MemoryLevel(host_budget(settings.host_gb) if on_gpu else 0)
+        self._pinned = PinnedMemory(self._copies)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="token-store")
         self._disk = DiskLevel(folder, fingerprint, round(settings.disk_gb * 1e9))
         self.found: Counter[str] = Counter()  # look-ups by where the tokens were: device, host, disk, encoded
+
+    def begin_run(self) -> None:
+        """From here on, what is used stays on its level; what was used before makes room for it."""
+        for level in (self._near, self._host, self._disk):
+            level.begin_run()
 
     def get(self, pictures: Sequence[Picture], encode: Encode) -> list[Tensor]:
         """The tokens of each picture, ready for use; `encode` makes those that are kept nowhere, in the order given."""
         return self.fetch(pictures, encode).wait()
 
     def fetch(self, pictures: Sequence[Picture], encode: Encode) -> Fetched:
-        """As `get`, but copies from host memory go on beside what the device is doing."""
+        """As `get`, but files are read, and copies from host memory go on, beside what the caller and the device do."""
         if self._copies is not None:
             # Memory for the copies may have been freed by work that is still queued.
             self._copies.wait_stream(torch.cuda.current_stream())
         different = dict(zip(self._keys(pictures), pictures, strict=True))
-        tokens = self._kept(list(different))
-        missing = {key: picture for key, picture in different.items() if key not in tokens}
-        for key, made in zip(missing, encode(list(missing.values())), strict=True):
-            # A copy: tokens are often a part of what the tower made, which they would keep in memory.
-            tokens[key] = self._keep(key, made.detach().clone(memory_format=torch.contiguous_format))
-        return Fetched(tokens=[tokens[picture.key] for picture in pictures], arrival=self._arrival())
+        tokens = self._in_memory(different)
+        readings = {key: reading for key in different if key not in tokens and (reading := self._read(key)) is not None}
+        missing = {key: picture for key, picture in different.items() if key not in tokens and key not in readings}
+        tokens |= self._encoded(missing, encode)
+        arrival = self._arrival()
+
+        def wait() -> list[Tensor]:
+            damaged = [key for key, reading in readings.items() if not self._arrives(key, reading)]
+            read = {key: reading.target for key, reading in readings.items()}
+            again = self._encoded({key: different[key] for key in damaged}, encode)
+            for key, made in again.items():
+                _refuse_other_shape(readings[key].entry, made)
+            if self._copies is not None:
+                torch.cuda.current_stream().wait_event(self._copies.record_event() if readings else arrival)
+            ready = tokens | read | again
+            return [ready[picture.key] for picture in pictures]
+
+        shapes = tokens | {key: reading.target for key, reading in readings.items()}
+        return Fetched(lengths=[len(shapes[picture.key]) for picture in pictures], wait=wait)
 
     def _keys(self, pictures: Sequence[Picture]) -> list[str]:
         """Pictures that have to be opened for it are so several at a time."""
         deque(self._threads.map(attrgetter("key"), [picture for picture in pictures if not picture.is_known]), maxlen=0)
         return [picture.key for picture in pictures]
 
-    def _kept(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """The tokens that are kept, on the device."""
-        near = {key: tokens for key in keys if (tokens := self._near.get(key)) is not None}
-        self.found["device"] += len(near)
-        host = {} if self._host is None else {key: self._host.get(key) for key in keys if key not in near}
-        host = {key: tokens for key, tokens in host.items() if tokens is not None}
-        self.found["host"] += len(host)
-        absent = [key for key in keys if key not in near and key not in host]
-        read = dict(zip(absent, self._threads.map(self._disk.read, absent), strict=True))
-        disk = {key: self._keep_in_host(key, tokens) for key, tokens in read.items() if tokens is not None}
-        self.found["disk"] += len(disk)
-        far = {key: self._to_device(tokens) for key, tokens in (host | disk).items()}
-        for key, tokens in far.items():
-            self._near.put(key, tokens)
-        return near | far
+    def _in_memory(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """The tokens that are kept on the device, or in host memory and now on their way to it."""
+        found = {}
+        for key in keys:
+            if (tokens := self._near.get(key)) is not None:
+                self.found["device"] += 1
+                found[key] = tokens
+            elif (tokens := self._host.get(key)) is not None:
+                self.found["host"] += 1
+                found[key] = self._to_device(tokens, torch.empty_like(tokens, device=self.device))
+                self._near.put(key, found[key])
+        return found
+
+    def _read(self, key: str) -> Reading | None:
+        """Begin to read the tokens from disk; None where they are not there."""
+        entry = self._disk.open(key)
+        if entry is None:
+            return None
+        copy = torch.clone if self._copies is None else self._pinned.copy
+        host = self._threads.submit(self._disk.read, entry, copy)
+        # Memory on the device is taken here: what freed it was queued before the copies were told to wait.
+        return Reading(entry=entry, host=host, target=torch.empty_like(entry.mapped, device=self.device))
+
+    def _arrives(self, key: str, reading: Reading) -> bool:
+        """Keep what was read, and send it to the device; False where it was damaged."""
+        tokens = reading.host.result()
+        if tokens is None:
+            return False
+        self.found["disk"] += 1
+        self._host.put(key, tokens)
+        self._near.put(key, self._to_device(tokens, reading.target))
+        return True
+
+    def _encoded(self, pictures: Mapping[str, Picture], encode: Encode) -> dict[str, Tensor]:
+        """What `encode` makes of the pictures, and kept."""
+        if not pictures:
+            return {}
+        made = zip(pictures, encode(list(pictures.values())), strict=True)
+        # A copy: tokens are often a part of what the tower made, which they would keep in memory.
+        return {key: self._keep(key, one.detach().clone(memory_format=torch.contiguous_format)) for key, one in made}
 
     def _keep(self, key: str, tokens: Tensor) -> Tensor:
         """Keep what was encoded just now."""
         self.found["encoded"] += 1
-        kept = self._keep_in_host(key, tokens)
-        self._disk.write(key, kept, after=None if self._copies is None else self._copies.record_event())
+        if self._copies is None:
+            self._disk.write(key, tokens)
+        elif self._host.makes_room(tokens.nbytes) or self._disk.keeps:
+            kept = self._pinned.copy(tokens)
+            self._host.put(key, kept)
+            self._disk.write(key, kept, after=self._copies.record_event())
         self._near.put(key, tokens)
         return tokens
 
     def _arrival(self) -> Any | None:
+        """When all copies that were begun will have arrived; None where they are made at once."""
         if self._copies is None:
             return None
         # What was encoded just now was so on the current stream.
         self._copies.wait_stream(torch.cuda.current_stream())
         return self._copies.record_event()
 
-    def _keep_in_host(self, key: str, tokens: Tensor) -> Tensor:
-        """The tokens in host memory, and kept there where that is a level of its own."""
-        if self._host is None:
-            return tokens.cpu()
-        return self._host.put(key, tokens)
-
-    def _to_device(self, tokens: Tensor) -> Tensor:
+    def _to_device(self, tokens: Tensor, target: Tensor) -> Tensor:
         if self._copies is None:
-            return tokens.to(self.device)
-        target = torch.empty_like(tokens, device=self.device)
+            return target.copy_(tokens)
         with torch.cuda.stream(self._copies):
             target.copy_(tokens, non_blocking=True)
         target.record_stream(self._copies)
@@ -148,6 +196,15 @@ class TokenStore:
     def close(self) -> None:
         """Wait until everything that was to be written is on disk."""
         self._disk.close()
+
+
+def _refuse_other_shape(entry: Entry, made: Tensor) -> None:
+    """What the batch was put together for was another picture's."""
+    if made.shape != entry.mapped.shape:
+        raise UserError(
+            f"{entry.path}: the stored tokens were damaged, of shape {tuple(entry.mapped.shape)} instead of "
+            f"{tuple(made.shape)}, and are encoded again now; start the run again"
+        )
 
 
 def refuse_trainable(*modules: Any) -> None:

@@ -65,6 +65,8 @@ class Finished:
 
     def judge(self, records: Sequence[Record], *, sentence: bool, title: str | None = None) -> list[Judgement]:
         """What is said of each record, in their order."""
+        if self.backbone.store is not None:
+            self.backbone.store.begin_run()
         scored = self.scores(records, title=title)
         said: Sequence[str | None] = [None] * len(records)
         if sentence:
