@@ -47,10 +47,12 @@ def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
     missing = [int(path.stem) for path in paths if not path.exists()]
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(_write_picture, folder, workload.side), missing, chunksize=64))
-    rng = np.random.default_rng(0)
     if workload.once:
         return [_record(i, paths[2 * i : 2 * i + 2], workload) for i in range(len(paths) // 2)]
-    return [_record(i, [paths[j] for j in rng.choice(len(paths), 2, replace=False)], workload) for i in range(number)]
+    rng = np.random.default_rng(0)
+    rounds = -(-2 * number // len(paths))  # in each, every picture is shown once
+    shown = [paths[place] for _ in range(rounds) for place in rng.permutation(len(paths))]
+    return [_record(i, shown[2 * i : 2 * i + 2], workload) for i in range(number)]
 
 
 def _write_picture(folder: Path, side: int, seed: int) -> None:

@@ -65,7 +65,6 @@ def main() -> None:
     try:
         with interrupt.heeded(), needing_room("what the run makes"):
             refuse_secrets(sys.argv[1:])
-            processes.take_own_card()
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
         sys.stderr.write(f"error: {visible(_message(error))}\n")

@@ -33,21 +33,21 @@ def is_leader() -> bool:
 
 
 def take_own_card() -> None:
-    """Hide the GPUs of the other processes on this host; before torch is imported.
+    """Hide all GPUs of this host but the process's own, before one is used: of a run of one process the first. With
+    several in sight transformers would share each batch out among them, in threads, and train other steps.
 
     Raises UserError where CUDA_VISIBLE_DEVICES names fewer GPUs than there are processes here.
     """
-    if count() == 1:
-        return
-    number, visible = int(os.environ["LOCAL_RANK"]), os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = visible.split(",") if visible else [str(card) for card in range(number + 1)]
+    number, visible = int(os.environ.get("LOCAL_RANK", "0")), os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [str(card) for card in range(number + 1)] if visible is None else visible.split(",")
     if number >= len(cards):
         raise UserError(
             f"CUDA_VISIBLE_DEVICES={visible}: process {number + 1} of this host finds no GPU of its own; start as many "
             "processes as there are GPUs (torchrun --nproc-per-node)"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = cards[number]
-    os.environ["LOCAL_RANK"] = "0"
+    if "LOCAL_RANK" in os.environ:
+        os.environ["LOCAL_RANK"] = "0"
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def run_cell(raw: DictConfig) -> float | None:
     there is none.
     """
     hydra_config = HydraConfig.get()
+    processes.take_own_card()
     if not processes.is_leader():
         log.setLevel(logging.WARNING)
     folder = (RunDir if processes.is_leader() else FollowerDir)(Path(hydra_config.runtime.output_dir))

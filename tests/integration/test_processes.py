@@ -98,3 +98,17 @@ def test_each_process_sees_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=6: process 2 of this host finds no GPU"):
         processes.take_own_card()
+
+
+@pytest.mark.parametrize(("visible", "own"), [(None, "0"), ("3,1", "3"), ("", "")])
+def test_a_run_of_one_process_takes_the_first_card(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, own: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for _ in range(2):  # a sweep's cells run in one process
+        processes.take_own_card()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == own
