@@ -26,6 +26,7 @@ def main() -> None:
     """Train on one card, then on several, and write the table."""
     arguments = _arguments()
     if arguments.process:
+        processes.take_own_card()
         row = _train(arguments)
         if processes.is_leader():
             print(json.dumps(row), flush=True)
@@ -81,5 +82,4 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    processes.take_own_card()
     main()
