@@ -300,11 +300,11 @@ def encode_all(backbone: Any, records: list[Any], open_record: Any) -> dict[str,
 def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, Any]:
     """Random numbers in the place of every picture's tokens, of the same bytes: tens of thousands of pictures take
     longer to encode than the benchmark may, and a step's time does not depend on the numbers. What does not fit into
-    the host's memory lies on disk. Epochs that go before would leave it so: what a run uses stays on its level."""
+    memory lies on disk. Epochs that go before would leave it so: what a run uses stays on its level."""
     import torch
 
     from vlmbench.config import StoreConfig
-    from vlmbench.features.memory import host_budget
+    from vlmbench.features.memory import device_budget, host_budget
     from vlmbench.features.store import TokenStore
 
     started = time.monotonic()
@@ -315,8 +315,8 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
     one = backbone.encode([pictures[0]])[0]
     keyed = time.monotonic()
     store = backbone.store
-    held = int(host_budget(store.settings.host_gb) / one.nbytes)
-    over = max(0, len(pictures) - held)
+    budgets = device_budget(store.device, store.settings.device_gb), host_budget(store.settings.host_gb)
+    over = max(0, len(pictures) - sum(int(budget / one.nbytes) for budget in budgets))
     disk = StoreConfig(device_gb=0, host_gb=0, disk_gb=(over + 1) * one.nbytes / 1e9 * 1.2)
 
     def fill(store: Any, some: list[Any]) -> None:

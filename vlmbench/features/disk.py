@@ -31,8 +31,7 @@ QUEUED = 64  # entries at most that wait to be written: more would fill the memo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An open entry. `mapped` has its shape and type; its numbers are read when they are touched, and may be damaged:
-    `expected` is their checksum."""
+    """An open entry. `mapped` has its shape and type, nothing of it is read yet; `expected` is its checksum."""
 
     key: str
     path: Path
@@ -78,9 +77,17 @@ class DiskLevel:
             self._remove_damaged(path, str(error))
             return None
 
-    def read(self, entry: Entry, copy: Callable[[Tensor], Tensor] = torch.clone) -> Tensor | None:
-        """The entry's tensor, read into the memory that `copy` gives, and checked there; None where it is damaged."""
-        tensor = copy(entry.mapped)
+    def read(self, entry: Entry, make: Callable[[Tensor], Tensor] = torch.empty_like) -> Tensor | None:
+        """The entry's tensor, read into memory that `make` gives for one like `mapped`, and checked there; None where
+        it is damaged."""
+        tensor = make(entry.mapped)
+        try:
+            _read_into(tensor, entry.path)
+        except FileNotFoundError:  # removed just now, by another process that made room
+            return None
+        except OSError as error:
+            self._remove_damaged(entry.path, str(error))
+            return None
         if checksum(entry.key, tensor) != entry.expected:
             self._remove_damaged(entry.path, "its checksum is another")
             return None
@@ -176,9 +183,24 @@ class DiskLevel:
         self._queue = []
 
 
+def _read_into(tensor: Tensor, path: Path) -> None:
+    """Fill the tensor with the last bytes of a file. Through the mapping each page would be a fault of its own."""
+    left = memoryview(_bytes(tensor).numpy())
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)  # all at once, not in small pieces
+        file.seek(-len(left), os.SEEK_END)
+        while left and (count := file.readinto(left)):
+            left = left[count:]
+
+
 def checksum(key: str, tensor: Tensor) -> str:
     """XXH3, 128 bits, of the key, the type, the shape and the numbers."""
-    numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    numbers = _bytes(tensor.detach().cpu().contiguous()).numpy()
     digest = xxhash.xxh3_128(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
     digest.update(numbers)
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view(torch.uint8)

@@ -48,19 +48,25 @@ class MemoryLevel:
             self.num_bytes -= self._tensors.pop(oldest).nbytes
         return self.num_bytes + num_bytes <= self.budget
 
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Keep the tensor where it fits."""
+    def put(self, key: str, tensor: Tensor) -> bool:
+        """Keep the tensor, if it fits; whether one is kept under this key."""
         if key not in self._tensors and self.makes_room(tensor.nbytes):
             self._tensors[key] = tensor
             self.num_bytes += tensor.nbytes
             self._used.add(key)
+        return key in self._tensors
+
+    def remove(self, key: str) -> None:
+        tensor = self._tensors.pop(key, None)
+        if tensor is not None:
+            self.num_bytes -= tensor.nbytes
 
 
 class PinnedMemory:
-    """Copies of tensors in pinned host memory, packed into slabs. Several threads may copy at once.
+    """Tensors in pinned host memory, packed into slabs. Several threads may ask for them at once.
 
-    PyTorch's own allocator gives each tensor the next power of two: 16.8 MB for the 13.1 MB of a Mllama tile. A copy's
-    place is free again once nobody holds the copy (views of it do not count) and `stream` has read what it was to read.
+    PyTorch's own allocator gives each tensor the next power of two: 16.8 MB for the 13.1 MB of a Mllama tile. Its
+    place is free again once nobody holds it (views of it do not count) and `stream` has read what it was to read.
     """
 
     def __init__(self, stream: Any | None, *, slab: int = SLAB) -> None:
@@ -71,8 +77,7 @@ class PinnedMemory:
 
     def copy(self, tensor: Tensor) -> Tensor:
         """From a GPU the copy arrives after all that `stream` was given before: nobody waits for it here."""
-        place = self._place(tensor.nbytes)
-        copied = place.view(tensor.dtype).view(tensor.shape)
+        copied = self.empty_like(tensor)
         if self._stream is None or not tensor.is_cuda:
             copied.copy_(tensor)
         else:
@@ -80,8 +85,14 @@ class PinnedMemory:
             with torch.cuda.stream(self._stream):
                 copied.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._stream)
-        weakref.finalize(copied, self._give_back, place).atexit = False
         return copied
+
+    def empty_like(self, tensor: Tensor) -> Tensor:
+        """A place for numbers of the tensor's shape and type."""
+        place = self._place(tensor.nbytes)
+        made = place.view(tensor.dtype).view(tensor.shape)
+        weakref.finalize(made, self._give_back, place).atexit = False
+        return made
 
     def _place(self, size: int) -> Tensor:
         with self._one_at_a_time:

@@ -55,7 +55,8 @@ class Reading:
 
 
 class TokenStore:
-    """Tokens by picture, kept on `device`, in host memory and in `folder/<fingerprint>/`, each within its budget."""
+    """Tokens by picture, kept on `device` or else in host memory, and in `folder/<fingerprint>/`, each within its
+    budget."""
 
     def __init__(self, folder: Path, fingerprint: str, *, device: torch.device, settings: StoreConfig) -> None:
         on_gpu = device.type == "cuda"
@@ -119,7 +120,8 @@ class TokenStore:
             elif (tokens := self._host.get(key)) is not None:
                 self.found["host"] += 1
                 found[key] = self._to_device(tokens, torch.empty_like(tokens, device=self.device))
-                self._near.put(key, found[key])
+                if self._near.put(key, found[key]):
+                    self._host.remove(key)
         return found
 
     def _read(self, key: str) -> Reading | None:
@@ -127,8 +129,8 @@ class TokenStore:
         entry = self._disk.open(key)
         if entry is None:
             return None
-        copy = torch.clone if self._copies is None else self._pinned.copy
-        host = self._threads.submit(self._disk.read, entry, copy)
+        make = torch.empty_like if self._copies is None else self._pinned.empty_like
+        host = self._threads.submit(self._disk.read, entry, make)
         # Memory on the device is taken here: what freed it was queued before the copies were told to wait.
         return Reading(entry=entry, host=host, target=torch.empty_like(entry.mapped, device=self.device))
 
@@ -138,8 +140,8 @@ class TokenStore:
         if tokens is None:
             return False
         self.found["disk"] += 1
-        self._host.put(key, tokens)
-        self._near.put(key, self._to_device(tokens, reading.target))
+        if not self._near.put(key, self._to_device(tokens, reading.target)):
+            self._host.put(key, tokens)
         return True
 
     def _encoded(self, pictures: Mapping[str, Picture], encode: Encode) -> dict[str, Tensor]:
@@ -153,13 +155,14 @@ class TokenStore:
     def _keep(self, key: str, tokens: Tensor) -> Tensor:
         """Keep what was encoded just now."""
         self.found["encoded"] += 1
+        is_near = self._near.put(key, tokens)
         if self._copies is None:
             self._disk.write(key, tokens)
-        elif self._host.makes_room(tokens.nbytes) or self._disk.keeps:
+        elif self._disk.keeps or (not is_near and self._host.makes_room(tokens.nbytes)):
             kept = self._pinned.copy(tokens)
-            self._host.put(key, kept)
+            if not is_near:
+                self._host.put(key, kept)
             self._disk.write(key, kept, after=self._copies.record_event())
-        self._near.put(key, tokens)
         return tokens
 
     def _arrival(self) -> Any | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import DistributedDataParallelKwargs
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -116,6 +117,7 @@ def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: 
         remove_unused_columns=False,
         label_names=["labels"],
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # they are the same in all processes: nothing that trains has any
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,  # nothing is cut: a cut could fall among picture positions
         loss_type="nll",
@@ -138,6 +140,13 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     buckets: Sequence[int] = ()  # of each training record's length
     record_ids: Sequence[str] = ()
     unchecked: UncheckedLoss | None = None
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments: dict[str, Any] = super()._build_accelerator_args(**kwargs)
+        for handler in arguments["kwargs_handlers"]:
+            if isinstance(handler, DistributedDataParallelKwargs):
+                handler.gradient_as_bucket_view = True  # else each gradient is copied to where it is summed, and back
+        return arguments
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if len(set(self.buckets)) <= 1:
