@@ -337,6 +337,7 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
         in_memory = time.monotonic()
         for future in writing:
             future.result()
+    store._likes |= {picture.key: one.to("meta") for picture in pictures}  # known after an epoch
     took = {"keys": keyed - started, "memory": in_memory - keyed, "disk": time.monotonic() - keyed}
     print(f"prefilled {len(pictures)}, {over} of them on disk; seconds: {took}", flush=True)
     return {"prefilled_pictures": len(pictures), "prefilled_on_disk": over, "encoded_pictures": 0}

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vlmbench.types import UserError
 
@@ -74,12 +75,28 @@ def from_leader(make: Callable[[], Value]) -> Value:
 
 def any_of(own: bool) -> bool:
     """Whether it holds in any process; each of them asks at the same place."""
+    return sum_of(int(own)) > 0
+
+
+def sum_of(own: int) -> int:
+    """The sum of every process's number; each of them asks at the same place. Among processors: nothing waits for what
+    a GPU has to do."""
     if count() == 1:
         return own
-    from accelerate.utils import gather_object
+    import torch
+    from torch.distributed import all_reduce
+
+    total = torch.tensor(own)
+    all_reduce(total, group=_processors())
+    return int(total)
+
+
+@cache
+def _processors() -> Any:
+    from torch.distributed import new_group
 
     _state()
-    return any(gather_object([own]))
+    return new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _state() -> PartialState:

@@ -24,7 +24,6 @@ from vlmbench.backbones.base import keyed
 from vlmbench.config import StoreConfig
 from vlmbench.data.pictures import Picture
 from vlmbench.features import disk
-from vlmbench.features.disk import DiskLevel
 from vlmbench.features.memory import MemoryLevel, PinnedMemory
 from vlmbench.features.store import TokenStore, refuse_trainable
 from vlmbench.types import UserError
@@ -330,12 +329,13 @@ def test_files_are_read_when_the_tokens_are_waited_for_at_the_latest(tmp_path: P
 
 
 def test_an_entry_that_another_process_removes_is_encoded_again(tmp_path: Path) -> None:
-    get(tmp_path, 0)
-    level = DiskLevel(tmp_path, "f", 10**6)
-    entry = level.open(pictures(0)[0].key)
-    assert entry is not None
-    entry.path.unlink()
-    assert level.read(entry) is None
+    encode, one = Encoder(), store(tmp_path, device_gb=0)
+    one.get(pictures(0), encode)
+    one.close()
+    (entry,) = entries(tmp_path)
+    entry.unlink()
+    assert torch.equal(one.get(pictures(0), encode)[0], Encoder.of(picture(0)))
+    assert (encode.calls, one.found) == (2, Counter(encoded=2))
 
 
 def test_stored_tokens_of_another_shape_are_an_error_that_heals(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,6 @@ ABANDONED = 3600  # seconds after which an unfinished file is nobody's
 ROOM = 0.9  # of the budget is left after old entries went
 CLOCK = 1.0  # seconds by which a file's time may lie before the moment of its use
 QUEUED = 64  # entries at most that wait to be written: more would fill the memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An open entry. `mapped` has its shape and type, nothing of it is read yet; `expected` is its checksum."""
-
-    key: str
-    path: Path
-    mapped: Tensor
-    expected: str | None
 
 
 class DiskLevel:
@@ -63,37 +52,44 @@ class DiskLevel:
     def path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}{SUFFIX}"
 
-    def open(self, key: str) -> Entry | None:
-        """The entry, not read yet; None where there is none."""
+    def like(self, key: str) -> Tensor | None:
+        """A tensor without numbers (on the meta device) of the entry's shape and type; None where there is none."""
+        opened = self._open(key)
+        return None if opened is None else opened[0].to("meta")
+
+    def read(self, key: str, make: Callable[[Tensor], Tensor] = torch.empty_like) -> Tensor | None:
+        """The tensor, read into memory that `make` gives for one like it, and checked there; None where there is none
+        that can be trusted."""
+        opened = self._open(key)
+        if opened is None:
+            return None
+        path, (mapped, expected) = self.path(key), opened
+        tensor = make(mapped)
+        try:
+            _read_into(tensor, path)
+        except FileNotFoundError:  # removed just now, by another process that made room
+            return None
+        except OSError as error:
+            self._remove_damaged(path, str(error))
+            return None
+        if checksum(key, tensor) != expected:
+            self._remove_damaged(path, "its checksum is another")
+            return None
+        with contextlib.suppress(OSError):  # a folder that may only be read, or another process that made room
+            os.utime(path)
+        return tensor
+
+    def _open(self, key: str) -> tuple[Tensor, str | None] | None:
+        """The entry, mapped: nothing of it is read yet; and the checksum that it names. None where there is none."""
         path = self.path(key)
         try:
             with safe_open(path, framework="pt") as file:
-                return Entry(
-                    key=key, path=path, mapped=file.get_tensor(TENSOR), expected=(file.metadata() or {}).get(CHECKSUM)
-                )
+                return file.get_tensor(TENSOR), (file.metadata() or {}).get(CHECKSUM)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError) as error:
             self._remove_damaged(path, str(error))
             return None
-
-    def read(self, entry: Entry, make: Callable[[Tensor], Tensor] = torch.empty_like) -> Tensor | None:
-        """The entry's tensor, read into memory that `make` gives for one like `mapped`, and checked there; None where
-        it is damaged."""
-        tensor = make(entry.mapped)
-        try:
-            _read_into(tensor, entry.path)
-        except FileNotFoundError:  # removed just now, by another process that made room
-            return None
-        except OSError as error:
-            self._remove_damaged(entry.path, str(error))
-            return None
-        if checksum(entry.key, tensor) != entry.expected:
-            self._remove_damaged(entry.path, "its checksum is another")
-            return None
-        with contextlib.suppress(OSError):  # a folder that may only be read, or another process that made room
-            os.utime(entry.path)
-        return tensor
 
     @staticmethod
     def _remove_damaged(path: Path, why: str) -> None:

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from vlmbench.config import StoreConfig
 from vlmbench.data.pictures import Picture
-from vlmbench.features.disk import DiskLevel, Entry
+from vlmbench.features.disk import DiskLevel
 from vlmbench.features.memory import MemoryLevel, PinnedMemory, device_budget, host_budget
 from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
 Encode = Callable[[Sequence[Picture]], Iterable[Tensor]]
-THREADS = 8  # that open pictures for their keys, and read files
+THREADS = 8  # that open pictures and files; and as many that read files beside the caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,8 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """An entry that is being read from disk to `host` memory, and where it goes on the device."""
+    """Tokens that are being read from disk to `host` memory, and where they go on the device."""
 
-    entry: Entry
     host: Future[Tensor | None]
     target: Tensor
 
@@ -66,8 +65,10 @@ class TokenStore:
         # Without a GPU the device's memory is the host's.
         self._host = MemoryLevel(host_budget(settings.host_gb) if on_gpu else 0)
         self._pinned = PinnedMemory(self._copies)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="token-store")
+        self._looking = ThreadPoolExecutor(THREADS, thread_name_prefix="token-store-look")
+        self._reading = ThreadPoolExecutor(THREADS, thread_name_prefix="token-store-read")
         self._disk = DiskLevel(folder, fingerprint, round(settings.disk_gb * 1e9))
+        self._likes: dict[str, Tensor] = {}  # on the meta device: shape and type of tokens that were seen
         self.found: Counter[str] = Counter()  # look-ups by where the tokens were: device, host, disk, encoded
 
     def begin_run(self) -> None:
@@ -86,20 +87,19 @@ class TokenStore:
             self._copies.wait_stream(torch.cuda.current_stream())
         different = dict(zip(self._keys(pictures), pictures, strict=True))
         tokens = self._in_memory(different)
-        readings = {key: reading for key in different if key not in tokens and (reading := self._read(key)) is not None}
+        readings = self._read([key for key in different if key not in tokens])
         missing = {key: picture for key, picture in different.items() if key not in tokens and key not in readings}
         tokens |= self._encoded(missing, encode)
         arrival = self._arrival()
 
         def wait() -> list[Tensor]:
-            damaged = [key for key, reading in readings.items() if not self._arrives(key, reading)]
-            read = {key: reading.target for key, reading in readings.items()}
-            again = self._encoded({key: different[key] for key in damaged}, encode)
+            gone = [key for key, reading in readings.items() if not self._arrives(key, reading)]
+            again = self._encoded({key: different[key] for key in gone}, encode)
             for key, made in again.items():
-                _refuse_other_shape(readings[key].entry, made)
+                self._refuse_other_shape(key, made, readings[key].target)
             if self._copies is not None:
                 torch.cuda.current_stream().wait_event(self._copies.record_event() if readings else arrival)
-            ready = tokens | read | again
+            ready = shapes | again
             return [ready[picture.key] for picture in pictures]
 
         shapes = tokens | {key: reading.target for key, reading in readings.items()}
@@ -107,7 +107,7 @@ class TokenStore:
 
     def _keys(self, pictures: Sequence[Picture]) -> list[str]:
         """Pictures that have to be opened for it are so several at a time."""
-        deque(self._threads.map(attrgetter("key"), [picture for picture in pictures if not picture.is_known]), maxlen=0)
+        deque(self._looking.map(attrgetter("key"), [picture for picture in pictures if not picture.is_known]), maxlen=0)
         return [picture.key for picture in pictures]
 
     def _in_memory(self, keys: Iterable[str]) -> dict[str, Tensor]:
@@ -124,25 +124,39 @@ class TokenStore:
                     self._host.remove(key)
         return found
 
-    def _read(self, key: str) -> Reading | None:
-        """Begin to read the tokens from disk; None where they are not there."""
-        entry = self._disk.open(key)
-        if entry is None:
-            return None
+    def _read(self, keys: Sequence[str]) -> dict[str, Reading]:
+        """Begin to read the tokens of those keys that may be on disk: of unknown shape are those that never were."""
+        unknown = [key for key in keys if key not in self._likes]
+        found = zip(unknown, self._looking.map(self._disk.like, unknown), strict=True)
+        self._likes |= {key: like for key, like in found if like is not None}
         make = torch.empty_like if self._copies is None else self._pinned.empty_like
-        host = self._threads.submit(self._disk.read, entry, make)
-        # Memory on the device is taken here: what freed it was queued before the copies were told to wait.
-        return Reading(entry=entry, host=host, target=torch.empty_like(entry.mapped, device=self.device))
+        return {
+            key: Reading(
+                host=self._reading.submit(self._disk.read, key, make),
+                # Taken here: what freed this memory was queued before the copies were told to wait.
+                target=torch.empty_like(self._likes[key], device=self.device),
+            )
+            for key in keys
+            if key in self._likes
+        }
 
     def _arrives(self, key: str, reading: Reading) -> bool:
-        """Keep what was read, and send it to the device; False where it was damaged."""
+        """Keep what was read, and send it to the device; False where nothing was."""
         tokens = reading.host.result()
-        if tokens is None:
+        if tokens is None or tokens.shape != reading.target.shape:
             return False
         self.found["disk"] += 1
         if not self._near.put(key, self._to_device(tokens, reading.target)):
             self._host.put(key, tokens)
         return True
+
+    def _refuse_other_shape(self, key: str, made: Tensor, expected: Tensor) -> None:
+        """What the batch was put together for was another picture's."""
+        if made.shape != expected.shape:
+            raise UserError(
+                f"{self._disk.path(key)}: the stored tokens were damaged, of shape {tuple(expected.shape)} instead of "
+                f"{tuple(made.shape)}, and are encoded again now; start the run again"
+            )
 
     def _encoded(self, pictures: Mapping[str, Picture], encode: Encode) -> dict[str, Tensor]:
         """What `encode` makes of the pictures, and kept."""
@@ -155,6 +169,7 @@ class TokenStore:
     def _keep(self, key: str, tokens: Tensor) -> Tensor:
         """Keep what was encoded just now."""
         self.found["encoded"] += 1
+        self._likes[key] = tokens.to("meta")
         is_near = self._near.put(key, tokens)
         if self._copies is None:
             self._disk.write(key, tokens)
@@ -199,15 +214,6 @@ class TokenStore:
     def close(self) -> None:
         """Wait until everything that was to be written is on disk."""
         self._disk.close()
-
-
-def _refuse_other_shape(entry: Entry, made: Tensor) -> None:
-    """What the batch was put together for was another picture's."""
-    if made.shape != entry.mapped.shape:
-        raise UserError(
-            f"{entry.path}: the stored tokens were damaged, of shape {tuple(entry.mapped.shape)} instead of "
-            f"{tuple(made.shape)}, and are encoded again now; start the run again"
-        )
 
 
 def refuse_trainable(*modules: Any) -> None:

@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from vlmbench import processes
-from vlmbench.backbones.base import ready
+from vlmbench.backbones.base import IGNORED, ready
 from vlmbench.config import TrainerConfig
 from vlmbench.files import sync
 from vlmbench.rundir import WATCHED, RunDir
@@ -52,7 +52,8 @@ def make_trainer(
         batch = backbone.train_batch(samples)
         ids = [sample.record.id for sample in samples]
         num_tokens = int((batch["position_ids"].amax(1) + 1).sum())  # what pads has no position of its own
-        return batch | {"record_ids": ids, "num_tokens": num_tokens}
+        num_trained = int((batch["labels"][:, 1:] != IGNORED).sum())
+        return batch | {"record_ids": ids, "num_tokens": num_tokens, "num_trained": num_trained}
 
     progress, pruning = LogCallback(cell, tracker, title), PruneCallback(should_prune)
     callbacks: list[Any] = [progress, pruning, StopWhenAsked(), BestInItsFolder(cell.checkpoints)]
@@ -154,8 +155,20 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         rows = self.settings.num_rows * self.settings.gradient_accumulation  # of a step, however it is cut
         return BucketSampler(rows, self.buckets, self.args.seed)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The batches of a step, and how many labels all processes have in them. Summed on the GPUs, that number would
+        make every step wait for the one before."""
+        self.args.average_tokens_across_devices = processes.count() == 1
+        samples, number = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.args.average_tokens_across_devices = True
+        if processes.count() > 1:
+            total = processes.sum_of(sum(batch["num_trained"] for batch in samples))
+            number = torch.full((), total, device=device)
+        return samples, number
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self.record_ids = inputs.pop("record_ids", ())
+        inputs.pop("num_trained", None)
         num_tokens = inputs.pop("num_tokens", 0)
         if self.model.training:
             self.state.num_input_tokens_seen += num_tokens  # a checkpoint keeps it
@@ -175,8 +188,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         if self.control.should_log or self.control.should_save or self.control.should_evaluate:
             self.check_loss()
         if self.control.should_log and processes.count() > 1:
-            own = torch.tensor(self.state.num_input_tokens_seen, device=self.accelerator.device)
-            self._metrics["train"]["num_tokens"] = [int(self.accelerator.reduce(own))]
+            self._metrics["train"]["num_tokens"] = [processes.sum_of(self.state.num_input_tokens_seen)]
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
