@@ -82,7 +82,7 @@ def check_only(cell: Cell) -> None:
     experiment = experiment_of(cell, backbone)
     for line in check.describe_sides(experiment.data):
         log.info("%s", line)
-    for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
+    for record in check.telling_records(experiment.train, experiment.counts):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
     for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer).lines():
