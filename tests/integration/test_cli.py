@@ -169,6 +169,10 @@ def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path:
     assert ">>>" in outcome.out
     assert "training records" in outcome.out
     assert " in 4 steps" in outcome.out
+    # A lot of four parts; eval.limit=8.
+    assert (
+        "scores would not be calibrated (judge_pair raw, judge_pair rt): 8 validation records of 4 parts" in outcome.out
+    )
     assert "nothing stands in the way" in outcome.out
     assert not (tmp_path / "runs").exists()
 
