@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vlmbench.stats import Calibration, calibrate, cheapest_threshold
+from vlmbench.stats import Calibration, calibrate, cheapest_threshold, uncalibrated
 from vlmbench.stats.calibrate import fit
 from vlmbench.types import Prediction, Probe, Task, UserError
 
@@ -102,6 +102,17 @@ def test_too_few_records_are_refused(positive: list[bool], group_size: int):
     records = answers([1.0 if one else -1.0 for one in positive], positive, group_size=group_size)
     with pytest.raises(UserError, match="too few to calibrate"):
         calibrate(records)
+
+
+def test_scores_that_would_be_left_uncalibrated_are_said_with_their_reason():
+    enough, few, none = (20, 10, 5), (40, 20, 4), (0, 0, 0)
+    assert uncalibrated({("judge_pair", "raw"): enough}) == []
+    counts = {("judge_pair", "raw"): few, ("judge_pair", "rt"): few, ("judge_single", "raw"): none}
+    pairs, single = uncalibrated(counts)
+    assert pairs.startswith(
+        "scores would not be calibrated (judge_pair raw, judge_pair rt): 40 validation records of 4"
+    )
+    assert single.startswith("scores would not be calibrated (judge_single raw): 0 validation records of 0 parts")
 
 
 def test_probes_bear_on_nothing():

@@ -6,7 +6,6 @@ import ast
 import itertools
 import json
 import re
-import runpy
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,11 +16,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from tests.conftest import ManifestBuilder
 from vlmbench.__main__ import CONF
 from vlmbench.config import RunConfig, register_plugins
-from vlmbench.data.manifest import open_manifest
-from vlmbench.types import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
@@ -128,26 +124,6 @@ def test_every_question_names_a_test_or_says_that_there_is_none() -> None:
     assert len(questions) == 25
     for question in questions:
         assert NAMED_TEST.search(question) or "No test" in question, question.splitlines()[0]
-
-
-def test_the_tutorials_records_are_a_manifest(manifest: ManifestBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each part has one single photo, part 3 a second one: each of its two is shown beside itself and beside the other.
-    manifest.add_row(id="3-single-bad", group="part-3", label="abnormal", pictures=("bad",))
-    path = manifest.write()
-    (script,) = re.findall(r"^```python\n(.*?)^```$", _text(ROOT / "docs" / "tutorial.md"), re.MULTILINE | re.DOTALL)
-    (path.parent / "with_views.py").write_text(script, encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["with_views.py", str(path)])
-    runpy.run_path(str(path.parent / "with_views.py"))
-    records = list(open_manifest(path.parent / "with_views.jsonl", views=("raw", "rt")))
-    assert len(records) == 31 + 4
-    added = [(one.label, *(image.path.name for image in one.images)) for one in records[31:]]
-    assert added == [
-        ("same_part", "3-good.png", "3-good.png"),
-        ("different_part", "3-good.png", "3-bad.png"),
-        ("same_part", "3-bad.png", "3-bad.png"),
-        ("different_part", "3-bad.png", "3-good.png"),
-    ]
-    assert {(one.task, one.group) for one in records[31:]} == {(Task.COMPARE_VIEWS, "part-3")}
 
 
 def _numbers(value: Any) -> Iterator[float]:

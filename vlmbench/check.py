@@ -14,7 +14,7 @@ from vlmbench.backbones.base import TokenCount, VisionCost
 from vlmbench.config import TrainerConfig
 from vlmbench.data.dataset import Subset
 from vlmbench.data.load import Data
-from vlmbench.types import Sample, Task
+from vlmbench.types import Record, Sample, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
@@ -119,6 +119,15 @@ def _pictures(records: Subset, data: Data) -> dict[tuple[Path, str], tuple[int, 
         for record in records
         for image, size in zip(record.images, data.sizes(record), strict=True)
     }
+
+
+def telling_records(train: Subset, counts: Sequence[TokenCount]) -> list[Record]:
+    """Of each task that trains the first record with the longest answer; `counts` are the tokens of each record."""
+    found: dict[Task, tuple[int, Record]] = {}
+    for record, count in zip(train, counts, strict=True):
+        if record.task not in found or count.trained > found[record.task][0]:
+            found[record.task] = count.trained, record
+    return [record for _, record in found.values()]
 
 
 def loss_mask(backbone: Backbone, sample: Sample) -> str:

@@ -28,13 +28,12 @@ from vlmbench.data.manifest import MAX_ERRORS, open_manifest
 from vlmbench.data.pictures import file_sha256
 from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
-from vlmbench.types import ImageRef, Record, Sample, Split, Task, UserError
+from vlmbench.types import JUDGING, ImageRef, Record, Sample, Split, Task, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.base import Backbone
 
 MOST_KNOWN = 100_000  # different texts whose tokens are remembered
-JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
 FOLLOWED = JUDGING | {Task.CHOOSE_OPTION}
 
 

@@ -15,7 +15,7 @@ from vlmbench.backbones import resident
 from vlmbench.backbones.gpu import naming_faults
 from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import Engine, EvalConfig, ScoreMethod, Stage, TrackingConfig, TrackingMode
-from vlmbench.data.census import census
+from vlmbench.data.census import census, validation_counts
 from vlmbench.data.dataset import RAW
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
@@ -55,8 +55,7 @@ def run(cell: Cell) -> None:
 
 def prepare(cell: Cell) -> None:
     """Write the source's pictures and manifest, and a datasheet beside it."""
-    from vlmbench.data.datasheet import doubts
-    from vlmbench.report.datasheet import write_datasheet
+    from vlmbench.report.datasheet import doubts, write_datasheet
 
     config, manifest = cell.config, manifest_of(cell)
     page, sheet = write_datasheet(
@@ -82,13 +81,15 @@ def check_only(cell: Cell) -> None:
     experiment = experiment_of(cell, backbone)
     for line in check.describe_sides(experiment.data):
         log.info("%s", line)
-    for record in (experiment.train[0], experiment.train[len(experiment.train) // 2]):
+    for record in check.telling_records(experiment.train, experiment.counts):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
     for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
-    for warning in (*experiment.data.warnings, *experiment.notes):
+    kinds = ((record.task, record.view) for record in experiment.train)
+    doubts = stats.uncalibrated(validation_counts(experiment.validation, kinds))
+    for warning in (*experiment.data.warnings, *experiment.notes, *doubts):
         log.warning("%s", warning)
     for sentence in cell.config.model.requirements():
         log.warning("model=%s cannot run on this machine: %s", cell.choices["model"], sentence)

@@ -42,6 +42,8 @@ class State(StrEnum):
     FAILED = "failed"
     PRUNED = "pruned"  # training was stopped, because the sweep's other cells did better
     FINISHED = "finished"
+    CHECKED = "checked"  # by stage=check: nothing was trained
+    DONE = "done"  # of any other stage that makes no cell
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:

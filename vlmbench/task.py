@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,7 +73,8 @@ def run_cell(raw: DictConfig) -> float | None:
         _note_error(folder, error, identity)
     else:
         if config.stage not in CELL_STAGES:
-            folder.write_status(State.FINISHED, content_hash="", **identity)
+            state = State.CHECKED if config.stage is Stage.check else State.DONE
+            folder.write_status(state, content_hash="", **identity)
         return folder.watched_value()
     return None
 
@@ -132,9 +133,19 @@ class SweepCallback(Callback):
             tracking = cast("TrackingConfig", OmegaConf.to_object(config.tracking))
             publish_report(tracking, folder=sweep.report, sweep=sweep.path.name)
         # Not what an earlier command left, with values that this one does not have; a clock may go backwards.
-        if any(status.get("error") and status["time"] != self.before.get(name) for name, status in statuses.items()):
-            log.info("the same command again skips what is finished, goes on with what broke, and retries what failed")
+        failed = [
+            name for name, status in statuses.items() if status.get("error") and status["time"] != self.before.get(name)
+        ]
+        if failed:
+            log.info("%s", _what_now(Stage(config.stage), failed, len(statuses)))
             raise SystemExit(1)  # Hydra drops what a callback raises, unless it ends the process
+
+
+def _what_now(stage: Stage, failed: Sequence[str], cells: int) -> str:
+    """What is to be done about cells that failed."""
+    if stage is Stage.check:
+        return f"{len(failed)} of {cells} cells failed their check and would not run: {', '.join(failed)}"
+    return "the same command again skips what is finished, goes on with what broke, and retries what failed"
 
 
 def _times(sweep: Path) -> dict[str, float]:

@@ -65,6 +65,9 @@ LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_LINK: ("normal", "abnormal"),
 }
 
+# The tasks that say whether a part is good: what a finished run is put to.
+JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
+
 # How many pictures a record of each task may show.
 NUM_IMAGES: Mapping[Task, tuple[int, ...]] = {
     Task.JUDGE_PAIR: (2,),

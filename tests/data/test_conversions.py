@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmbench.data.pictures import Conversion, open_mask, open_picture, path_error, picture_facts
+from vlmbench.data.pictures import (
+    Conversion,
+    open_mask,
+    open_picture,
+    path_error,
+    picture_facts,
+    turned_upright,
+)
 from vlmbench.types import UserError
 
 
@@ -60,6 +67,16 @@ def test_a_turned_photo_counts_as_turned_and_has_its_upright_size(tmp_path: Path
     facts = picture_facts(tmp_path / "a.jpg")
     assert facts.conversions == (Conversion.UPRIGHT,)
     assert (facts.width, facts.height) == (20, 30)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_what_belongs_to_the_stored_pixels_is_turned_as_the_picture_is(tmp_path: Path, orientation: int) -> None:
+    stored = np.array([[1, 0, 0], [1, 1, 0]], np.bool_)  # no two turns of it are alike
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored.astype(np.uint8) * 255).save(tmp_path / "a.png", exif=exif)
+    shown = np.asarray(open_picture(tmp_path / "a.png"))[..., 0] > 0
+    assert turned_upright(stored, tmp_path / "a.png").tolist() == shown.tolist()
 
 
 def test_broken_exif_is_no_traceback(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, ManifestBuilder, Outcome, picture
+from tests.data.photos.test_photos import photos_in
 from tests.data.sources.test_mvtec import mvtec
 from tests.data.test_manifest import SPOILT
 from tests.data.test_pictures import spoil
@@ -163,11 +164,15 @@ def test_a_run_whose_data_changed_is_not_taken_for_the_same(cli: Cli, tmp_path: 
 def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.count("<|eot_id|><<<") == 2
+    assert outcome.out.count("<|eot_id|><<<") == 3  # a record of each task that trains
     assert "<|image|><|image|>The first part is good. Is the second part normal or abnormal?<|eot_id|>" in outcome.out
     assert ">>>" in outcome.out
     assert "training records" in outcome.out
     assert " in 4 steps" in outcome.out
+    # A lot of four parts; eval.limit=8.
+    assert (
+        "scores would not be calibrated (judge_pair raw, judge_pair rt): 8 validation records of 4 parts" in outcome.out
+    )
     assert "nothing stands in the way" in outcome.out
     assert not (tmp_path / "runs").exists()
 
@@ -198,10 +203,7 @@ def test_your_own_manifest_trains(cli: Cli, tmp_path: Path, manifest: ManifestBu
 
 
 def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
-    for label, count in (("good", 30), ("bad", 12)):
-        (tmp_path / "photos" / label).mkdir(parents=True)
-        for number in range(count):
-            picture(1000 * count + number).save(tmp_path / "photos" / label / f"{label}{number}.png")
+    photos_in(tmp_path / "photos", good=30, bad=12)
     outcome = cli(
         "source=folder",
         "source.path=photos",
@@ -213,6 +215,20 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     )
     assert outcome.code == 0, outcome.err
     assert only_cell(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
+
+
+@pytest.mark.parametrize("data", ["with_comparison", "with_views", "matched_control"])
+def test_raw_photos_have_comparison_records(cli: Cli, tmp_path: Path, data: str) -> None:
+    photos_in(tmp_path / "photos", good=30, bad=12)
+    tiny = [item for item in TINY if "num_parts" not in item]
+    outcome = cli("source=folder", "source.path=photos", "source.pairs.lots=6", f"data={data}", *tiny)
+    assert outcome.code == 0, outcome.err
+    metrics = only_cell(tmp_path).read_metrics()
+    # 30 photos to judge in six lots: 5 or so each, and 3 comparisons of two records; four lots train.
+    assert metrics["data"]["by_task"].get("compare_views", 0) == (0 if data == "matched_control" else 24)
+    assert metrics["scores"]["compare_views"]["raw+rt"]["accuracy"]["n"] == 6  # a lot is held out
+    kinds = ["shapes"] * (data != "with_views")
+    assert [note.split(",")[0] for note in metrics["notes"]] == [f"data.comparison asks for {kind}" for kind in kinds]
 
 
 def llava_rows(folder: Path) -> None:

@@ -123,10 +123,16 @@ def test_check_looks_at_every_cell_of_a_sweep(cli: Cli, tmp_path: Path, parts: t
     assert bad.code == 1
     assert bad.out.count("nothing stands in the way") == 2
     assert bad.out.count("trainer.epochs=-1") >= 2
+    assert sorted(row[1] for row in state_table(bad.out)) == ["checked", "checked", "failed", "failed"]
+    names = [row[0] for row in state_table(bad.out) if row[1] == "failed"]
+    assert f"2 of 4 cells failed their check and would not run: {', '.join(names)}" in bad.out
+    assert "skips what is finished" not in bad.out
     assert not (tmp_path / "runs").exists()
     good = cli("-m", "stage=check", "data=single,with_comparison", *TINY, *parts)
     assert good.code == 0
-    assert [row[1] for row in state_table(good.out)] == ["finished", "finished"]
+    assert [row[1] for row in state_table(good.out)] == ["checked", "checked"]
+    prepared = cli("-m", "stage=prepare", "data=single,with_comparison", *TINY, *parts)
+    assert [row[1] for row in state_table(prepared.out)] == ["done", "done"]
 
 
 def test_a_cell_that_looks_bad_is_pruned_and_goes_on_when_asked(

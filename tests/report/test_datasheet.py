@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ManifestBuilder
-from vlmbench.data.datasheet import doubts
 from vlmbench.data.pictures import Conversion
 from vlmbench.data.prepared import Misfit, write_misfits
-from vlmbench.report.datasheet import contact_sheet, write_datasheet
+from vlmbench.report.datasheet import contact_sheet, doubts, write_datasheet
 from vlmbench.types import Split, UserError
 
 SHARES = {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2}
@@ -71,6 +70,17 @@ def test_records_are_counted_by_task_label_view_and_side(manifest: ManifestBuild
     assert "judge pair raw abnormal 10 10 6 2 2" in page.text
     assert "No leaks" in page.text
     assert "Before you train" not in page.text
+
+
+def test_it_is_said_before_training_that_scores_would_not_be_calibrated(manifest: ManifestBuilder) -> None:
+    page, figures = written(manifest)  # two of ten parts are on the validation side, with two pairs and one photo each
+    assert figures["validation"] == [
+        {"task": "judge_pair", "view": "raw", "records": 4, "positive": 2, "groups": 2},
+        {"task": "judge_single", "view": "raw", "records": 2, "positive": 0, "groups": 2},
+    ]
+    reason = "4 validation records of 2 parts, 2 of them positive, are too few to calibrate"
+    assert f"With this split, scores would not be calibrated (judge_pair raw): {reason}" in page.text
+    assert "raise data.split.val and lower data.split.train as much" in page.text
 
 
 def test_sizes_modes_and_conversions_are_counted(manifest: ManifestBuilder) -> None:
@@ -161,6 +171,12 @@ def test_a_picture_that_cannot_be_read_is_named(manifest: ManifestBuilder) -> No
 
 def test_what_has_to_be_looked_at_is_said_in_sentences(manifest: ManifestBuilder) -> None:
     _, figures = written(manifest)
+    few = doubts(figures)
+    assert [line.partition(":")[0] for line in few] == [
+        "scores would not be calibrated (judge_pair raw)",
+        "scores would not be calibrated (judge_single raw)",
+    ]
+    figures["uncalibrated"] = []
     assert doubts(figures) == []
     figures["conversions"] = {"grey": 2, "turned": 1}
     figures["left_out"] = {"count": 3, "total": 9}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vlmbench.data.dataset import Subset
 from vlmbench.data.load import MAX_LEAKS, Data
-from vlmbench.types import Split
+from vlmbench.types import JUDGING, LABELS, Record, Split, Task
 
 
 def census(data: Data) -> dict[str, Any]:
@@ -18,6 +18,24 @@ def census(data: Data) -> dict[str, Any]:
         "sides": [row for split in Split for row in _rows(split, getattr(data, split.value))],
         "pictures": len(data.facts),
         "leaks": {"found": len(data.leaks), "first": list(data.leaks[:MAX_LEAKS])},
+    }
+
+
+def validation_counts(
+    records: Iterable[Record], kinds: Iterable[tuple[Task, str]]
+) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Of each judging task and view among `kinds`: validation records, those of the positive label, their parts."""
+    found: dict[tuple[str, str], list[Record]] = {(task, view): [] for task, view in kinds if task in JUDGING}
+    for record in records:
+        if (record.task, record.view) in found:
+            found[record.task, record.view].append(record)
+    return {
+        (task, view): (
+            len(some),
+            sum(record.label == LABELS[record.task][1] for record in some),
+            len({record.group for record in some}),
+        )
+        for (task, view), some in found.items()
     }
 
 

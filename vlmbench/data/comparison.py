@@ -25,7 +25,8 @@ def comparison_tasks(kinds: Iterable[Comparison], tasks: Collection[Task]) -> li
     if not found:
         raise UserError(
             f"data.comparison={','.join(kinds)}: the training side has no {' or '.join(wanted)} record; choose "
-            "data=without_comparison, or a source that writes them"
+            "data=without_comparison, or a source that writes them (of photos: source.compare_views=true, and a view "
+            "beside raw)"
         )
     return found
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.data.census import validation_counts
+from vlmbench.data.dataset import side
 from vlmbench.data.load import MAX_LEAKS
 from vlmbench.data.looks import near_duplicates
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, hash_name
@@ -48,6 +50,7 @@ def datasheet(
         "conversions": dict(Counter(how.value for one in known.values() for how in one.conversions).most_common()),
         "duplicates": _duplicates(known),
         "split": split,
+        "validation": _validation(manifest, sides),
         "left_out": None if left_out is None else _left_out(left_out.count, left_out.total, left_out.named),
     }
 
@@ -108,6 +111,18 @@ def _counts(manifest: Manifest, sides: NDArray[np.int8] | None) -> list[dict[str
     ]
 
 
+def _validation(manifest: Manifest, sides: NDArray[np.int8] | None) -> list[dict[str, Any]]:
+    """A row for each judging task and view: the records that scores would be calibrated on."""
+    if sides is None:
+        return []
+    kinds = ((record.task, record.view) for record in manifest)
+    counts = validation_counts(side(manifest, sides, Split.VAL), kinds)
+    return [
+        {"task": str(task), "view": view, "records": records, "positive": positive, "groups": groups}
+        for (task, view), (records, positive, groups) in sorted(counts.items())
+    ]
+
+
 def _spread(values: NDArray[Any]) -> dict[str, float]:
     return {"least": int(values.min()), "median": float(np.median(values)), "most": int(values.max())}
 
@@ -154,20 +169,6 @@ def _duplicates(known: Mapping[str, PictureFacts]) -> dict[str, Any]:
 
 def _left_out(count: int, total: int, named: Any) -> dict[str, Any]:
     return {"count": count, "total": total, "named": [{"place": one.place, "why": one.why} for one in named]}
-
-
-def doubts(sheet: Mapping[str, Any]) -> list[str]:
-    """What somebody has to look at before training, a sentence each."""
-    split, left_out, converted = sheet["split"], sheet["left_out"], sum(sheet["conversions"].values())
-    lines = [f"it cannot be split: {split['error']}"] if split["error"] else []
-    if left_out:
-        total = left_out["total"]
-        lines.append(f"{left_out['count']} of {total} rows did not fit and were left out (source.misfits=skip)")
-    if split["leaks"]:
-        lines.append(f"{split['leaks']} leaks between the sides of the split; the datasheet names them")
-    if converted:
-        lines.append(f"{converted} conversions of pictures; the datasheet counts them")
-    return lines
 
 
 def datasheet_path(manifest: Path, suffix: str) -> Path:

@@ -6,11 +6,11 @@ import hashlib
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 import imagehash
@@ -36,6 +36,16 @@ BROKEN = (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 THUMBNAIL = 32  # side in pixels of the grey thumbnail that confirms a near-duplicate
 ORIENTATION = 0x0112  # the EXIF tag
+# EXIF orientation -> what turns stored rows and columns upright, as ImageOps.exif_transpose does.
+UPRIGHT: Mapping[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
+    2: np.fliplr,
+    3: partial(np.rot90, k=2),
+    4: np.flipud,
+    5: np.transpose,
+    6: partial(np.rot90, k=-1),
+    7: lambda stored: np.rot90(stored, 2).T,
+    8: np.rot90,
+}
 
 
 class Conversion(StrEnum):
@@ -157,6 +167,14 @@ def picture_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
         return image.size
 
 
+def turned_upright(stored: NDArray[np.bool_], path: Path, *, inside: Path | None = None) -> NDArray[np.bool_]:
+    """What belongs to a picture's stored pixels, (height, width), turned as the picture is shown: by its EXIF
+    orientation. Raises UserError as `open_picture` does."""
+    with _opened(path, inside) as image, _damage(path):
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        return stored if turn is None else turn(stored)
+
+
 def picture_facts(path: Path, *, inside: Path | None = None) -> PictureFacts:
     """Read the file once for its hashes. Raises UserError as `open_picture` does."""
     image, mode, conversions = _converted(path, inside)
@@ -184,7 +202,7 @@ def _converted(path: Path, inside: Path | None) -> tuple[Image.Image, str, tuple
     with _opened(path, inside) as image, _damage(path):
         deep = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
         mode = f"{image.mode};16" if deep else image.mode
-        done = [Conversion.UPRIGHT] if image.getexif().get(ORIENTATION, 1) in range(2, 9) else []
+        done = [Conversion.UPRIGHT] if image.getexif().get(ORIENTATION, 1) in UPRIGHT else []
         done += [Conversion.CHANNEL_DEPTH] if deep else []
         done += [Conversion.FIRST_FRAME] if getattr(image, "is_animated", False) else []
         image.load()

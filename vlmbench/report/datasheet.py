@@ -19,6 +19,7 @@ from vlmbench.data.pictures import open_picture
 from vlmbench.files import write_whole
 from vlmbench.report.build import html_environment
 from vlmbench.rundir import to_json
+from vlmbench.stats import uncalibrated
 from vlmbench.types import ImageRef, Record, Split, UserError
 
 THUMBNAIL = 160  # pixels of the longer side
@@ -51,6 +52,9 @@ def write_datasheet(
     manifest = open_manifest(manifest_path, labels=labels, views=views)
     facts = read_pictures(manifest, cache_dir)
     figures = datasheet(manifest, facts, shares, split_seed=split_seed, allow_leak=allow_leak)
+    figures["uncalibrated"] = uncalibrated(
+        {(row["task"], row["view"]): (row["records"], row["positive"], row["groups"]) for row in figures["validation"]}
+    )
     page = datasheet_path(manifest_path, ".html")
     content = html_environment().get_template("datasheet.html.j2").render(sheet=figures, shown=contact_sheet(manifest))
     try:
@@ -59,6 +63,21 @@ def write_datasheet(
     except OSError as error:
         raise UserError(f"{page}: the datasheet cannot be written ({error.strerror}); free the folder") from error
     return page, figures
+
+
+def doubts(sheet: Mapping[str, Any]) -> list[str]:
+    """What somebody has to look at before training, a sentence each."""
+    split, left_out, converted = sheet["split"], sheet["left_out"], sum(sheet["conversions"].values())
+    lines = [f"it cannot be split: {split['error']}"] if split["error"] else []
+    if left_out:
+        total = left_out["total"]
+        lines.append(f"{left_out['count']} of {total} rows did not fit and were left out (source.misfits=skip)")
+    if split["leaks"]:
+        lines.append(f"{split['leaks']} leaks between the sides of the split; the datasheet names them")
+    lines += sheet["uncalibrated"]
+    if converted:
+        lines.append(f"{converted} conversions of pictures; the datasheet counts them")
+    return lines
 
 
 def contact_sheet(manifest: Manifest) -> list[Shown]:

@@ -4,7 +4,7 @@ Nothing is assumed that few records could contradict: a figure without observed 
 half a miss (or one changed group) is always added to what was seen.
 """
 
-from vlmbench.stats.calibrate import Calibration, calibrate
+from vlmbench.stats.calibrate import Calibration, calibrate, uncalibrated
 from vlmbench.stats.compare import Comparison, Interval, compare, holm, interval, verdict
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.roc import GRID, RocBand, roc_band
@@ -25,5 +25,6 @@ __all__ = [
     "holm",
     "interval",
     "roc_band",
+    "uncalibrated",
     "verdict",
 ]

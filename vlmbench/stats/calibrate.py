@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,19 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibration:
     )
 
 
+def uncalibrated(counts: Mapping[tuple[str, str], tuple[int, int, int]]) -> list[str]:
+    """Which scores of a run would be left as they are, and why, a sentence for each reason.
+
+    `counts`: task and view -> validation records, those of the positive label, and their parts.
+    """
+    kinds: dict[str, list[str]] = {}
+    for (task, view), numbers in counts.items():
+        reason = _shortage(*numbers)
+        if reason:
+            kinds.setdefault(reason, []).append(f"{task} {view}")
+    return [f"scores would not be calibrated ({', '.join(named)}): {reason}" for reason, named in kinds.items()]
+
+
 def out_of_fold(predictions: Sequence[Prediction]) -> list[float]:
     """The calibrated log-odds of each record by a calibration that saw none of its part's records."""
     records = _scored(predictions)
@@ -115,12 +128,20 @@ def _columns(records: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_], 
 
 
 def _require_enough(positive: NDArray[np.bool_], groups: Sequence[str]) -> None:
-    n, n_positive, n_groups = len(positive), int(positive.sum()), len(set(groups))
-    if min(n_positive, n - n_positive) < MIN_RECORDS or n_groups < MIN_GROUPS:
-        raise UserError(
-            f"{n} validation records of {n_groups} parts, {n_positive} of them positive, are too few to calibrate: it "
-            f"takes {MIN_RECORDS} of each label and {MIN_GROUPS} parts; add parts, or raise data.split.val"
-        )
+    reason = _shortage(len(positive), int(positive.sum()), len(set(groups)))
+    if reason:
+        raise UserError(reason)
+
+
+def _shortage(n: int, n_positive: int, n_groups: int) -> str:
+    """Why so many validation records are too few; "" where they will do."""
+    if min(n_positive, n - n_positive) >= MIN_RECORDS and n_groups >= MIN_GROUPS:
+        return ""
+    return (
+        f"{n} validation records of {n_groups} parts, {n_positive} of them positive, are too few to calibrate: it "
+        f"takes {MIN_RECORDS} of each label and {MIN_GROUPS} parts; add parts, or raise data.split.val and lower "
+        "data.split.train as much"
+    )
 
 
 def _folds(groups: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -68,6 +68,14 @@ def test_without_a_number_there_are_as_many_lots_as_good_photos_allow() -> None:
     assert len(deal(some(400, 400), lots=None, references=2, seed=0, place="p")) == 40
 
 
+def test_lots_may_have_two_parts_at_least() -> None:
+    photos = [copy(f"part{i % 10}_{i}", label="abnormal" if i < 10 else "normal", part=f"{i % 10}") for i in range(60)]
+    by_good = deal(photos, lots=None, references=2, seed=0, place="p")  # 50 good photos would do for 12
+    by_parts = deal(photos, lots=None, references=2, seed=0, place="p", parts=2)
+    assert [len(lot.units) for lot in by_good] == [1] * 10
+    assert [len(lot.units) for lot in by_parts] == [2] * 5
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["normal", "abnormal"]), st.integers(0, 9)), min_size=30, max_size=60))
 def test_no_part_is_in_two_lots(photos: list[tuple[str, int]]) -> None:
@@ -124,7 +132,7 @@ def test_categories_are_dealt_apart() -> None:
 
 def pairs_of(policy: Policy, **more: int) -> list[Pair]:
     config = PairsConfig(policy=policy, references=3, lots=3, **more)
-    return make_pairs(some(18, 6), config, place="p")
+    return make_pairs(deal(some(18, 6), lots=3, references=3, seed=0, place="p"), config)
 
 
 def test_the_nearest_reference_is_the_one_whose_hash_differs_least() -> None:
@@ -159,7 +167,7 @@ def test_a_pair_gives_each_task_once_and_a_photo_alone_once() -> None:
         Task.JUDGE_SINGLE: 2,
         Task.JUDGE_LINK: 3,
     }
-    assert [record.view for record in pair_records(pairs[:1], None)] == ["raw", "raw"]
+    assert [record.view for record in pair_records(pairs[:1], "raw")] == ["raw", "raw"]
     ids = [record.id for record in pair_records(pairs, "rt")]
     assert len(ids) == len(set(ids))
 

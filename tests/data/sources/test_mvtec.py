@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.conftest import picture
 from vlmbench.data.manifest import open_manifest
+from vlmbench.data.pictures import open_mask, open_picture, turned_upright
 from vlmbench.data.sources.mvtec import MvtecConfig
 from vlmbench.types import UserError
 
@@ -112,6 +113,56 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     mvtec(tmp_path)
     save_mask(tmp_path / "bolt/ground_truth/scratch_big/000_mask.png", slice(0, 9), slice(0, 9), (30, 20))
     with pytest.raises(UserError, match=r"000_mask.png: the mask is 30 x 20 pixels, its photo 60 x 60.*regions=false"):
+        MvtecConfig(path=str(tmp_path)).photos()
+
+
+def turn(path: Path, orientation: int, size: tuple[int, int]) -> None:
+    """A photo of `size` as stored, that is shown turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(1, size).save(path, exif=exif)
+
+
+# A defect at the upper left of the stored photo, 60 pixels wide and 30 high; where EXIF orientation shows that corner.
+CORNERS = {
+    1: "upper left",
+    2: "upper right",
+    3: "lower right",
+    4: "lower left",
+    5: "upper left",
+    6: "upper right",
+    7: "lower right",
+    8: "lower left",
+}
+
+
+@pytest.mark.parametrize(("orientation", "corner"), CORNERS.items())
+@pytest.mark.parametrize("size", [(60, 30), (60, 60)])
+def test_a_mask_of_the_stored_pixels_is_turned_with_its_photo(
+    tmp_path: Path, orientation: int, corner: str, size: tuple[int, int]
+) -> None:
+    mvtec(tmp_path)
+    photo = tmp_path / "bolt/test/scratch_big/000.png"
+    turn(photo, orientation, size)
+    save_mask(tmp_path / "bolt/ground_truth/scratch_big/000_mask.png", slice(0, 9), slice(0, 9), size)
+    words = answers(MvtecConfig(path=str(tmp_path)))["bolt/test/scratch_big/000.png"]
+    assert words == f"abnormal: scratch big, {corner}"
+    shown = turned_upright(open_mask(tmp_path / "bolt/ground_truth/scratch_big/000_mask.png"), photo)
+    assert shown.shape == open_picture(photo).size[::-1]
+
+
+def test_a_mask_of_the_upright_photo_is_taken_as_it_is(tmp_path: Path) -> None:
+    mvtec(tmp_path)
+    turn(tmp_path / "bolt/test/scratch_big/000.png", 6, (60, 30))
+    save_mask(tmp_path / "bolt/ground_truth/scratch_big/000_mask.png", slice(0, 9), slice(0, 9), (30, 60))
+    assert answers(MvtecConfig(path=str(tmp_path)))["bolt/test/scratch_big/000.png"].endswith("upper left")
+
+
+def test_a_mask_that_fits_a_turned_photo_neither_way_is_refused(tmp_path: Path) -> None:
+    mvtec(tmp_path)
+    turn(tmp_path / "bolt/test/scratch_big/000.png", 6, (60, 30))
+    message = r"000_mask.png: the mask is 60 x 60 pixels, its photo 60 x 30 \(30 x 60 upright\); replace the mask"
+    with pytest.raises(UserError, match=message):
         MvtecConfig(path=str(tmp_path)).photos()
 
 

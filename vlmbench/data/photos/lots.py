@@ -20,19 +20,23 @@ QUERIES = 2  # good photos to judge that a lot should have beside its references
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
-    """`references` are good photos that the lot's `queries` may be compared with."""
+    """`references` are good photos that the lot's `queries` may be compared with. `units` are all its photos, those
+    together that show one part, are the same picture or look the same: photos of two units show two parts."""
 
     name: str
     references: tuple[Copy, ...]
     queries: tuple[Copy, ...]
+    units: tuple[tuple[Copy, ...], ...]
 
 
-def deal(copies: Sequence[Copy], *, lots: int | None, references: int, seed: int, place: str) -> list[Lot]:
+def deal(
+    copies: Sequence[Copy], *, lots: int | None, references: int, seed: int, place: str, parts: int = 1
+) -> list[Lot]:
     """Deal photos into lots, each category (and each side that the user fixed) by itself.
 
     What belongs to one part, is the same picture or looks the same goes into one lot, whole. `lots` None: as many as
-    there are good photos for, up to MOST_LOTS. `place` names the source in errors. Raises UserError where a lot
-    would have nothing to judge, or one picture is both good and bad.
+    there are good photos for, of `parts` parts each, up to MOST_LOTS. `place` names the source in errors. Raises
+    UserError where a lot would have nothing to judge, or one picture is both good and bad.
     """
     units = _units(copies, place)
     sections: dict[tuple[str, str], list[list[Copy]]] = defaultdict(list)
@@ -42,17 +46,19 @@ def deal(copies: Sequence[Copy], *, lots: int | None, references: int, seed: int
     dealt = []
     for (category, split), members in sorted(sections.items()):
         title = "-".join(filter(None, (split, category)))
-        count = lots or _number_of_lots(members, references, fewest)
+        count = lots or _number_of_lots(members, references, parts, fewest)
         for number, lot in enumerate(_deal_units(members, count, rng_of(seed, f"deal-{title}"))):
             name = "-".join(filter(None, (title, f"lot-{number:02d}")))
             dealt.append(_lot(name, lot, references, rng_of(seed, f"references-{name}"), place))
     return dealt
 
 
-def _number_of_lots(units: Sequence[Sequence[Copy]], references: int, fewest: int) -> int:
-    good = sum(copy.photo.label == GOOD for unit in units for copy in unit)
+def _number_of_lots(units: Sequence[Sequence[Copy]], references: int, parts: int, fewest: int) -> int:
+    good = [sum(copy.photo.label == GOOD for copy in unit) for unit in units]
+    with_good = sum(count > 0 for count in good)
     with_bad = sum(any(copy.photo.label == BAD for copy in unit) for unit in units)
-    return max(fewest, min(good // (references + QUERIES), with_bad or MOST_LOTS, MOST_LOTS))
+    most = min(sum(good) // (references + QUERIES), with_good // parts, with_bad or MOST_LOTS, MOST_LOTS)
+    return max(fewest, most)
 
 
 def _units(copies: Sequence[Copy], place: str) -> list[list[Copy]]:
@@ -123,7 +129,7 @@ def _lot(name: str, units: Sequence[list[Copy]], references: int, rng: np.random
         )
     taken = {copy.photo.name for copy in chosen}
     queries = sorted((copy for copy in copies if copy.photo.name not in taken), key=lambda copy: copy.photo.name)
-    return Lot(name=name, references=tuple(chosen), queries=tuple(queries))
+    return Lot(name=name, references=tuple(chosen), queries=tuple(queries), units=tuple(map(tuple, units)))
 
 
 def _is_bad(copy: Copy) -> bool:

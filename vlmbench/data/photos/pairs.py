@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from vlmbench.config import check_range
 from vlmbench.data.looks import distance
-from vlmbench.data.photos.lots import Lot, deal
+from vlmbench.data.photos.lots import Lot
 from vlmbench.data.photos.photo import Copy
 from vlmbench.data.specimens import rng_of
 from vlmbench.types import Record, Role, Task
@@ -53,9 +53,8 @@ class Pair:
     number: int
 
 
-def make_pairs(copies: Sequence[Copy], config: PairsConfig, *, place: str) -> list[Pair]:
-    """The pairs of all lots. Raises UserError as `deal` does."""
-    lots = deal(copies, lots=config.lots, references=config.references, seed=config.seed, place=place)
+def make_pairs(lots: Sequence[Lot], config: PairsConfig) -> list[Pair]:
+    """The pairs of all lots."""
     pairs = [pair for lot in lots for pair in _pairs_of(lot, config)]
     if config.limit is None or len(pairs) <= config.limit:
         return pairs
@@ -81,12 +80,13 @@ def _ordered(lot: Lot, query: Copy, config: PairsConfig) -> list[Copy]:
     return references
 
 
-def pair_records(pairs: Sequence[Pair], processed_view: str | None) -> Iterator[Record]:
+def pair_records(pairs: Sequence[Pair], processed_view: str) -> Iterator[Record]:
     """The tasks that the pairs give: judged beside the reference and alone, raw and processed, and across views.
 
-    A photo that is compared with several references is judged alone once.
+    A photo that is compared with several references is judged alone once. With "raw" as the processed view there is
+    but one view, and nothing across views.
     """
-    views = [RAW] if processed_view in (None, RAW) else [RAW, str(processed_view)]
+    views = list(dict.fromkeys((RAW, processed_view)))
     alone: set[str] = set()
     for pair in pairs:
         first = pair.query.photo.name not in alone
@@ -112,5 +112,5 @@ def _record(pair: Pair, task: Task, view: str, *, reference_view: str | None = N
         label=photo.label,
         group=pair.lot,
         split=photo.split,
-        meta={**photo.meta, **({"category": photo.category} if photo.category else {})},
+        meta=photo.said,
     )

@@ -48,6 +48,11 @@ class Photo:
         return f"{self.label}: {self.words}" if self.words else self.label
 
     @property
+    def said(self) -> dict[str, str]:
+        """The `meta` of its records."""
+        return {**self.meta, **({"category": self.category} if self.category else {})}
+
+    @property
     def id(self) -> str:
         """Its name, or for a long one its end and a hash."""
         if len(self.name) <= MAX_NAME:

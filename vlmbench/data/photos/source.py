@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig
-from vlmbench.data.photos.pairs import PairsConfig, make_pairs, pair_records
+from vlmbench.data.photos.comparisons import comparison_records, make_comparisons
+from vlmbench.data.photos.lots import deal
+from vlmbench.data.photos.pairs import RAW, PairsConfig, make_pairs, pair_records
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, bring_in, checked_sha256
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
 
-REVISION = 2  # raise it when the same photos and settings give other records
+log = logging.getLogger(__name__)
+
+REVISION = 3  # raise it when the same photos and settings give other records
 
 
 @dataclass(kw_only=True)
 class PairedSourceConfig(SourceConfig):
-    """A source whose single pictures are paired; `labels` maps the words that stand with them to the two labels."""
+    """A source whose single pictures are paired; `labels` maps the words that stand with them to the two labels.
+
+    `compare_views`: where there is a processed view, comparison records are made of the photos too.
+    """
 
     path: str = MISSING
     processed_view: str | None = "rt"
+    compare_views: bool = True
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
     def __post_init__(self) -> None:
@@ -48,7 +58,7 @@ class PhotoSourceConfig(PairedSourceConfig):
         content = _Content(settings=asdict(self), photos=tuple(hashes), known=known)
 
         def fill(folder: Path) -> None:
-            write_photos(folder, photos, root=root, pairs=self.pairs, view=self.processed_view, place=self.path)
+            write_photos(folder, photos, root=root, config=self)
 
         return prepared_folder(data_dir, type(self).__module__.rpartition(".")[2], content, fill)
 
@@ -63,12 +73,31 @@ class _Content:
     revision: int = REVISION
 
 
-def write_photos(
-    folder: Path, photos: Sequence[Photo], *, root: Path, pairs: PairsConfig, view: str | None, place: str
-) -> None:
-    """Fill a prepared folder with copies of the photos and the manifest of their pairs."""
-    copies = bring_in(photos, root=root, folder=folder, place=place)
-    write_manifest(folder, pair_records(make_pairs(copies, pairs, place=place), view))
+def write_photos(folder: Path, photos: Sequence[Photo], *, root: Path, config: PairedSourceConfig) -> None:
+    """Fill a prepared folder with copies of the photos and the manifest of their pairs and comparisons."""
+    pairs, view = config.pairs, str(config.processed_view or RAW)
+    compares = config.compare_views and view != RAW
+    copies = bring_in(photos, root=root, folder=folder, place=config.path)
+    lots = deal(
+        copies,
+        lots=pairs.lots,
+        references=pairs.references,
+        parts=2 if compares else 1,
+        seed=pairs.seed,
+        place=config.path,
+    )
+    made = make_pairs(lots, pairs)
+    comparisons = make_comparisons(lots, made, seed=pairs.seed) if compares else []
+    left_out = {pair.lot for pair in made} - {one.lot for one in comparisons}
+    if compares and left_out:
+        log.warning(
+            "%s: the good photos of %d of %d lots show one part alone, so that nothing is compared there; a smaller "
+            "source.pairs.lots puts more parts into each",
+            config.path,
+            len(left_out),
+            len(lots),
+        )
+    write_manifest(folder, chain(pair_records(made, view), comparison_records(comparisons, view)))
 
 
 def check_words(labels: Mapping[str, str]) -> None:

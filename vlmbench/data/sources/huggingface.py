@@ -58,7 +58,7 @@ class HuggingFaceConfig(PairedSourceConfig):
         (folder / "img").mkdir()
         photos = list(self._write(folder, rows))
         check_both_labels(photos, self.path)
-        write_photos(folder, photos, root=folder, pairs=self.pairs, view=self.processed_view, place=self.path)
+        write_photos(folder, photos, root=folder, config=self)
 
     def _open_local(self) -> tuple[Any, str]:
         """The rows of a folder and a hash of its files."""

@@ -5,6 +5,10 @@ MVTec AD   <category>/train/good, test/good, test/<defect>; masks ground_truth/<
 VisA       <category>/Data/Images/Normal, Data/Images/Anomaly; masks Data/Masks/Anomaly/<name>.png; what is wrong in
            <category>/image_anno.csv (image, label).
 
+Photos are shown upright, by their EXIF orientation. A mask of the photo's stored size is turned with it; one that has
+the size of the upright photo alone is taken as it is. Where the two sizes are the same (square photos, half turns), a
+mask belongs to the stored pixels.
+
 The publishers' own split trains on good photos alone; here all photos are dealt into lots and split like any others.
 """
 
@@ -21,7 +25,7 @@ from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, picture
 from vlmbench.data.photos.regions import region_words
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
-from vlmbench.data.pictures import open_mask, picture_size, place_of
+from vlmbench.data.pictures import open_mask, picture_size, place_of, turned_upright
 from vlmbench.types import UserError
 
 SIDES = ("train", "validation", "test", "test_public")  # folders of an MVTec category that hold good/ and defects
@@ -121,11 +125,16 @@ def _masks(folder: Path, stem: str) -> list[Path]:
 
 
 def _mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
-    shown = open_mask(mask, inside=root)
+    """The mask as its photo is shown, (height, width). Raises UserError where its size is not the photo's."""
+    marked = open_mask(mask, inside=root)
     width, height = picture_size(photo, inside=root)
-    if shown.shape != (height, width):
-        raise UserError(
-            f"{mask}: the mask is {shown.shape[1]} x {shown.shape[0]} pixels, its photo {width} x {height}; replace "
-            "the mask, or leave regions out with source.regions=false"
-        )
-    return shown
+    upright = turned_upright(np.zeros((height, width), np.bool_), photo, inside=root)
+    if marked.shape == (height, width):
+        return turned_upright(marked, photo, inside=root)
+    if marked.shape == upright.shape:
+        return marked
+    turned = f" ({height} x {width} upright)" if upright.shape != (height, width) else ""
+    raise UserError(
+        f"{mask}: the mask is {marked.shape[1]} x {marked.shape[0]} pixels, its photo {width} x {height}{turned}; "
+        "replace the mask, or leave regions out with source.regions=false"
+    )
