@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.backbones.test_contract import sample
-from vlmbench.backbones.base import IGNORED
+from vlmbench.backbones import base
+from vlmbench.backbones.base import IGNORED, ready
 from vlmbench.backbones.phi3 import Phi3TinyConfig
 from vlmbench.config import BuildRequest, Engine, Vision
 from vlmbench.types import UserError
@@ -73,3 +74,20 @@ def test_markers_in_a_users_words_are_refused(tmp_path: Path, where: str, text: 
 def test_more_crops_give_more_tokens(tmp_path: Path) -> None:
     counts = [build(tmp_path, num_crops=crops).count_tokens(sample(0), [(100, 100)] * 2).total for crops in (1, 4, 16)]
     assert counts == sorted(set(counts))
+
+
+def test_long_rows_of_different_lengths_train_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "SHORT", 8)  # positions
+    backbone, masks = build(tmp_path), []
+    stock = torch.nn.functional.scaled_dot_product_attention
+
+    def attention(*args: Any, attn_mask: Any = None, **kwargs: Any) -> torch.Tensor:
+        masks.append(attn_mask)
+        return stock(*args, attn_mask=attn_mask, **kwargs)
+
+    samples = [sample(0, "normal"), sample(1, "abnormal: a long scratch")]
+    whole = backbone.model(**backbone.collate(samples, with_answer=True)).loss
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    step = backbone.model(**ready(backbone.train_batch(samples))).loss
+    assert masks == [None] * len(masks) != []
+    torch.testing.assert_close(step, whole, rtol=1e-5, atol=1e-5)

@@ -53,6 +53,8 @@ class Layout(StrEnum):
 class ChatBackbone(ABC):
     """A record is one turn: its pictures next to each other, its question, and the answer with the turn's end."""
 
+    train_padding: PaddingSide = "left"  # in training: so that answers stand together, and few logits are computed
+
     def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
         self.model, self.processor, self.layout = model, processor, layout
         self.tokenizer = processor.tokenizer
@@ -110,11 +112,16 @@ class ChatBackbone(ABC):
         return ready(self._collate(samples, with_answer=with_answer, padding_side=padding_side))
 
     def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Answers stand at the end of each row, and logits are computed for them alone."""
-        batch = self._collate(samples, with_answer=True, padding_side="left")
+        """Answers stand at the end of each row, or near it, and logits are computed from the first of them on."""
+        import torch
+
+        batch = self._collate(samples, with_answer=True, padding_side=self.train_padding)
         first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
         kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
-        mask = may_look(self.model, batch["attention_mask"], batch["attention_mask"].shape[1])
+        mask = batch["attention_mask"]
+        if self.train_padding == "right":
+            mask = torch.ones_like(mask)  # nobody looks at what comes later
+        mask = may_look(self.model, mask, mask.shape[1])
         return batch | {"attention_mask": mask, "labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
 
     def _collate(self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide) -> dict[str, Any]:
