@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS", Path(__file__).parent / "results"))
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "triton", "bitsandbytes")
 
 
@@ -56,7 +57,7 @@ def name(*parts: str) -> str:
 
 
 def write(name: str, figures: Mapping[str, Any]) -> Path:
-    """bench/results/<name>.json: the figures, the machine, the day."""
+    """bench/results/<name>.json (BENCH_RESULTS names another folder): the figures, the machine, the day."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     day = datetime.now(UTC).date().isoformat()
@@ -86,8 +87,6 @@ def _version(package: str) -> str | None:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0))
 
 
