@@ -26,9 +26,9 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; fuzzing, a minute for each reader of files
+nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,sweep,fuzz]'
-	$(BIN)/python -m pytest -m nightly tests/nightly
+	$(BIN)/python -m pytest -m nightly
 
 faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too
 	$(BIN)/python -m bench.faults
@@ -36,7 +36,7 @@ faults: $(READY)  ## is anything lost? every fault at five random moments, forty
 audit:  ## known weaknesses of the pinned packages; asks the package index
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet pip-audit
-	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(VENV)-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
