@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmbench.backbones.base import TokenCount, VisionCost
-from vlmbench.config import TrainerConfig
+from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.dataset import Subset
 from vlmbench.data.load import Data
 from vlmbench.types import Record, Sample, Task
@@ -44,6 +44,7 @@ class Cost:
     pictures: int  # different ones, of the training and the test side
     vision: VisionCost  # of them all
     vision_seconds: float  # to make their tokens here
+    disk_budget: float | None  # bytes of tokens that are kept on disk; None: none are kept anywhere
 
     def lines(self) -> Iterator[str]:
         tasks = ", ".join(f"{count:,} {task}" for task, count in self.by_task.items())
@@ -53,10 +54,17 @@ class Cost:
         yield f"trained weights   {self.trained_parameters:,}"
         yield f"held-out records  {self.test_records:,}, with controls"
         yield f"disk              about {self.disk_bytes / 1e6:,.0f} MB"
-        yield (
-            f"vision tokens     {self.vision.num_bytes / 1e9:,.2f} GB of {self.pictures:,} pictures, "
-            f"made once in about {self.vision_seconds / 60:,.1f} minutes on this machine"
-        )
+        yield f"vision tokens     {self.vision.num_bytes / 1e9:,.2f} GB of {self.pictures:,} pictures, {self._made()}"
+
+    def _made(self) -> str:
+        """How often vision tokens are made, and how long that takes."""
+        minutes = f"about {self.vision_seconds / 60:,.1f} minutes on this machine"
+        if self.disk_budget is None:
+            return f"made anew whenever a picture is shown: once all in {minutes}"
+        if self.vision.num_bytes > self.disk_budget:
+            budget = f"store.disk_gb={self.disk_budget / 1e9:g}"
+            return f"made in {minutes}; what fits neither into {budget} nor into memory is made anew in every epoch"
+        return f"made once in {minutes}"
 
 
 def cost_of(
@@ -66,9 +74,11 @@ def cost_of(
     num_test: int,
     data: Data,
     settings: TrainerConfig,
+    store: StoreConfig,
     counts: Sequence[TokenCount],
 ) -> Cost:
     """What a run would take. `counts` are the tokens of each training record."""
+    keeps = store.enabled and settings.vision is Vision.frozen
     steps = settings.planned_steps(len(train))
     seen = steps * settings.num_rows * settings.gradient_accumulation
     pictures, vision = vision_cost(backbone, train, data=data)
@@ -87,6 +97,7 @@ def cost_of(
         pictures=pictures,
         vision=vision,
         vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops()),
+        disk_budget=store.disk_gb * 1e9 if keeps else None,
     )
 
 

@@ -14,7 +14,7 @@ from vlmbench import check, processes, pruning
 from vlmbench.backbones import resident
 from vlmbench.backbones.gpu import FullMemoryError
 from vlmbench.cell import Cell, build, experiment_of
-from vlmbench.config import AUTO, Engine, TrainerConfig
+from vlmbench.config import AUTO, Engine, StoreConfig, TrainerConfig
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
 from vlmbench.metrics import accuracy
@@ -49,7 +49,7 @@ def fit(cell: Cell, engine: Engine, tracker: Tracker, *, content: str, started: 
     while True:
         backbone, experiment = prepared(cell, engine)
         settings = _trainer_settings(cell, backbone, experiment)
-        cost = cost_of(backbone, experiment, settings=settings)
+        cost = cost_of(backbone, experiment, settings=settings, store=cell.config.store)
         announce(experiment, cost)
         try:
             summary = _train(
@@ -74,7 +74,7 @@ def prepared(cell: Cell, engine: Engine, *, adapter: Any = None) -> tuple[Backbo
         return backbone, experiment_of(cell, backbone)
 
 
-def cost_of(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig) -> check.Cost:
+def cost_of(backbone: Backbone, experiment: Experiment, *, settings: TrainerConfig, store: StoreConfig) -> check.Cost:
     """What the run costs with these settings."""
     return check.cost_of(
         backbone,
@@ -82,6 +82,7 @@ def cost_of(backbone: Backbone, experiment: Experiment, *, settings: TrainerConf
         num_test=len(experiment.held_out),
         data=experiment.data,
         settings=settings,
+        store=store,
         counts=experiment.counts,
     )
 

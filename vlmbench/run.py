@@ -84,7 +84,7 @@ def check_only(cell: Cell) -> None:
     for record in check.telling_records(experiment.train, experiment.counts):
         log.info("record %s, the part that is learnt between >>> and <<<:", record.id)
         log.info("%s\n", check.loss_mask(backbone, experiment.open(record)))
-    for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer).lines():
+    for line in fit.cost_of(backbone, experiment, settings=cell.config.trainer, store=cell.config.store).lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, cell.config.trainer.vision)
     kinds = ((record.task, record.view) for record in experiment.train)
@@ -230,7 +230,7 @@ def _run_steps(
         if not cell.folder.adapter.exists():
             raise UserError(f"{cell.folder.path}: there is no adapter to evaluate; train first with stage=train")
         backbone, experiment = fit.prepared(cell, engine, adapter=cell.folder.adapter)
-        cost = fit.cost_of(backbone, experiment, settings=cell.config.trainer)
+        cost = fit.cost_of(backbone, experiment, settings=cell.config.trainer, store=cell.config.store)
         fit.announce(experiment, cost)
     if evaluates and processes.is_leader():
         full = f"with {cell.config.eval.batch_size} records at once; lower eval.batch_size"
