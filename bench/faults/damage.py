@@ -63,11 +63,11 @@ def _adapter(spoil: Damage) -> Callable[[Stage, Rng], Facts]:
     def befall(stage: Stage, rng: Rng) -> Facts:
         scene = stage.scene(finished=True)
         how, at = spoil(scene.cell.adapter / "adapter_model.safetensors", rng)
-        picture = next((scene.folder / "data").rglob("*.png"))
-        ask = ("stage=predict", f"run={scene.cell.path}", f"images=[{picture}]")
+        reference, query = sorted((scene.folder / "data").rglob("*.png"))[:2]
+        ask = ("stage=predict", f"run={scene.cell.path}", f"images=[{reference},{query}]")
         said = says(scene.run(*ask), "the adapter cannot be trusted", "start the run's command again")
         facts = recovers(stage, scene)
-        says(scene.run(*ask), '"probabilities"', code=0)
+        says(scene.run(*ask), '"decision"', code=0)
         return {"how": how, "at_byte": at, "said": said, **facts}
 
     return befall
