@@ -34,6 +34,16 @@ class Outcome:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def same_cards() -> Iterator[None]:
+    """A run takes the first GPU of its process: other tests' processes see what they saw before."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """`python -m vlmbench ...` in an empty folder, in this process (an import of torch takes seconds)."""
