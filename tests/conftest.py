@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,13 +36,11 @@ class Outcome:
 
 
 @pytest.fixture(autouse=True)
-def same_cards() -> Iterator[None]:
-    """A run takes the first GPU of its process: other tests' processes see what they saw before."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    yield
+def same_cards() -> None:
+    """A run takes the first GPU of its process: other tests' processes see all that there were."""
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if visible is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    if VISIBLE is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = VISIBLE
 
 
 @pytest.fixture
