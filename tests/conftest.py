@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+CARDS = ("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))  # a run sets it: patch it before
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,14 +35,6 @@ class Outcome:
     err: str
 
 
-@pytest.fixture(autouse=True)
-def same_cards() -> None:
-    """A run takes the first GPU of its process: other tests' processes see all that there were."""
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if VISIBLE is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = VISIBLE
-
-
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """`python -m vlmbench ...` in an empty folder, in this process (an import of torch takes seconds)."""
@@ -51,6 +43,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     from vlmbench.__main__ import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(*CARDS)
 
     def call(*arguments: str) -> Outcome:
         capfd.readouterr()

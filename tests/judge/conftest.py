@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CARDS
 from vlmbench.config import register_plugins
 from vlmbench.rundir import RunDir, State, SweepDir
 
@@ -32,6 +33,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Calla
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
                 patch.setenv("WANDB_MODE", "offline")
+                patch.setenv(*CARDS)
                 places = (f"data_dir={data}", f"cache_dir={shared_cache}")
                 patch.setattr(sys, "argv", ["vlmbench", *TINY, *places, *overrides])
                 main()
