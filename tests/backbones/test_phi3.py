@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from tests.backbones.test_contract import sample
-from vlmbench.backbones import base
-from vlmbench.backbones.base import IGNORED, ready
+from vlmbench.backbones.base import IGNORED, count_positions, ready
 from vlmbench.backbones.phi3 import Phi3TinyConfig
 from vlmbench.config import BuildRequest, Engine, Vision
 from vlmbench.types import UserError
@@ -76,8 +75,7 @@ def test_more_crops_give_more_tokens(tmp_path: Path) -> None:
     assert counts == sorted(set(counts))
 
 
-def test_long_rows_of_different_lengths_train_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "SHORT", 8)  # positions
+def test_rows_of_different_lengths_train_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, masks = build(tmp_path), []
     stock = torch.nn.functional.scaled_dot_product_attention
 
@@ -86,8 +84,23 @@ def test_long_rows_of_different_lengths_train_without_a_mask(tmp_path: Path, mon
         return stock(*args, attn_mask=attn_mask, **kwargs)
 
     samples = [sample(0, "normal"), sample(1, "abnormal: a long scratch")]
-    whole = backbone.model(**backbone.collate(samples, with_answer=True)).loss
+    whole = backbone.collate(samples, with_answer=True)
+    loss = backbone.model(**whole).loss
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
-    step = backbone.model(**ready(backbone.train_batch(samples))).loss
+    batch = ready(backbone.train_batch(samples))
+    assert not {"attention_mask", "position_ids"} & batch.keys()  # Unsloth would make a mask of either
+    assert count_positions(batch) == whole["attention_mask"].sum() < batch["input_ids"].numel()
+    torch.testing.assert_close(backbone.model(**batch).loss, loss, rtol=1e-5, atol=1e-5)
     assert masks == [None] * len(masks) != []
-    torch.testing.assert_close(step, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_short_row_beside_one_past_the_original_context_keeps_its_positions(tmp_path: Path) -> None:
+    backbone = build(tmp_path)
+    samples = [sample(0, "normal"), sample(1, "abnormal: a long scratch")]
+    long = backbone.collate(samples[1:], with_answer=True)["input_ids"].shape[1]
+    backbone.model.config.text_config.rope_parameters["original_max_position_embeddings"] = long - 1
+    whole = backbone.collate(samples, with_answer=True)
+    batch = ready(backbone.train_batch(samples))
+    assert torch.equal(batch["position_ids"], whole["position_ids"])
+    assert count_positions(batch) == whole["attention_mask"].sum()
+    torch.testing.assert_close(backbone.model(**batch).loss, backbone.model(**whole).loss, rtol=1e-5, atol=1e-5)

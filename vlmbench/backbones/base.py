@@ -209,6 +209,18 @@ def positions(attention_mask: Tensor) -> Tensor:
     return places
 
 
+def count_positions(batch: Mapping[str, Any]) -> int:
+    """Positions of all rows of a training batch, without what pads.
+
+    Rows without `position_ids` begin with the first position and end with their answer.
+    """
+    if "position_ids" in batch:
+        return int((batch["position_ids"].amax(1) + 1).sum())
+    trained = batch["labels"] != IGNORED
+    after = trained.flip(1).int().argmax(1)  # positions after the answer
+    return int((batch["input_ids"].shape[1] - after).sum())
+
+
 def may_look(model: Any, attention_mask: Tensor, n: int) -> Tensor:
     """(B, 1, n, L), True where each of the last n positions may look, from a mask (B, L) of what is no padding.
 

@@ -113,16 +113,15 @@ class ChatBackbone(ABC):
 
     def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Answers stand at the end of each row, or near it, and logits are computed from the first of them on."""
-        import torch
-
         batch = self._collate(samples, with_answer=True, padding_side=self.train_padding)
         first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
         kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
+        return self._may_look(batch) | {"labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
+
+    def _may_look(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The training batch with what says where each position may look, in the form that costs least."""
         mask = batch["attention_mask"]
-        if self.train_padding == "right":
-            mask = torch.ones_like(mask)  # nobody looks at what comes later
-        mask = may_look(self.model, mask, mask.shape[1])
-        return batch | {"attention_mask": mask, "labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
+        return batch | {"attention_mask": may_look(self.model, mask, mask.shape[1])}
 
     def _collate(self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide) -> dict[str, Any]:
         pictures = [self._pictures(sample.images) for sample in samples]

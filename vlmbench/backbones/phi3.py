@@ -104,7 +104,8 @@ def targets(config: Any, vision: Vision) -> str:
 class Phi3Backbone(ChatBackbone):
     """Each picture stands on a line of its own under its number, the question below them."""
 
-    # Pictures make rows long: with nothing empty before what counts, attention takes no mask, and so half of the work.
+    # Pictures make rows long: with nothing empty before what counts, attention takes no mask, and so less than half of
+    # the work.
     train_padding = "right"
 
     def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
@@ -113,6 +114,22 @@ class Phi3Backbone(ChatBackbone):
 
     def _vision_modules(self) -> Sequence[Any]:
         return (self.model.get_base_model().model.vision_embed_tokens,)
+
+    def _may_look(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Nobody looks at what comes later, what pads included: no mask, and positions count up to the longest row's
+        end. Either given, Unsloth would make a mask of pairs, which takes attention's fast kernels away.
+
+        Where the longest row leaves the original context, the shorter ones must not seem to (LongRoPE).
+        """
+        context = self._original_context()
+        if context is not None and batch["input_ids"].shape[1] > context:
+            return super()._may_look(batch)
+        return {name: value for name, value in batch.items() if name not in ("attention_mask", "position_ids")}
+
+    def _original_context(self) -> int | None:
+        """Rows of more positions have all their keys rotated otherwise (LongRoPE)."""
+        rope = self.model.config.text_config.rope_parameters
+        return int(rope["original_max_position_embeddings"]) if rope["rope_type"] == "longrope" else None
 
     def _marker_patterns(self) -> list[str]:
         from vlmbench.models.phi3_v.processing_phi3_v import TAG
@@ -161,11 +178,10 @@ class Phi3Backbone(ChatBackbone):
         return processor.get_num_img_tokens(size[1], size[0]), tiles * one
 
     def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
-        """Past the original context all keys are rotated otherwise (LongRoPE): those in the cache are then wrong."""
-        rope = self.model.config.text_config.rope_parameters
-        if rope["rope_type"] != "longrope":
+        """Past the original context the keys in the cache are wrong."""
+        context = self._original_context()
+        if context is None:
             return True
-        context = rope["original_max_position_embeddings"]
         lengths = prefix["attention_mask"].sum(1)
         longest = max(len(ids) for ids in label_ids) - 1
         return not bool(((lengths <= context) & (lengths + longest > context)).any())

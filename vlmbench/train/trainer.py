@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from vlmbench import processes
-from vlmbench.backbones.base import IGNORED, ready
+from vlmbench.backbones.base import IGNORED, count_positions, ready
 from vlmbench.config import TrainerConfig
 from vlmbench.files import sync
 from vlmbench.rundir import WATCHED, RunDir
@@ -51,7 +51,7 @@ def make_trainer(
         samples = [row["sample"] for row in rows]
         batch = backbone.train_batch(samples)
         ids = [sample.record.id for sample in samples]
-        num_tokens = int((batch["position_ids"].amax(1) + 1).sum())  # what pads has no position of its own
+        num_tokens = count_positions(batch)
         num_trained = int((batch["labels"][:, 1:] != IGNORED).sum())
         return batch | {"record_ids": ids, "num_tokens": num_tokens, "num_trained": num_trained}
 
