@@ -51,7 +51,13 @@ def main() -> None:
         }
         for name, one in rules["parity"].items()
     ]
-    figures = {"workload": __doc__, "model": rules["model"], "steps": STEPS, "rows": rows, "merged_files": files}
+    figures = {
+        "workload": arguments.workload,
+        "model": rules["model"],
+        "steps": STEPS,
+        "rows": rows,
+        "merged_files": files,
+    }
     path = record.write(
         record.name("export", arguments.workload, arguments.out),
         figures | {"train_s": round(trained - started, 1), "export_s": round(done - trained, 1)},

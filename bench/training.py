@@ -10,11 +10,8 @@ that of the steps after the first ones, in which kernels are compiled; by then o
 from __future__ import annotations
 
 import argparse
-import cProfile
-import io
 import json
 import os
-import pstats
 import subprocess
 import sys
 import tempfile
@@ -28,6 +25,7 @@ from typing import Any
 
 from bench import recipes, record, setup
 from bench.cards import on_cards
+from bench.steps import model_flops, profile
 from bench.workloads import WORKLOADS, as_messages
 
 SHARED = ("ours", "ours_uncached")  # one loaded model serves both
@@ -51,6 +49,9 @@ class Stopwatch:
         if "loss" in row:
             self.times.append((int(row["step"]), time.monotonic()))
             self.losses.append(row["loss"])
+            if len(self.times) > 1:  # a benchmark that is stopped has said so much
+                (before, then), (step, now) = self.times[-2:]
+                print(f"\nstep {step}: {(step - before) / (now - then):.3f} steps a second", flush=True)
 
     def rate(self, batch: int, warmup: int) -> float | None:
         """Samples a second after the warm-up."""
@@ -264,7 +265,7 @@ def _ours(arguments: argparse.Namespace, backbone: Any, sides: list[str]) -> Ite
             yield row | facts | {"found": found, "hit_rate": _hit_rate(found)}
     backbone.store = store
     if arguments.profile:
-        _profile(
+        profile(
             backbone,
             [open_record(index) for index in range(batches[0])],
             arguments.profile / f"{arguments.workload}.txt",
@@ -341,83 +342,6 @@ def _prefill(backbone: Any, records: list[Any], open_record: Any) -> dict[str, A
     took = {"keys": keyed - started, "memory": in_memory - keyed, "disk": time.monotonic() - keyed}
     print(f"prefilled {len(pictures)}, {over} of them on disk; seconds: {took}", flush=True)
     return {"prefilled_pictures": len(pictures), "prefilled_on_disk": over, "encoded_pictures": 0}
-
-
-def model_flops(backbone: Any, sample: Any, *, frozen_backward: int = 2) -> float:
-    """Floating-point operations of one training sample in the decoder: two a weight and position forward,
-    `frozen_backward` backward, attention besides. Vision tower, adapters and recomputation are left out; logits are
-    counted where there are labels; what pictures give needs no gradient and counts forward only.
-
-    Backward, two are what is computed: frozen weights take no gradient. Four are the usual count of "model FLOPs"
-    (arXiv:2204.02311, appendix B), made for models whose weights are all trained.
-    """
-    import torch
-
-    from vlmbench.backbones.base import ready
-
-    batch = ready(backbone.train_batch([sample]))
-    length, kept = batch["input_ids"].shape[1], batch["labels"].shape[1]
-    states = batch.get("cross_attention_states")
-    seen = 0 if states is None else states.shape[1]
-    base = backbone.model.get_base_model()
-    decoder = base.model.language_model if hasattr(base.model, "language_model") else base.model
-    each = 2 + frozen_backward
-    flops: float = 0
-    for name, module in decoder.named_modules():
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name and "vision" not in name:
-            of_pictures = "cross_attn" in name and any(part in name for part in ("k_proj", "v_proj"))
-            flops += module.weight.numel() * (2 * seen if of_pictures else each * length)
-    flops += each * base.lm_head.weight.numel() * kept
-    config = backbone.model.config.text_config
-    crossing = getattr(config, "cross_attention_layers", None) or []
-    width = config.hidden_size
-    # Queries with keys and weights with values, forward once and backward twice; causal attention is half of it.
-    flops += 3 * 2 * length * length * width * (config.num_hidden_layers - len(crossing))
-    flops += 3 * 4 * length * seen * width * len(crossing)
-    return flops
-
-
-def _profile(backbone: Any, samples: list[Any], path: Path) -> None:
-    """Where a step's time goes: kernels, what launches them, Python."""
-    import torch
-    from torch.profiler import ProfilerActivity, profile
-
-    from vlmbench.backbones.base import ready, to_device
-
-    weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
-    backbone.model.train()
-
-    def step() -> None:
-        batch = to_device(ready(backbone.train_batch(samples)), backbone.model)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            backbone.model(**batch, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    step()
-    torch.cuda.synchronize()
-    python = cProfile.Profile()
-    started = time.perf_counter()
-    python.runcall(step)
-    launched = time.perf_counter() - started
-    torch.cuda.synchronize()
-    done = time.perf_counter() - started
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
-        step()
-        torch.cuda.synchronize()
-    averages = recorded.key_averages()
-    tables = [
-        averages.table(sort_by=f"self_{side}_time_total", row_limit=40, max_name_column_width=80)
-        for side in ("cuda", "cpu")
-    ]
-    said = io.StringIO()
-    for order in ("tottime", "cumtime"):
-        pstats.Stats(python, stream=said).sort_stats(order).print_stats(40)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first = f"{len(samples)} records; launched after {launched:.3f} s with Python's profiler, done after {done:.3f} s"
-    path.write_text("\n\n".join([first, *tables, said.getvalue()]))
 
 
 if __name__ == "__main__":
