@@ -67,6 +67,23 @@ def test_a_held_out_record_is_answered_as_it_was_in_evaluation(cli: Cli, finishe
     assert answer["log_probabilities"] == pytest.approx(dict(one.scores), abs=1e-5)
 
 
+def test_pictures_are_asked_about_in_the_words_of_the_training_records(cli: Cli, manifest: ManifestBuilder) -> None:
+    """The manifest words its own question: the run has learnt no other."""
+    manifest.rows = [row | {"question": "Has the second one a flaw?"} for row in manifest.rows if row["id"][-1] == "d"]
+    source = ("source=manifest", f"source.path={manifest.write()}")
+    sides = ("data.split.train=0.5", "data.split.val=0.2", "data.split.test=0.3")
+    trained = cli("model=phi3_tiny", "trainer=debug", "tracking=off", "data.allow_leak=true", *source, *sides)
+    assert trained.code == 0, trained.err
+    (status,) = Path("runs").glob("*/*/status.json")
+    run = RunDir(status.parent)
+    one = next(one for one in run.read_predictions() if one.probe == "none")
+    assert one.question == "Has the second one a flaw?"
+    command = ("stage=predict", f"run={run.path}", f"images=[{','.join(one.images)}]", "judge.out=out")
+    assert cli(*command).code == 0
+    (answer,) = rows(Path("out"))
+    assert answer["log_probabilities"] == pytest.approx(dict(one.scores), abs=1e-5)
+
+
 def test_a_folder_is_judged_beside_one_reference(cli: Cli, finished: RunDir, photos: Path) -> None:
     (photos / "notes.txt").write_text("no picture")
     (photos / "d.png").write_bytes((photos / "a.png").read_bytes()[:200])
