@@ -40,7 +40,7 @@ TORCH_FREE = {
     "plain",
 }
 ONLY_IN = {
-    "hydra": {"config/registry.py", "config/run.py", "reopen.py", "task.py", "__main__.py"},
+    "hydra": {"config/mistakes.py", "config/registry.py", "config/run.py", "reopen.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
     "wandb_workspaces": {"dashboard.py"},
