@@ -409,7 +409,7 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("stage=evaluate",), "train first"
     yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
     yield ("source=manifest",), "source.path"
-    yield ("source=folder", "source.path=nothing"), "nothing/good"
+    yield ("source=folder", "source.path=nothing"), "source.path=nothing: there is no such folder"
     yield ("+source.shiny=true",), "shiny"
     yield ("trainer.early_stopping=2", "trainer.eval_steps=null"), "trainer.early_stopping"
     yield ("pruner=median", "trainer.eval_steps=null"), "pruner=off"
