@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vlmbench"
 # A unit may import units of lower levels and itself.
 LEVELS = [
     {"types"},
-    {"config", "files", "interrupt", "plain"},
+    {"plain"},
+    {"config", "files", "interrupt"},
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones", "provenance"},
     {"train", "evaluate", "check", "report", "experiment", "dashboard", "energy"},
