@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ManifestBuilder, Outcome, picture
 from vlmbench.judge.outputs import csv_text
+from vlmbench.judge.predict import _figures
 from vlmbench.report.judgements import judgement_page
 from vlmbench.rundir import RunDir
 from vlmbench.types import Judgement, Prediction, Task
@@ -259,7 +261,7 @@ def test_a_link_out_of_the_folder_is_refused(cli: Cli, finished: RunDir, photos:
 def judgement(name: str, **values: object) -> Judgement:
     said = Prediction(
         id=name,
-        task=Task.JUDGE_PAIR,
+        task=Task(values.get("task", Task.JUDGE_PAIR)),
         group="g",
         view="raw",
         expected=str(values.pop("expected", "")),
@@ -302,6 +304,30 @@ def test_the_page_shows_the_most_suspicious_first_and_says_how_many_it_leaves_ou
     assert re.findall(r"<small>(p\d)\.png</small>", page) == ["p9", "p8", "p7"]
     assert "The 3 records of the highest scores are shown of 10" in page
     assert "5 stopped · 5 passed" in page
+
+
+def test_a_processed_picture_is_called_as_the_user_calls_it(tmp_path: Path) -> None:
+    kept = tmp_path / "cache" / "0123abcd.png"
+    kept.parent.mkdir()
+    picture(1).save(kept)
+    one = judgement("p", images=("good.png", "photos/part7.png"))
+    said = replace(one.prediction, images=(str(kept), str(kept)))
+    page = judgement_page("t", [replace(one, prediction=said)], facts=[], notes=[], figures={}, most=3)
+    assert "<small>query: part7.png</small>" in page
+    assert "0123abcd" not in page
+
+
+def test_figures_of_several_tasks_are_not_mixed() -> None:
+    """All pairs are judged rightly, and no single picture."""
+    pairs = [judgement(f"p{i}", expected="abnormal", decision="abnormal") for i in range(4)]
+    single = [judgement(f"s{i}", expected="normal", decision="abnormal", task=Task.JUDGE_SINGLE) for i in range(4)]
+    assert {name: one.value for name, one in _figures(pairs, seed=0).items()} == {"accuracy": 1.0, "miss_rate": 0.0}
+    assert {name: one.value for name, one in _figures([*pairs, *single], seed=0).items()} == {
+        "judge_pair, raw: accuracy": 1.0,
+        "judge_pair, raw: miss_rate": 0.0,
+        "judge_single, raw: accuracy": 0.0,
+        "judge_single, raw: overkill_rate": 1.0,
+    }
 
 
 FOREIGN = {
