@@ -28,6 +28,11 @@ TYPED_WRONG = {
     "trainer.max_steps": "trainer.max_steps: a setting and its value are joined by an equals sign; write trainer.max_",
     "images=[a.png": "images=[a.png: the value cannot be read; brackets and quotes have to end",
     "source=folder": "source.path: it has no value yet; set source.path=<a value>",
+    "view=files": "view.name: it has no value yet; set view.name=<a value>",
+    "images=a.png": "images=a.png: it has to be a list in brackets; set images=<a list in brackets>",
+    "stage=prepare data_dir=file": "file: a file is where a folder has to be; move it, or name another folder",
+    "stage=serve": "run=: there is no finished run in this folder; name one with run=runs/<sweep>/<cell>",
+    "stage=serve run=sweep": "run=sweep: there is no finished run in this folder; in it are 0_a, 1_b; name one",
     "seed=${foo}": "Interpolation key 'foo' not found",
     "model=3": "name one of the group's choices",
     "stage=report sweep=nothing": "nothing: no run in this folder; name one with sweep=",
@@ -36,6 +41,9 @@ TYPED_WRONG = {
 
 @pytest.mark.parametrize("typed", TYPED_WRONG)
 def test_what_is_typed_wrong_is_said_once_with_its_cure(cli: Callable[..., Outcome], typed: str) -> None:
+    Path("file").touch()
+    for name in ("0_a", "1_b"):
+        Path("sweep", name, "adapter").mkdir(parents=True)
     outcome = cli(*typed.split(" "))
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")

@@ -228,7 +228,7 @@ def test_single_pictures_are_judged_by_a_run_that_learnt_them(
         (("judge.folder=nothing",), "judge.folder=nothing: there is no such folder"),
         (("judge.folder=photos", "judge.reference=none.png"), "judge.reference=none.png: there is no such"),
         (("judge.folder=.", "judge.reference=good"), "judge.folder=.: no picture in it"),
-        (("judge.manifest=nothing.jsonl",), "nothing.jsonl: there is no such manifest"),
+        (("judge.manifest=nothing.jsonl",), "judge.manifest=nothing.jsonl: there is no such file"),
         (
             ("images=[good/a.png,photos/a.png]", "judge.view=edges"),
             "judge.view=edges: the run has the views raw and rt",

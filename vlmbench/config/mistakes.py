@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
     ValidationError,
@@ -24,12 +25,18 @@ from vlmbench.plain import visible
 from vlmbench.types import UserError
 
 EXTRA = "; launchers and sweepers come with: pip install -c constraints.txt 'vlmbench[sweep]'"
-KINDS = {"to Integer": "a whole number", "to Float": "a number", "a valid bool": "true or false"}
+KINDS = {
+    "to Integer": "a whole number",
+    "to Float": "a number",
+    "a valid bool": "true or false",
+    "not a ListConfig": "a list in brackets",
+}
 # What Hydra and OmegaConf add for people who write configurations.
 NOISE = re.compile(
     r"^\s*((full_key|reference_type|object_type)\b.*|See https://hydra.cc.*|To append to your config.*)$"
 )
 OVERRIDE = re.compile(r"(?:To append to your config use \+|Error merging override )(.+)")
+MISSING = re.compile(r"Missing mandatory value: (\S+)")
 EXPECTED = re.compile(r"expected one of \[(.+)\]")
 
 
@@ -83,9 +90,11 @@ def _explain(error: Exception) -> str:
         return no_setting(said.partition("=")[0], said, cause.parent_node)
     if isinstance(cause, ValidationError) and (said or cause.full_key):
         return _wrong_value(said or f"{cause.full_key}={cause.value}", _plain(cause))
-    if isinstance(cause, MissingMandatoryValue) and cause.full_key:
-        return f"{cause.full_key}: it has no value yet; set {cause.full_key}=<a value>"
     words = _plain(error)
+    if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
+        missing = MISSING.search(words)
+        place = missing[1] if missing else cause.full_key
+        return f"{place}: it has no value yet; set {place}=<a value>"
     if cause is error and isinstance(error, OmegaConfBaseException) and error.full_key:
         words = f"{error.full_key}: {words}"
     return words if cause is error or _plain(cause) in words else f"{words}: {_plain(cause)}"

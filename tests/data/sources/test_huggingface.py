@@ -154,3 +154,9 @@ def test_words_that_nobody_mapped_are_told_at_once(tmp_path: Path) -> None:
     assert good.endswith("(so in 15 more rows)")
     assert bad.startswith(f"{folder}: row 2: label 'ng' is not one of")
     assert bad.endswith("(so in 7 more rows)")
+
+
+def test_a_file_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"source.path=.*a.parquet: this is a file; name the folder"):
+        config(tmp_path / "a.parquet").prepare(tmp_path / "data")

@@ -50,6 +50,8 @@ class HuggingFaceConfig(PairedSourceConfig):
         check_range("source.limit", self.limit, 1)
 
     def prepare(self, data_dir: Path) -> Path:
+        if Path(self.path).is_file():
+            raise UserError(f"source.path={self.path}: this is a file; name the folder of the data set")
         local = Path(self.path).is_dir()
         rows, version = self._open_local() if local else self._open_hub()
         content = _Content(settings=asdict(self), version=version)
