@@ -11,7 +11,7 @@ import hydra
 
 from vlmbench import interrupt, processes
 from vlmbench.config import Stage
-from vlmbench.config.mistakes import explained, refuse
+from vlmbench.config.mistakes import explained, refuse, refuse_flags
 from vlmbench.files import needing_room
 from vlmbench.plain import refuse_secrets
 from vlmbench.types import UserError
@@ -40,6 +40,7 @@ Choose one of each, and set anything in it, such as trainer.epochs=5:
 
   python -m vlmbench --cfg job [choices]     every setting and its value (what it means stands in {conf})
   python -m vlmbench --hydra-help            Hydra's own flags
+  python -m vlmbench --version               the version
 """
 
 
@@ -67,6 +68,7 @@ def main() -> None:
     try:
         with interrupt.heeded(), needing_room("what the run makes"), explained():
             refuse_secrets(sys.argv[1:])
+            refuse_flags(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
     except UserError as error:
         refuse(error)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import NoReturn, cast
 
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import (
@@ -57,6 +58,20 @@ def refuse(error: UserError) -> NoReturn:
     """End the process with this one message, and exit code 2."""
     sys.stderr.write(f"error: {visible(str(error))}\n")
     sys.exit(2)
+
+
+def refuse_flags(arguments: Sequence[str]) -> None:
+    """Raise UserError for flags that Hydra does not have (settings are often written like flags), and for settings on
+    both sides of one."""
+    _, unknown = get_args_parser().parse_known_args(list(arguments))
+    for said in sorted(unknown, key=lambda one: not one.startswith("-")):
+        if not said.startswith("-"):
+            raise UserError(f"{said}: settings stand on both sides of a flag; put flags such as -m before all settings")
+        setting = said.lstrip("-") if "=" in said else f"{said.lstrip('-')}=<a value>"
+        raise UserError(
+            f"{said}: there is no such flag, --hydra-help lists those that there are; a setting stands without dashes: "
+            f"{setting}"
+        )
 
 
 def no_setting(place: str, said: str, node: DictConfig) -> str:
