@@ -108,6 +108,8 @@ def test_the_columns_become_what_is_known_of_a_photo(tmp_path: Path) -> None:
     [
         ("1.png;bad;;;;;", "label 'bad' is not one of 'ok', 'ng', 'normal', 'abnormal'; add it"),
         ("9.png;ok;;;;;", "9.png: there is no such picture"),
+        ("1.JPG;ok;;;;;", r"1.JPG: there is no such picture; did you mean 1.png\?"),
+        ("1;ok;;;;;", r"1: there is no such picture; did you mean 1.png\?"),
         ("../x.png;ok;;;;;", "leaves the data's folder"),
         ("/etc/passwd;ok;;;;;", "leaves the data's folder"),
         ("0.png;ok;;;;;", "stands in .*labels.csv:2 already"),

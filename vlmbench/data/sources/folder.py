@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from vlmbench.config import schema
 from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, pictures_in
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
-from vlmbench.data.pictures import path_error
+from vlmbench.data.pictures import SUFFIXES, path_error
 from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import Split, UserError
 
@@ -48,10 +50,11 @@ class FolderConfig(PhotoSourceConfig):
     def _listed(self, root: Path) -> list[Photo]:
         photos: dict[str, Photo] = {}
         places: dict[str, str] = {}
+        names = cache(_names)
         misfits: list[Misfit] = []
         for place, fields in read_table(root / str(self.table), required=("path", "label"), misfits=misfits):
             try:
-                photo = self._photo(root, fields)
+                photo = self._photo(root, fields, names)
                 if photo.name in photos:
                     raise UserError(f"{photo.name} stands in {places[photo.name]} already; list every photo once")
             except UserError as error:
@@ -62,13 +65,16 @@ class FolderConfig(PhotoSourceConfig):
             raise refusal(misfits)
         return list(photos.values())
 
-    def _photo(self, root: Path, fields: dict[str, str]) -> Photo:
+    def _photo(self, root: Path, fields: dict[str, str], names: Callable[[Path], Mapping[str, str]]) -> Photo:
         name = fields["path"]
         wrong = path_error(name)
         if wrong is not None:
             raise UserError(wrong)
-        if not (root / name).is_file():
-            raise UserError(f"{root / name}: there is no such picture; fix the path or add the file")
+        path = root / name
+        if not path.is_file():
+            near = names(path.parent).get(path.stem.casefold())
+            cure = f"did you mean {near}?" if near else "fix the path or add the file"
+            raise UserError(f"{path}: there is no such picture; {cure}")
         split, words = fields.get("split", ""), fields.get("defect", "")
         if split not in SPLITS:
             raise UserError(f"split {split[:60]!r} is not one of {', '.join(Split)}; fix it or leave it empty")
@@ -77,7 +83,7 @@ class FolderConfig(PhotoSourceConfig):
             raise UserError(f"defect {words[:60]!r} of a photo that is {GOOD}; fix its label or leave defect empty")
         return Photo(
             name=name,
-            path=root / name,
+            path=path,
             label=label,
             part=fields.get("group") or part_of(name, self.parts),
             words=words,
@@ -86,6 +92,12 @@ class FolderConfig(PhotoSourceConfig):
             meta={key: value for key, value in fields.items() if key not in COLUMNS and value}
             | ({"defect": words} if words else {}),
         )
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """The folder's pictures by what their names have in common with ones of another ending, or in other letters."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.stem.casefold(): path.name for path in paths if path.suffix.lower() in SUFFIXES}
 
 
 def _require_folders(root: Path) -> None:
