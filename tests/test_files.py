@@ -78,3 +78,15 @@ def test_a_full_disk_is_the_users_to_mend() -> None:
         write_without_room(OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(ConnectionError):
         write_without_room(ConnectionError("not about disks"))
+
+
+def test_a_file_in_a_folders_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder")
+    for place in (tmp_path / "data", tmp_path / "data" / "deep"):
+        with pytest.raises(UserError, match=r"/data: a file is where a folder has to be"), needing_room("x"):
+            place.mkdir(parents=True, exist_ok=True)
+
+
+def test_a_folder_that_is_there_already_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError), needing_room("x"):
+        tmp_path.mkdir()

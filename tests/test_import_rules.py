@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vlmbench"
 # A unit may import units of lower levels and itself.
 LEVELS = [
     {"types"},
-    {"config", "files", "interrupt", "plain"},
+    {"plain"},
+    {"config", "files", "interrupt"},
     {"data", "models", "metrics", "stats", "tracking", "rundir", "processes"},
     {"features", "backbones", "provenance"},
     {"train", "evaluate", "check", "report", "experiment", "dashboard", "energy"},
@@ -40,7 +41,7 @@ TORCH_FREE = {
     "plain",
 }
 ONLY_IN = {
-    "hydra": {"config/registry.py", "config/run.py", "reopen.py", "task.py", "__main__.py"},
+    "hydra": {"config/mistakes.py", "config/registry.py", "config/run.py", "reopen.py", "task.py", "__main__.py"},
     "unsloth": {"backbones/_unsloth.py"},
     "wandb": {"tracking.py"},
     "wandb_workspaces": {"dashboard.py"},

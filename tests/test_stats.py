@@ -11,7 +11,7 @@ import pytest
 from vlmbench.stats import Comparison, compare, estimate, holm, interval, verdict
 from vlmbench.stats.power import groups_needed, sources
 from vlmbench.stats.spread import measure
-from vlmbench.types import Estimate, Prediction, Probe, Rate, Task, UserError
+from vlmbench.types import Difference, Estimate, Prediction, Probe, Rate, Task, UserError
 
 OK, NG = "normal", "abnormal"
 
@@ -124,13 +124,30 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_the_predict
 def test_a_figure_without_spread_still_has_an_interval():
     # 4 groups: t(3)^2 = 10.128; margin 10.128 / 14.128 = 0.7169
     found = estimate(mean, run([1, 0] * 4, group_size=2), seed=0)["mean"]
-    assert bounds(found) == pytest.approx((0.5 - 0.7169, 1.0), abs=1e-4)
+    assert bounds(found) == (0.0, 1.0)
+    # 20 groups: t(19)^2 = 4.381; margin 4.381 / 24.381 = 0.1797
+    found = estimate(mean, run([1, 0] * 20, group_size=2), seed=0)["mean"]
+    assert bounds(found) == pytest.approx((0.3203, 0.6797), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("correct", "group_size"),
+    [([1, 0] * 3, 2), ([1, 1, 0, 1], 2), ([1] * 6, 2), ([0] * 6, 2), ([0] * 9 + [1], 1), ([1, 0], 2)],
+)
+def test_no_interval_goes_beyond_what_its_figure_can_be(correct: list[int], group_size: int):
+    def lost(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
+        return {"share": mean(predictions)["mean"], "difference": Difference(mean(predictions)["mean"] - 1)}
+
+    found = estimate(lost, run(correct, group_size=group_size), seed=0)
+    for name, least, most in (("share", 0, 1), ("difference", -1, 1)):
+        assert least <= found[name].low <= found[name].value <= found[name].high <= most
 
 
 def test_a_figure_that_many_resamples_leave_undefined_has_no_interval():
     def recall_gap(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
         sides = [[p.correct for p in predictions if p.expected == label] for label in (OK, NG)]
-        return {"gap": sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1])} if all(sides) else {}
+        gap = [sum(side) / len(side) for side in sides if side]
+        return {"gap": Difference(gap[0] - gap[1])} if len(gap) == 2 else {}
 
     abnormal = [Prediction(id="x", task=Task.JUDGE_PAIR, group="x", view="raw", expected=NG, predicted=NG)]
     # one abnormal record of 11: absent from (10/11)^11 = 35 % of the resamples

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from vlmbench import interrupt, processes
 from vlmbench.config import Stage
+from vlmbench.config.mistakes import explained, refuse, refuse_flags
 from vlmbench.files import needing_room
-from vlmbench.plain import refuse_secrets, visible
+from vlmbench.plain import refuse_secrets
 from vlmbench.types import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -41,6 +40,7 @@ Choose one of each, and set anything in it, such as trainer.epochs=5:
 
   python -m vlmbench --cfg job [choices]     every setting and its value (what it means stands in {conf})
   python -m vlmbench --hydra-help            Hydra's own flags
+  python -m vlmbench --version               the version
 """
 
 
@@ -56,6 +56,9 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
+    if "--version" in sys.argv[1:]:
+        sys.stdout.write(f"vlmbench {version('vlmbench')}\n")
+        return
     from vlmbench.task import run_cell
 
     if not processes.is_leader():
@@ -63,22 +66,12 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands exceptions to us, rather than printing a cut traceback
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        with interrupt.heeded(), needing_room("what the run makes"):
+        with interrupt.heeded(), needing_room("what the run makes"), explained():
             refuse_secrets(sys.argv[1:])
+            refuse_flags(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_cell)()
-    except (UserError, HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
-        sys.stderr.write(f"error: {visible(_message(error))}\n")
-        sys.exit(2)
-
-
-def _message(error: Exception) -> str:
-    """Hydra's own wording, with the cause where it names one, and the cure where it does not know it."""
-    cause, said = error.__cause__, str(error)
-    if cause is not None and str(cause) not in said:
-        said = f"{said}\n{cause}"
-    if "Could not find 'hydra/" in said:
-        said += "\nLaunchers and sweepers come with: pip install -c constraints.txt 'vlmbench[sweep]'"
-    return said
+    except UserError as error:
+        refuse(error)
 
 
 if __name__ == "__main__":

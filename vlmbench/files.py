@@ -106,10 +106,17 @@ def damage(folder: Path, *, of: str | None = None) -> str:
 
 @contextmanager
 def needing_room(what: str) -> Iterator[None]:
-    """A disk that is full or may only be read is the user's to mend: a UserError that names `what` was written."""
+    """A disk that is full or may only be read is the user's to mend: a UserError that names `what` was written; so is a
+    file where a folder has to be made."""
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            place = Path(error.filename or "")
+            in_the_way = next((one for one in (place, *place.parents) if one.is_file()), None)
+            if in_the_way is not None:
+                why = "a file is where a folder has to be; move it, or name another folder"
+                raise UserError(f"{in_the_way}: {why}") from error
         if error.errno not in NO_ROOM:
             raise
         raise UserError(no_room(what, error)) from error

@@ -21,9 +21,11 @@ FIXED = ("model", "data", "view", "prompt")  # another choice of these would not
 def finished_run(path: str | None) -> RunDir:
     """The run's folder. Raises UserError where it holds no trained adapter."""
     folder = RunDir(Path(path or ""))
-    if path is None or not folder.adapter.exists():
-        raise UserError(f"run={path}: there is no finished run in this folder; name one with run=runs/<sweep>/<cell>")
-    return folder
+    if path is not None and folder.adapter.exists():
+        return folder
+    within = sorted(one.parent.name for one in folder.path.glob("*/adapter")) if path is not None else []
+    cure = f"in it are {', '.join(within[:5])}; name one" if within else "name one with run=runs/<sweep>/<cell>"
+    raise UserError(f"run={path or ''}: there is no finished run in this folder; {cure}")
 
 
 def reopen(raw: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:

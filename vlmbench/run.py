@@ -15,7 +15,7 @@ from vlmbench.backbones import resident
 from vlmbench.backbones.gpu import naming_faults
 from vlmbench.cell import Cell, build, data_of, engine_of, experiment_of, manifest_of, require_machine
 from vlmbench.config import Engine, EvalConfig, ScoreMethod, Stage, TrackingConfig, TrackingMode
-from vlmbench.data.census import census, validation_counts
+from vlmbench.data.census import census, questions, validation_counts
 from vlmbench.data.dataset import RAW
 from vlmbench.data.pictures import open_picture
 from vlmbench.evaluate import predict
@@ -304,6 +304,7 @@ def _data_summary(experiment: Experiment, cost: check.Cost) -> dict[str, Any]:
         "train_tokens": cost.trained_tokens,
         "steps": cost.steps,
         "by_task": dict(cost.by_task),
+        "questions": questions(experiment.train, experiment.wording),
         "groups": {"train": data.train.groups(), "val": data.val.groups(), "test": data.test.groups()},
         **census(data),
         "warnings": list(data.warnings),

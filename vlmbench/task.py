@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench import interrupt, processes
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
+from vlmbench.config.mistakes import explained, no_setting, refuse
 from vlmbench.files import needing_room
 from vlmbench.plain import refuse_secrets
 from vlmbench.provenance import content_of_config
@@ -52,18 +53,10 @@ def run_cell(raw: DictConfig) -> float | None:
     choices = hydra_config.runtime.choices
     identity = {name: choices[name] for name in ("model", "data")}
     identity |= {"seed": raw.get("seed"), "overrides": list(hydra_config.overrides.task)}
-    if hydra_config.mode is RunMode.RUN:
-        config = _run(raw, folder, identity)
-        if config.stage is Stage.run and processes.is_leader():
-            _report(Path(config.sweep))
-        return folder.watched_value()
-    if processes.count() > 1:
-        raise UserError(
-            "a sweep (-m) runs in one process; start a single run with torchrun, or give each cell of the sweep a GPU "
-            "with hydra/launcher=ray"
-        )
+    if hydra_config.mode is RunMode.RUN or processes.count() > 1:
+        return _run_alone(raw, folder, identity)
     try:
-        with needing_room(str(folder.path)):
+        with explained(), needing_room(str(folder.path)):
             config = _run(raw, folder, identity)
     except UserError as error:  # the user can mend it: no traceback
         log.error("error: %s", error)
@@ -77,6 +70,23 @@ def run_cell(raw: DictConfig) -> float | None:
             folder.write_status(state, content_hash="", **identity)
         return folder.watched_value()
     return None
+
+
+def _run_alone(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> float | None:
+    """What the user can mend ends the process here: Hydra would put words of its own before it."""
+    try:
+        if HydraConfig.get().mode is not RunMode.RUN:
+            raise UserError(
+                "a sweep (-m) runs in one process; start a single run with torchrun, or give each cell of the sweep a "
+                "GPU with hydra/launcher=ray"
+            )
+        with explained(), needing_room("what the run makes"):
+            config = _run(raw, folder, identity)
+            if config.stage is Stage.run and processes.is_leader():
+                _report(Path(config.sweep))
+    except UserError as error:
+        refuse(error)
+    return folder.watched_value()
 
 
 def _run(raw: DictConfig, folder: RunDir, identity: Mapping[str, Any]) -> RunConfig:
@@ -109,7 +119,7 @@ def refuse_unknown_keys(node: DictConfig, place: str = "") -> None:
     schema = OmegaConf.get_type(node)
     for key in map(str, node):
         if is_dataclass(schema) and key not in {field.name for field in fields(schema)}:
-            raise UserError(f"{place}{key} is not a setting; leave out +{place}{key}")
+            raise UserError(no_setting(f"{place}{key}", f"+{place}{key}", node))
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             refuse_unknown_keys(node[key], f"{place}{key}.")
 

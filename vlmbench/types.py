@@ -224,6 +224,10 @@ class Rate:
     groups: tuple[str, ...]
 
 
+class Difference(float):
+    """A difference of shares, from -1 to 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A figure with its 95 % interval, the number of records it rests on and the number of independent groups."""

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ManifestBuilder, Outcome, picture
 from vlmbench.judge.outputs import csv_text
+from vlmbench.judge.predict import _figures
 from vlmbench.report.judgements import judgement_page
 from vlmbench.rundir import RunDir
 from vlmbench.types import Judgement, Prediction, Task
@@ -64,6 +66,23 @@ def test_a_held_out_record_is_answered_as_it_was_in_evaluation(cli: Cli, finishe
     assert outcome.code == 0, outcome.err
     (answer,) = rows(Path("out"))
     assert answer["label"] == one.predicted
+    assert answer["log_probabilities"] == pytest.approx(dict(one.scores), abs=1e-5)
+
+
+def test_pictures_are_asked_about_in_the_words_of_the_training_records(cli: Cli, manifest: ManifestBuilder) -> None:
+    """The manifest words its own question: the run has learnt no other."""
+    manifest.rows = [row | {"question": "Has the second one a flaw?"} for row in manifest.rows if row["id"][-1] == "d"]
+    source = ("source=manifest", f"source.path={manifest.write()}")
+    sides = ("data.split.train=0.5", "data.split.val=0.2", "data.split.test=0.3")
+    trained = cli("model=phi3_tiny", "trainer=debug", "tracking=off", "data.allow_leak=true", *source, *sides)
+    assert trained.code == 0, trained.err
+    (status,) = Path("runs").glob("*/*/status.json")
+    run = RunDir(status.parent)
+    one = next(one for one in run.read_predictions() if one.probe == "none")
+    assert one.question == "Has the second one a flaw?"
+    command = ("stage=predict", f"run={run.path}", f"images=[{','.join(one.images)}]", "judge.out=out")
+    assert cli(*command).code == 0
+    (answer,) = rows(Path("out"))
     assert answer["log_probabilities"] == pytest.approx(dict(one.scores), abs=1e-5)
 
 
@@ -209,7 +228,7 @@ def test_single_pictures_are_judged_by_a_run_that_learnt_them(
         (("judge.folder=nothing",), "judge.folder=nothing: there is no such folder"),
         (("judge.folder=photos", "judge.reference=none.png"), "judge.reference=none.png: there is no such"),
         (("judge.folder=.", "judge.reference=good"), "judge.folder=.: no picture in it"),
-        (("judge.manifest=nothing.jsonl",), "nothing.jsonl: there is no such manifest"),
+        (("judge.manifest=nothing.jsonl",), "judge.manifest=nothing.jsonl: there is no such file"),
         (
             ("images=[good/a.png,photos/a.png]", "judge.view=edges"),
             "judge.view=edges: the run has the views raw and rt",
@@ -242,7 +261,7 @@ def test_a_link_out_of_the_folder_is_refused(cli: Cli, finished: RunDir, photos:
 def judgement(name: str, **values: object) -> Judgement:
     said = Prediction(
         id=name,
-        task=Task.JUDGE_PAIR,
+        task=Task(values.get("task", Task.JUDGE_PAIR)),
         group="g",
         view="raw",
         expected=str(values.pop("expected", "")),
@@ -285,6 +304,30 @@ def test_the_page_shows_the_most_suspicious_first_and_says_how_many_it_leaves_ou
     assert re.findall(r"<small>(p\d)\.png</small>", page) == ["p9", "p8", "p7"]
     assert "The 3 records of the highest scores are shown of 10" in page
     assert "5 stopped · 5 passed" in page
+
+
+def test_a_processed_picture_is_called_as_the_user_calls_it(tmp_path: Path) -> None:
+    kept = tmp_path / "cache" / "0123abcd.png"
+    kept.parent.mkdir()
+    picture(1).save(kept)
+    one = judgement("p", images=("good.png", "photos/part7.png"))
+    said = replace(one.prediction, images=(str(kept), str(kept)))
+    page = judgement_page("t", [replace(one, prediction=said)], facts=[], notes=[], figures={}, most=3)
+    assert "<small>query: part7.png</small>" in page
+    assert "0123abcd" not in page
+
+
+def test_figures_of_several_tasks_are_not_mixed() -> None:
+    """All pairs are judged rightly, and no single picture."""
+    pairs = [judgement(f"p{i}", expected="abnormal", decision="abnormal") for i in range(4)]
+    single = [judgement(f"s{i}", expected="normal", decision="abnormal", task=Task.JUDGE_SINGLE) for i in range(4)]
+    assert {name: one.value for name, one in _figures(pairs, seed=0).items()} == {"accuracy": 1.0, "miss_rate": 0.0}
+    assert {name: one.value for name, one in _figures([*pairs, *single], seed=0).items()} == {
+        "judge_pair, raw: accuracy": 1.0,
+        "judge_pair, raw: miss_rate": 0.0,
+        "judge_single, raw: accuracy": 0.0,
+        "judge_single, raw: overkill_rate": 1.0,
+    }
 
 
 FOREIGN = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def test_a_pair_is_judged_with_its_evidence(client: httpx.Client) -> None:
         "swapped": {"label": "abnormal", "score": 0.3},
     }
     for words in (
+        "overflow-wrap: anywhere",  # a long word of the model ends at the edge of a phone
         "<strong>abnormal</strong>",
         "abnormal: 25.0 % (calibrated); the threshold is 10.0 %",
         "The likelier label is normal",
@@ -246,3 +248,22 @@ def test_a_finished_run_is_served(finished: RunDir, cli: Any, monkeypatch: pytes
     assert set(plain["controls"]) == {"blank_reference", "swapped"}
     assert "The model writes" in html
     assert not found["uploads"].exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "cure"),
+    [("127.0.0.1", "another program has this port"), ("192.0.2.1", "take judge.host=127.0.0.1")],
+)
+def test_a_place_that_cannot_be_listened_on_is_refused_before_anything_is_loaded(
+    cli: Callable[..., Outcome], finished: RunDir, monkeypatch: pytest.MonkeyPatch, host: str, cure: str
+) -> None:
+    monkeypatch.setattr("vlmbench.judge.serve.load_finished", None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = (f"judge.host={host}", f"judge.port={taken.getsockname()[1]}")
+        outcome = cli("stage=serve", f"run={finished.path}", *place)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {' '.join(place)}: ")
+    assert cure in outcome.err
+    assert outcome.err.count("\n") == 1

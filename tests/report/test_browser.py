@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import ManifestBuilder, picture
 from vlmbench.report import write_report
+from vlmbench.report.datasheet import write_datasheet
+from vlmbench.report.judgements import judgement_page
 from vlmbench.rundir import SweepDir
+from vlmbench.types import Judgement, Prediction, Split, Task
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -70,13 +75,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens the report of a sweep; anything that the browser complains of, or a dialog, fails the test at its end."""
+def look(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page's file; anything that the browser complains of, or a dialog, fails the test at its end."""
     complaints: list[str] = []
     contexts = []
 
-    def open_page(sweep: SweepDir, *, width: int = DESK, scheme: str = "light", scripts: bool = True) -> Any:
-        page_file: Path = write_report(sweep)
+    def open_page(file: Path, *, width: int = DESK, scheme: str = "light", scripts: bool = True) -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
         )
@@ -87,13 +91,61 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: complaints.append(request.url) if leaves(request.url) else None)
-        page.goto(page_file.resolve().as_uri())
+        page.goto(file.resolve().as_uri())
         return page
 
     yield open_page
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def visit(look: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens the report of a sweep."""
+    return lambda sweep, **how: look(write_report(sweep), **how)
+
+
+LONG = "a_name-of.a_photo " + 60 * "unbroken"
+
+
+@pytest.fixture(params=["answers", "datasheet"])
+def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: ManifestBuilder) -> Path:
+    """The pages beside the report, of pictures and words that are too long for a phone."""
+    if request.param == "datasheet":
+        for row in manifest.rows:
+            row["meta"] = {"defect": LONG[:200]}
+        shares = {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2}
+        sheet, _ = write_datasheet(
+            manifest.write(),
+            labels={},
+            views={"raw"},
+            shares=shares,
+            split_seed=0,
+            allow_leak=False,
+            cache_dir=tmp_path / "cache",
+        )
+        return sheet
+    photo = tmp_path / f"{LONG[:150]}.png"
+    picture(1).save(photo)
+    images = (str(photo), str(photo))
+    said = Prediction(
+        id="a",
+        task=Task.JUDGE_PAIR,
+        group="",
+        view="raw",
+        expected="normal",
+        predicted="abnormal",
+        answer=LONG,
+        images=images,
+    )
+    one = Judgement(id="a", task=Task.JUDGE_PAIR, images=images, prediction=said, score=0.5, threshold=0.4)
+    one = replace(one, decision="abnormal", sentence=f"abnormal: {LONG}")
+    judged = [replace(one, id=f"{i} {LONG}") for i in range(12)]
+    judged.append(Judgement(id="unread", task=Task.JUDGE_PAIR, images=images, error=f"{LONG}: no picture"))
+    html = judgement_page(LONG, judged, facts=[("Run", LONG)], notes=[LONG], figures={}, most=200)
+    (tmp_path / "answers.html").write_text(html, encoding="utf-8")
+    return tmp_path / "answers.html"
 
 
 def leaves(url: str) -> bool:
@@ -242,3 +294,31 @@ def test_the_policy_stops_scripts_that_slipped_in(sweep: SweepDir, browser: Any)
     assert page.title() == "2026-11-22_quick · vlmbench report"
     assert page.locator("#filters").is_visible()
     page.close()
+
+
+@pytest.mark.parametrize("width", [360, PHONE])
+def test_answers_and_datasheets_fit_a_phone(width: int, other_page: Path, look: Callable[..., Any]) -> None:
+    page = look(other_page, width=width)
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_answers_and_datasheets_stand_out(scheme: str, other_page: Path, look: Callable[..., Any]) -> None:
+    page = look(other_page, scheme=scheme)
+    unfold(page)
+    lowest = {selector: page.evaluate(CONTRAST, selector) for selector in TEXTS}
+    assert {selector: value for selector, value in lowest.items() if value is not None and value < READABLE} == {}
+
+
+def test_no_picture_is_missing_on_paper(other_page: Path, look: Callable[..., Any]) -> None:
+    """Printed without having been scrolled through; a picture that loads when it is seen would stay away."""
+    page = look(other_page)
+    assert page.locator("img").count() > 0
+    assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+
+
+def test_no_picture_of_the_report_is_missing_on_paper(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+    page = visit(sweep)
+    assert page.locator("details:not([open]) img").count() > 0
+    assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.conftest import ManifestBuilder
 from vlmbench.data.pictures import Conversion
-from vlmbench.data.prepared import Misfit, write_misfits
+from vlmbench.data.prepared import write_misfits
+from vlmbench.data.wrongs import Misfit
 from vlmbench.report.datasheet import contact_sheet, doubts, write_datasheet
 from vlmbench.types import Split, UserError
 

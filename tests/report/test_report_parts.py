@@ -103,6 +103,8 @@ def test_figures_are_written_in_the_metrics_unit() -> None:
 def test_an_interval_that_nothing_is_known_of_is_called_so() -> None:
     row = {"value": 0.8, "low": -1.0, "high": 1.0, "n": 48, "n_groups": 1}
     assert figure("auroc", row).interval == "interval unknown"
+    assert "of accuracy (interval unknown; p" in found(compared(-1.0, 1.0)).sentence
+    assert "of accuracy (95 % interval −90.0 to +100.0 points; p" in found(compared(-0.9, 1.0)).sentence
 
 
 def test_axes_hold_what_they_show() -> None:

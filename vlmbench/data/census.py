@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.data.dataset import Subset
 from vlmbench.data.load import MAX_LEAKS, Data
+from vlmbench.data.prompts import Wording
 from vlmbench.types import JUDGING, LABELS, Record, Split, Task
 
 
@@ -37,6 +38,15 @@ def validation_counts(
         )
         for (task, view), some in found.items()
     }
+
+
+def questions(records: Iterable[Record], wording: Wording) -> dict[str, str]:
+    """Of each judging task the question that most of its records ask, the first of several."""
+    asked: dict[Task, Counter[str]] = {}
+    for record in records:
+        if record.task in JUDGING:
+            asked.setdefault(record.task, Counter())[wording.question(record)] += 1
+    return {str(task): counts.most_common(1)[0][0] for task, counts in asked.items()}
 
 
 def _rows(split: Split, records: Subset) -> Iterator[dict[str, Any]]:

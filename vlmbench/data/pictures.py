@@ -83,8 +83,10 @@ def path_error(name: str) -> str | None:
     path = PurePosixPath(name)
     if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in path.parts):
         return f"picture path {name[:60]!r}... is longer than a path may be; shorten it"
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        return f"picture path {name!r} leaves the data's folder; give a path relative to it, with /"
+    if "\\" in name:
+        return f"picture path {name!r} has backslashes; give a path relative to the data's folder, with /"
+    if path.is_absolute() or ".." in path.parts:
+        return f"picture path {name!r} leaves the data's folder; give a path relative to it"
     return None
 
 

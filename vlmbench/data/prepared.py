@@ -14,20 +14,13 @@ from typing import Any
 import msgspec
 from filelock import FileLock
 
+from vlmbench.data.wrongs import Misfit
 from vlmbench.files import sync, sync_tree
 from vlmbench.types import Record
 
 MANIFEST = "manifest.jsonl"
 MISFITS = "misfits.json"
 MOST_NAMED = 100  # misfits whose places are kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misfit:
-    """A row of somebody's file that cannot be used: where it stands, and why not."""
-
-    place: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,8 @@ def _loose(images: Sequence[str], view: str) -> Record:
 
 
 def _of_manifest(path: Path, config: RunConfig) -> Asked:
+    if not path.is_file():
+        raise UserError(f"judge.manifest={path}: there is no such file; name a manifest, in JSON lines")
     manifest = open_manifest(path, labels=config.source.labels, views={RAW, config.view.name}, labelled=False)
     for index, record in enumerate(manifest):
         if record.task not in LABELS:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmbench.backbones import resident
-from vlmbench.cell import Cell, build, experiment_of, require_machine, wording_of
+from vlmbench.cell import Cell, build, experiment_of, require_machine
 from vlmbench.config import Engine, ScoreMethod, StoreConfig
 from vlmbench.data.dataset import RAW
 from vlmbench.evaluate import predict
 from vlmbench.experiment import Experiment
 from vlmbench.files import write_whole
 from vlmbench.judge.decide import Decider, Kind, decider_of
-from vlmbench.judge.finished import learnt_tasks
+from vlmbench.judge.finished import learnt_tasks, learnt_wording
 from vlmbench.judge.parity import Parity, compare_answers, recorded_of, require_parity
 from vlmbench.report.card import model_card
 from vlmbench.rundir import RunDir, State, to_json
@@ -147,7 +147,7 @@ def _write_words(
 ) -> None:
     """judge.json, for programs, and README.md, for people."""
     config, learnt = cell.config, learnt_tasks(folder)
-    wording = wording_of(config)
+    wording = learnt_wording(config, folder)
     rules: dict[str, Any] = {
         "vlmbench": version("vlmbench"),
         "model": cell.choices["model"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from vlmbench.cell import Cell, build, engine_of, manifest_of, require_machine, wording_of
-from vlmbench.config import ScoreMethod
+from vlmbench.config import RunConfig, ScoreMethod
 from vlmbench.data.dataset import RAW, Viewer, open_sample
 from vlmbench.data.load import load_data
 from vlmbench.data.manifest import open_manifest
@@ -92,6 +92,14 @@ def learnt_tasks(folder: RunDir) -> list[Task]:
     return [task for task in both if counts.get(task, 0)] or list(both)
 
 
+def learnt_wording(config: RunConfig, folder: RunDir) -> Wording:
+    """The run's words, each task's question as its training records asked it: they may have had their own."""
+    wording = wording_of(config)
+    asked = folder.read_metrics().get("data", {}).get("questions", {})
+    texts = {task: text for task, text in asked.items() if isinstance(text, str)}
+    return replace(wording, questions={**wording.questions, **texts})
+
+
 def load_finished(cell: Cell, *, kinds: Iterable[tuple[Task, str]], inside: Path | None = None) -> Finished:
     """The run that `cell.config.run` names, ready to judge records of these tasks and views whose pictures lie in
     `inside` (None: anywhere). Nothing heavy is loaded before settings and machine are known to do."""
@@ -106,7 +114,7 @@ def load_finished(cell: Cell, *, kinds: Iterable[tuple[Task, str]], inside: Path
         folder=folder,
         backbone=build(cell, engine, adapter=folder.adapter),
         decider=decider,
-        wording=wording_of(cell.config),
+        wording=learnt_wording(cell.config, folder),
         viewer=viewer,
         cell=cell,
     )

@@ -6,6 +6,7 @@ what the page needs and nothing else, so that no picture comes from anywhere but
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -149,7 +150,7 @@ class Page:
         self._blocks.queue(max_size=settings.queue, default_concurrency_limit=1)
         self._blocks.launch(
             server_name=settings.host,
-            server_port=settings.port or _free_port(settings.host),
+            server_port=free_port(settings),
             share=False,
             inbrowser=False,
             quiet=True,
@@ -267,7 +268,17 @@ def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_port(settings: JudgeConfig) -> int:
+    """judge.port, or any that is free where it is 0. Raises UserError where it cannot be listened on."""
+    host, port = settings.host, settings.port
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = "another program has this port; stop it, or take any free one with judge.port=0"
+        else:
+            why = f"it cannot be listened on ({error.strerror}); take judge.host=127.0.0.1 and judge.port=0"
+        raise UserError(f"judge.host={host} judge.port={port}: {why}") from error

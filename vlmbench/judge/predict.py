@@ -13,12 +13,14 @@ from vlmbench.cell import Cell
 from vlmbench.judge.asked import Asked, asked_of, unreadable
 from vlmbench.judge.finished import Finished, learnt_tasks, load_finished
 from vlmbench.judge.outputs import row_of, write_judgements
-from vlmbench.metrics import accuracy, errors
+from vlmbench.metrics import accuracy, by_task_and_view, errors
 from vlmbench.rundir import RunDir
 from vlmbench.stats import estimate
 from vlmbench.types import Estimate, Judgement, Record, Task, UserError
 
 log = logging.getLogger(__name__)
+
+FIGURES = ("accuracy", "miss_rate", "overkill_rate")
 
 
 def judge_pictures(cell: Cell) -> None:
@@ -77,16 +79,21 @@ def _write(finished: Finished, asked: Asked, judgements: Sequence[Judgement], ta
 
 
 def _figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str, Estimate]:
-    """Of the decisions whose true label is known: how often they are right, and wrong in each of the two ways."""
+    """Of the decisions whose true label is known, by task and view: how often they are right, and wrong in each of the
+    two ways."""
     known = [
         replace(one.prediction, predicted=one.decision)
         for one in judgements
         if one.prediction is not None and one.expected is not None
     ]
     found: dict[str, Estimate] = {}
-    for metric in (accuracy, errors):
-        found |= estimate(metric.measure, known, seed=seed)
-    return {name: one for name, one in found.items() if name in ("accuracy", "miss_rate", "overkill_rate")}
+    kinds = by_task_and_view(known)
+    for (task, view), some in kinds.items():
+        about = f"{task}, {view}: " if len(kinds) > 1 else ""
+        for metric in (accuracy, errors):
+            estimates = estimate(metric.measure, some, seed=seed)
+            found |= {about + name: one for name, one in estimates.items() if name in FIGURES}
+    return found
 
 
 def _say(finished: Finished, asked: Asked, judgements: Sequence[Judgement], page: Path) -> None:
@@ -98,6 +105,7 @@ def _say(finished: Finished, asked: Asked, judgements: Sequence[Judgement], page
     if unread:
         log.warning("%d of %d records could not be judged", len(unread), len(judgements))
     stopped = sum(one.stopped for one in judgements)
-    log.info("%d records judged, %d of them stopped: %s", len(judgements) - len(unread), stopped, page)
+    judged = len(judgements) - len(unread)
+    log.info("%d %s judged, %d stopped: %s", judged, "record" if judged == 1 else "records", stopped, page)
     if asked.strict:
         log.info("%s", json.dumps(row_of(judgements[0]), ensure_ascii=False))

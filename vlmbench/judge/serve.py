@@ -21,12 +21,13 @@ def serve(cell: Cell) -> None:
     """Open the page and wait until it is stopped. Only this machine can reach it, unless judge.host says otherwise."""
     if find_spec("gradio") is None:
         raise UserError("stage=serve takes Gradio: pip install -c constraints.txt 'vlmbench[serve]'")
-    from vlmbench.judge.page import Page
+    from vlmbench.judge.page import Page, free_port
 
     settings = cell.config.judge
     if settings.view not in (RAW, cell.config.view.name):
         names = f"{RAW} and {cell.config.view.name}"
         raise UserError(f"judge.view={settings.view}: the run has the views {names}; name one of them")
+    free_port(settings)  # before the model is loaded
     task, *_ = learnt_tasks(RunDir(Path(cell.config.run or "")))
     with tempfile.TemporaryDirectory(prefix="vlmbench-uploads-") as uploads:
         kinds = [(task, settings.view)]

@@ -1,7 +1,7 @@
 """Figures of merit, one metric a file: predictions of one task and one view -> named figures.
 
 A metric is a module with one public function, `measure(predictions) -> dict[str, Rate | float]`: a `Rate` where the
-figure is a share of records; elsewhere a float that is a share or a difference of shares, so from -1 to 1; `{}` where
+figure is a share of records; a `Difference` where it is one of two shares; elsewhere a float from 0 to 1; `{}` where
 the metric does not apply. Floats rest on the records of the Rates beside them, or else on the ordinary records, and
 probes that they join with a base record have its group.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmbench.metrics._select import share, with_base
-from vlmbench.types import Prediction, Probe, Rate
+from vlmbench.types import Difference, Prediction, Probe, Rate
 
 
 def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
@@ -16,4 +16,4 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
         return {}
     gain = sum(base.correct - probe.correct for probe, base in pairs) / len(pairs)
     accuracy = share([probe for probe, _ in pairs], lambda prediction: prediction.correct)
-    return {"blank_reference_accuracy": accuracy, "reference_gain": gain}
+    return {"blank_reference_accuracy": accuracy, "reference_gain": Difference(gain)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING_FIGURE = "–"
+UNKNOWN = "interval unknown"
 
 
 def percent(value: float) -> str:
@@ -168,7 +169,12 @@ def figure(name: str, estimate: Mapping[str, Any] | None) -> Figure:
 def span(write: Callable[[float], str], low: float, high: float) -> str:
     """Both ends of an interval, the unit once. From -1 to 1 is what `vlmbench.stats` gives where it can give none."""
     if low <= -1 and high >= 1:
-        return "interval unknown"
+        return UNKNOWN
     first, last = write(low), write(high)
     _, space, unit = last.partition(" ")
     return f"{first.removesuffix(space + unit)} to {last}"
+
+
+def interval_words(interval: str) -> str:
+    """What a sentence says of a `span`; "" of none."""
+    return interval if interval in ("", UNKNOWN) else f"95 % interval {interval}"

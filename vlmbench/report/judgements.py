@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vlmbench.report.build import html_environment
 from vlmbench.report.pictures import Picture, picture_of
@@ -38,7 +39,8 @@ class Shown:
         digits = 4 if 0 < abs(one.score - one.threshold) < 0.001 else 1
         word = "calibrated" if one.calibrated else "not calibrated"
         line = f"threshold {100 * one.threshold:.{digits}f} %"
-        return f"{LABELS[one.task][1]}: {100 * one.score:.{digits}f} % ({word}; {line})"
+        label = LABELS[one.task][1].replace("_", " ")
+        return f"{label}: {100 * one.score:.{digits}f} % ({word}; {line})"
 
 
 def judgement_page(
@@ -76,5 +78,9 @@ def judgement_page(
 def _shown(judgement: Judgement) -> Shown:
     captions = ("reference", "query")[-len(judgement.images) :]
     paths = judgement.images if judgement.prediction is None else judgement.prediction.images
-    pictures = tuple(picture_of(path, caption) for path, caption in zip(paths, captions, strict=True))
+    # A processed picture lies in the cache, under a name that says nothing to the user.
+    pictures = tuple(
+        replace(picture_of(path, caption), name=Path(given).name)
+        for path, caption, given in zip(paths, captions, judgement.images, strict=True)
+    )
     return Shown(judgement=judgement, pictures=pictures)

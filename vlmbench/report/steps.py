@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t
 
 from vlmbench.report.cells import Cell, Series, series_of
-from vlmbench.report.figures import figure, points, span
+from vlmbench.report.figures import figure, interval_words, points, span
 from vlmbench.report.verdicts import BASELINE, CONTROL, RESAMPLING_SEED, SINGLE, Finding
 from vlmbench.stats import compare, estimate_rate, interval, verdict
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError
@@ -37,7 +37,7 @@ class Answer:
     @property
     def sentence(self) -> str:
         """All of it on one line."""
-        details = "; ".join(part for part in (self.interval and f"95 % interval {self.interval}", self.rests) if part)
+        details = "; ".join(part for part in (interval_words(self.interval), self.rests) if part)
         return f"{self.about}: {self.figure} ({details}): {self.said}."
 
 

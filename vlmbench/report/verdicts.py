@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vlmbench.report.cells import Cell, by_series
-from vlmbench.report.figures import points, span
+from vlmbench.report.figures import interval_words, points, span
 from vlmbench.stats import Comparison, compare, holm, verdict
 from vlmbench.types import Probe, Task, UserError
 
@@ -103,7 +103,7 @@ class Finding:
 
     @property
     def numbers(self) -> str:
-        return f"{self.difference} of accuracy (95 % interval {self.interval}; {self.evidence})"
+        return f"{self.difference} of accuracy ({interval_words(self.interval)}; {self.evidence})"
 
     @property
     def reservation(self) -> str:

@@ -137,9 +137,10 @@ def _shortage(n: int, n_positive: int, n_groups: int) -> str:
     """Why so many validation records are too few; "" where they will do."""
     if min(n_positive, n - n_positive) >= MIN_RECORDS and n_groups >= MIN_GROUPS:
         return ""
+    parts = "1 part" if n_groups == 1 else f"{n_groups} parts"
     return (
-        f"{n} validation records of {n_groups} parts, {n_positive} of them positive, are too few to calibrate: it "
-        f"takes {MIN_RECORDS} of each label and {MIN_GROUPS} parts; add parts, or raise data.split.val and lower "
+        f"{n} validation records of {parts}, {n_positive} of them positive, are too few to calibrate: it takes "
+        f"{MIN_RECORDS} of each label and {MIN_GROUPS} parts; add parts, or raise data.split.val and lower "
         "data.split.train as much"
     )
 

@@ -11,7 +11,7 @@ from scipy.stats import norm, t
 from statsmodels.stats.proportion import proportion_confint
 
 from vlmbench.stats.clusters import Floats, mean_group_size, sum_of_squares
-from vlmbench.types import Estimate, Prediction, Probe, Rate
+from vlmbench.types import Difference, Estimate, Prediction, Probe, Rate
 
 Measure = Callable[[Sequence[Prediction]], Mapping[str, Rate | float]]
 
@@ -30,8 +30,8 @@ def estimate(
 
     A Rate's interval is Wilson's, with the effective number of records where groups repeat. A float's is a bootstrap
     over whole groups (see `_bootstrap_interval`); it rests on the records of the Rates beside it, or else on the
-    ordinary records. Fewer than two groups, or a figure that more than 5 % of the resamples leave undefined, give no
-    interval: the bounds are then 0 and 1 for a Rate, -1 and 1 for a float, which hold for any share or difference.
+    ordinary records. No interval goes beyond what its figure can be: 0 and 1, or -1 and 1 for a Difference. Fewer than
+    two groups, or a figure that more than 5 % of the resamples leave undefined, give just these bounds.
     """
     figures = measure(predictions)
     rates = {name: figure for name, figure in figures.items() if isinstance(figure, Rate)}
@@ -44,7 +44,7 @@ def estimate(
         draws = _bootstrap(measure, predictions, list(floats), seed=seed, resamples=resamples)
         for name, value in floats.items():
             low, high = _bootstrap_interval(value, draws[name], n_groups=n_groups, confidence=confidence)
-            found[name] = Estimate(value=value, low=low, high=high, n=n, n_groups=n_groups)
+            found[name] = Estimate(value=float(value), low=low, high=high, n=n, n_groups=n_groups)
     return {name: found[name] for name in figures}
 
 
@@ -100,18 +100,17 @@ def _bootstrap_interval(value: float, draws: Floats, *, n_groups: int, confidenc
 
     artanh keeps the bounds of a share or a difference within -1 and 1 and its error nearly normal close to them, where
     percentile intervals cover too seldom. The spread is widened for few groups (Hesterberg 2015, arXiv:1411.5279:
-    times the square root of G / (G - 1)). Without any, the margin is Wilson's for a rate of 0 or 1 of G records. A
-    figure that no resample shows below 0 has no bound below it.
+    times the square root of G / (G - 1)). Without any, the margin is Wilson's for a rate of 0 or 1 of G records.
     """
+    least = -1.0 if isinstance(value, Difference) else 0.0
     defined = draws[~np.isnan(draws)]
     if n_groups < 2 or len(defined) < (1 - MAX_UNDEFINED) * len(draws):
-        return -1.0, 1.0
+        return least, 1.0
     quantile = float(t.ppf((1 + confidence) / 2, n_groups - 1))
     if np.ptp(defined) < 1e-12 or abs(value) >= 1:
         margin = quantile**2 / (n_groups + quantile**2)
-        return max(value - margin, -1.0), min(value + margin, 1.0)
+        return max(value - margin, least), min(value + margin, 1.0)
     slope = 1 / (1 - value**2)  # of artanh
     centre = math.atanh(value) - slope * float(defined.mean() - value)
     half = slope * quantile * math.sqrt(n_groups / (n_groups - 1)) * float(defined.std())
-    floor = min(0.0, float(defined.min()))
-    return min(max(math.tanh(centre - half), floor), value), max(math.tanh(centre + half), value)
+    return min(max(math.tanh(centre - half), least), value), max(math.tanh(centre + half), value)

@@ -64,9 +64,7 @@ def cheapest_threshold(
     pass_all, stop_all = share * cost_miss, (1 - share) * cost_overkill
     return Threshold(
         value=value,
-        cost=replace(
-            cost, value=cost.value * largest, low=max(cost.low, 0.0) * largest, high=min(cost.high, 1.0) * largest
-        ),
+        cost=replace(cost, value=cost.value * largest, low=cost.low * largest, high=cost.high * largest),
         miss_rate=_wrong(decided, positive=True),
         overkill_rate=_wrong(decided, positive=False),
         cost_of_one=min(pass_all, stop_all),

@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 from tests.conftest import picture
 from vlmbench.data.photos.table import DELIMITERS, read_table
 from vlmbench.data.sources.folder import FolderConfig
+from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import Split, UserError
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    return [fields for _, fields in read_table(path, required=("path", "label"))]
+    misfits: list[Misfit] = []
+    rows = [fields for _, fields in read_table(path, required=("path", "label"), misfits=misfits)]
+    if misfits:
+        raise refusal(misfits)
+    return rows
 
 
 @pytest.mark.parametrize("delimiter", DELIMITERS)
@@ -60,6 +65,7 @@ def test_any_bytes_are_rows_or_a_named_error(tmp_path: Path, content: bytes) -> 
     ("content", "message"),
     [
         ("", "the file is empty"),
+        ("path,label\n", "no line follows the header; write a line a photo"),
         ("path;other\na;b\n", r"l.csv:1: no column 'label' among path, other"),
         ("path,label,label\n", r"l.csv:1: column 'label' stands there twice"),
         ("path,label\na.png,normal\nb.png\n", r"l.csv:3: 1 fields, the header has 2"),
@@ -102,6 +108,8 @@ def test_the_columns_become_what_is_known_of_a_photo(tmp_path: Path) -> None:
     [
         ("1.png;bad;;;;;", "label 'bad' is not one of 'ok', 'ng', 'normal', 'abnormal'; add it"),
         ("9.png;ok;;;;;", "9.png: there is no such picture"),
+        ("1.JPG;ok;;;;;", r"1.JPG: there is no such picture; did you mean 1.png\?"),
+        ("1;ok;;;;;", r"1: there is no such picture; did you mean 1.png\?"),
         ("../x.png;ok;;;;;", "leaves the data's folder"),
         ("/etc/passwd;ok;;;;;", "leaves the data's folder"),
         ("0.png;ok;;;;;", "stands in .*labels.csv:2 already"),
@@ -113,3 +121,35 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     with pytest.raises(UserError, match=message) as raised:
         listed(tmp_path, line).photos()
     assert str(raised.value).startswith(f"{tmp_path / 'labels.csv'}:3: ")
+
+
+def test_all_wrong_rows_are_told_at_once_each_reason_once(tmp_path: Path) -> None:
+    lines = ["1.png;bad;;;;;", "2.png;bad;;;;;", "3.png;ok", "img\\4.png;ok;;;;;", "5.png;bad;;;;;"]
+    lines += [f"gone{i}.png;ok;;;;;" for i in range(12)]
+    with pytest.raises(UserError) as raised:
+        listed(tmp_path, *lines).photos()
+    table, told = tmp_path / "labels.csv", str(raised.value).splitlines()
+    assert len(told) == 11
+    assert told[0].startswith(f"{table}:3: label 'bad' is not one of")
+    assert told[0].endswith("(so in 2 more rows)")
+    assert told[1].startswith(f"{table}:5: 2 fields, the header has 7; add what is missing")
+    assert told[2].startswith(f"{table}:6: picture path 'img\\\\4.png' has backslashes; give a path relative to")
+    assert told[3].startswith(f"{table}:8: {tmp_path / 'gone0.png'}: there is no such picture")
+    assert told[-1] == "... and 5 more rows"
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([], "source.path=.*mine: there is no such folder; correct it"),
+        (["ok/", "ng/", "list.csv"], r"no folder good/; in it are list.csv, ng/, ok/; .* source.table=labels.csv"),
+        (["good/"], r"there is no folder bad/; in it are good/; put photos into good/ and bad/"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told_what_is_missing(tmp_path: Path, made: list[str], message: str) -> None:
+    for name in made:
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.touch()
+    with pytest.raises(UserError, match=message):
+        FolderConfig(path=str(tmp_path / "mine")).photos()

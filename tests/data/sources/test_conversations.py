@@ -126,6 +126,17 @@ BAD = {
 }
 
 
+def test_rows_that_do_not_fit_are_counted_by_their_reason(tmp_path: Path) -> None:
+    path = write(tmp_path, [llava(1, "yes"), *[llava(1, image=["gone.png", "1.png"])] * 30, llava(2)])
+    with pytest.raises(UserError) as raised:
+        records(tmp_path, path)
+    said, missing, cure = str(raised.value).splitlines()
+    assert said.startswith(f"{path}: row 1: answer 'yes' starts with none of")
+    assert missing.startswith(f"{path}: row 2: ")
+    assert missing.endswith("(so in 29 more rows)")
+    assert "source.misfits=skip" in cure
+
+
 def bad_file(tmp_path: Path, how: str) -> Path:
     path = write(tmp_path, [llava(2), BAD[how][0], llava(3, "NG")])
     (tmp_path / "photos" / "bad.png").write_text("no picture")

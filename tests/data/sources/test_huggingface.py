@@ -143,3 +143,20 @@ def test_a_row_that_holds_no_picture_is_named(tmp_path: Path) -> None:
 def test_a_name_that_the_hub_does_not_give_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nobody/nothing: the data set cannot be read"):
         HuggingFaceConfig(path="nobody/nothing").prepare(tmp_path / "data")
+
+
+def test_words_that_nobody_mapped_are_told_at_once(tmp_path: Path) -> None:
+    folder = save(tmp_path / "set", "saved")
+    with pytest.raises(UserError) as raised:
+        HuggingFaceConfig(path=str(folder), image="photo", label="verdict").prepare(tmp_path / "data")
+    good, bad = str(raised.value).splitlines()
+    assert good.startswith(f"{folder}: row 0: label 'ok' is not one of")
+    assert good.endswith("(so in 15 more rows)")
+    assert bad.startswith(f"{folder}: row 2: label 'ng' is not one of")
+    assert bad.endswith("(so in 7 more rows)")
+
+
+def test_a_file_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"source.path=.*a.parquet: this is a file; name the folder"):
+        config(tmp_path / "a.parquet").prepare(tmp_path / "data")

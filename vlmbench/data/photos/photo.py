@@ -144,11 +144,16 @@ _hashes: dict[Hashable, str] = {}  # sha256 of files, by place: a run asks for t
 
 def checked_sha256(path: Path, *, inside: Path) -> str:
     """SHA-256 of a file's bytes. Raises UserError where it is missing or leads out of the folder `inside`."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such picture; fix the path or add the file")
-    if not path.resolve().is_relative_to(inside.resolve()):
-        raise UserError(f"{path}: the link leads out of the folder {inside}; copy the picture into the folder")
+    require_file(path, inside=inside)
     place = place_of(path, inside)
     if place not in _hashes:
         _hashes[place] = file_sha256(path)
     return _hashes[place]
+
+
+def require_file(path: Path, *, inside: Path) -> None:
+    """Raise UserError where a picture is missing or leads out of the folder `inside`."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such picture; fix the path or add the file")
+    if not path.resolve().is_relative_to(inside.resolve()):
+        raise UserError(f"{path}: the link leads out of the folder {inside}; copy the picture into the folder")

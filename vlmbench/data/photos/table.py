@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
+from vlmbench.data.wrongs import Misfit
 from vlmbench.types import UserError
 
 DELIMITERS = ",;\t|"
@@ -14,15 +15,16 @@ SAMPLE = 64_000  # characters that the delimiter is told from
 MOST_BYTES = 200_000_000
 
 
-def read_table(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(path: Path, *, required: tuple[str, ...], misfits: list[Misfit]) -> Iterator[tuple[str, dict[str, str]]]:
     """Each line's place ("labels.csv:7") and its fields by column, spaces around them taken away.
 
-    UTF-8, with or without a byte-order mark; the delimiter is told from the file. Raises UserError where the file
-    cannot be read, a required column is missing, or a line has another number of fields than the header.
+    UTF-8, with or without a byte-order mark; the delimiter is told from the file. Lines that do not fit the header go
+    to `misfits`. Raises UserError where the file cannot be read, has no line, or lacks a required column.
     """
     text = _text(path)
     reader = csv.reader(StringIO(text, newline=""), delimiter=_delimiter(text), strict=True, skipinitialspace=True)
     header: list[str] | None = None
+    lines = 0
     try:
         for fields in reader:
             place = f"{path}:{reader.line_num}"
@@ -32,16 +34,18 @@ def read_table(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[str, 
             if header is None:
                 header = _header(fields, place, required)
                 continue
-            if len(fields) != len(header):
-                raise UserError(
-                    f"{place}: {len(fields)} fields, the header has {len(header)}; quote fields with commas"
-                )
-            _check_printable(place, header, fields)
-            yield place, dict(zip(header, fields, strict=True))
+            lines += 1
+            why = _why_not(header, fields)
+            if why is None:
+                yield place, dict(zip(header, fields, strict=True))
+            else:
+                misfits.append(Misfit(place=place, why=why))
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}; mend the line, or save the file as CSV again") from error
     if header is None:
         raise UserError(f"{path}: the file is empty; write a header with {', '.join(required)} and a line a photo")
+    if not lines:
+        raise UserError(f"{path}: no line follows the header; write a line a photo")
 
 
 def _text(path: Path) -> str:
@@ -65,10 +69,14 @@ def _delimiter(text: str) -> str:
     return found if found and found in header else max(DELIMITERS, key=header.count)
 
 
-def _check_printable(place: str, header: list[str], fields: list[str]) -> None:
+def _why_not(header: list[str], fields: list[str]) -> str | None:
+    """Why a line does not fit; None: it does."""
+    if len(fields) != len(header):
+        return f"{len(fields)} fields, the header has {len(header)}; add what is missing, quote fields with a delimiter"
     for name, field in zip(header, fields, strict=True):
         if not field.isprintable():
-            raise UserError(f"{place}: {name} {field[:60]!r} has control characters; take them out")
+            return f"{name} {field[:60]!r} has control characters; take them out"
+    return None
 
 
 def _header(fields: list[str], place: str, required: tuple[str, ...]) -> list[str]:

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from vlmbench.data.photos.source import check_words
-from vlmbench.data.prepared import Misfit
 from vlmbench.data.rows.read import decode, read_rows
 from vlmbench.data.rows.source import Draft, RowSourceConfig
+from vlmbench.data.wrongs import Misfit
 from vlmbench.types import LABELS, Task, UserError
 
 PLACEHOLDER = "<image>"

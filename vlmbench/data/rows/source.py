@@ -14,10 +14,11 @@ from omegaconf import MISSING
 from tqdm import tqdm
 
 from vlmbench.config import SourceConfig
-from vlmbench.data.manifest import MAX_ERRORS, ImageRow, Row, row_errors
-from vlmbench.data.photos.photo import checked_sha256, copy_picture
+from vlmbench.data.manifest import ImageRow, Row, row_errors
+from vlmbench.data.photos.photo import checked_sha256, copy_picture, require_file
 from vlmbench.data.pictures import open_picture
-from vlmbench.data.prepared import Misfit, prepared_folder, write_manifest, write_misfits
+from vlmbench.data.prepared import prepared_folder, write_manifest, write_misfits
+from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import ImageRef, Record, Role, Task, UserError
 
 REVISION = 1  # raise it when the same rows give other records
@@ -88,8 +89,6 @@ class RowSourceConfig(SourceConfig):
                 drafts.append(row)
                 continue
             misfits.append(Misfit(place=row.place, why=why or ""))
-            if self.misfits is Misfits.error and len(misfits) >= MAX_ERRORS:
-                break
         self._refuse(drafts, misfits)
         return drafts, misfits
 
@@ -119,12 +118,11 @@ class RowSourceConfig(SourceConfig):
 
     def _refuse(self, drafts: Sequence[Draft], misfits: Sequence[Misfit]) -> None:
         """Raise UserError where rows that do not fit are errors, or no other is left."""
-        lines = [f"{misfit.place}: {misfit.why}" for misfit in misfits[:MAX_ERRORS]]
         if misfits and self.misfits is Misfits.error:
             cure = "mend these rows, or leave out rows that do not fit with source.misfits=skip: they are then counted"
-            raise UserError("\n".join([*lines, cure]))
+            raise refusal(misfits, cure=cure)
         if not drafts:
-            raise UserError("\n".join([*lines, f"{self.path}: no row in it can be used; the README has the format"]))
+            raise refusal(misfits, cure=f"{self.path}: no row in it can be used; the README has the format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +152,7 @@ def _why_not(draft: Draft, root: Path) -> str | None:
         return "; ".join(errors)
     try:
         for name in draft.pictures:
-            checked_sha256(root / name, inside=root)
+            require_file(root / name, inside=root)
     except UserError as error:
         return str(error)
     return None

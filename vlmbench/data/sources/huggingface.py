@@ -22,6 +22,7 @@ from vlmbench.data.photos.photo import Photo, checked_sha256
 from vlmbench.data.photos.source import REVISION, PairedSourceConfig, check_both_labels, label_of, write_photos
 from vlmbench.data.pictures import FORMATS, path_error
 from vlmbench.data.prepared import prepared_folder
+from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import UserError
 
 HUB_FORMATS = ("arrow", "parquet")
@@ -49,6 +50,8 @@ class HuggingFaceConfig(PairedSourceConfig):
         check_range("source.limit", self.limit, 1)
 
     def prepare(self, data_dir: Path) -> Path:
+        if Path(self.path).is_file():
+            raise UserError(f"source.path={self.path}: this is a file; name the folder of the data set")
         local = Path(self.path).is_dir()
         rows, version = self._open_local() if local else self._open_hub()
         content = _Content(settings=asdict(self), version=version)
@@ -101,15 +104,17 @@ class HuggingFaceConfig(PairedSourceConfig):
     def _write(self, folder: Path, rows: Any) -> Iterator[Photo]:
         """Write each row's picture; give the photos."""
         rows, names = self._columns(rows)
+        misfits: list[Misfit] = []
         with _naming(self.path):
             for number, row in enumerate(rows):
                 if self.limit is not None and number >= self.limit:
-                    return
-                place = f"{self.path}: row {number}"
+                    break
                 try:
                     yield self._photo(folder, number, row, names)
                 except UserError as error:
-                    raise UserError(f"{place}: {error}") from error
+                    misfits.append(Misfit(place=f"{self.path}: row {number}", why=str(error)))
+        if misfits:
+            raise refusal(misfits)
 
     def _columns(self, rows: Any) -> tuple[Any, list[str]]:
         """The rows with pictures as bytes, and the names of the label's numbers."""
@@ -195,7 +200,7 @@ def _suffix(content: bytes) -> str:
         with Image.open(BytesIO(content), formats=tuple(FORMATS)) as image:
             return FORMATS["JPEG" if image.format == "MPO" else str(image.format)][0]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"not a picture that can be read ({', '.join(FORMATS)}: {error}); replace it") from error
+        raise UserError(f"not a picture that can be read ({', '.join(FORMATS)}); replace it") from error
 
 
 def _text(row: Mapping[str, Any], column: str | None) -> str:

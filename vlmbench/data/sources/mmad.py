@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from vlmbench.config import schema
-from vlmbench.data.prepared import Misfit
 from vlmbench.data.rows.choices import choice_draft
 from vlmbench.data.rows.read import decode, read_bytes
 from vlmbench.data.rows.source import Draft, RowSourceConfig
+from vlmbench.data.wrongs import Misfit
 from vlmbench.types import UserError
 
 FILE = "mmad.json"

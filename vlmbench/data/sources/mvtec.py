@@ -26,6 +26,7 @@ from vlmbench.data.photos.regions import region_words
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
 from vlmbench.data.pictures import open_mask, picture_size, place_of, turned_upright
+from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import UserError
 
 SIDES = ("train", "validation", "test", "test_public")  # folders of an MVTec category that hold good/ and defects
@@ -75,8 +76,11 @@ class MvtecConfig(PhotoSourceConfig):
         defects: dict[str, str] = {}
         table = category / "image_anno.csv"
         if table.is_file():
-            for _, fields in read_table(table, required=("image", "label")):
+            misfits: list[Misfit] = []
+            for _, fields in read_table(table, required=("image", "label"), misfits=misfits):
                 defects[Path(fields["image"]).name] = fields["label"].replace(",", " and ")
+            if misfits:
+                raise refusal(misfits)
         data = category / VISA
         for path in pictures_in(data / "Images" / "Normal"):
             yield self._photo(category, path, "good", [])

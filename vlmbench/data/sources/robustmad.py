@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from vlmbench.config import schema
-from vlmbench.data.prepared import Misfit
 from vlmbench.data.rows.choices import choice_draft
 from vlmbench.data.rows.read import decode, read_bytes
 from vlmbench.data.rows.source import Draft, RowSourceConfig
+from vlmbench.data.wrongs import Misfit
 
 FILE = "RobustMAD_MCQ.json"
 PAIRWISE = "pair-wise"  # in the category of questions that show two pictures

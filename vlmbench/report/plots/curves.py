@@ -142,7 +142,8 @@ def _plot(axes: Axes, quantity: _Quantity, line: Line, seeds: list[Curve]) -> No
     for curve in thin:
         axes.plot(*_thinned(*curve), color=line.colour, linewidth=0.6, alpha=0.35)
     for curve in bold:
-        axes.plot(*_thinned(*curve), marker="" if quantity.smooth else "o", markersize=3, **style)
+        alone = len(curve[1]) == 1  # a line of one point is not seen
+        axes.plot(*_thinned(*curve), marker="o" if alone or not quantity.smooth else "", markersize=3, **style)
 
 
 def _thinned(places: Floats, values: Floats) -> Curve:
