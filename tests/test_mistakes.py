@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Outcome
+from vlmbench import __version__
 
 TYPED_WRONG = {
     "model=smoll": "model=smoll: there is no such choice; did you mean smol? it is one of llama32, llama32_tiny, phi3",
@@ -76,4 +76,4 @@ def test_what_breaks_by_our_own_fault_keeps_its_traceback(
 
 
 def test_the_version_is_told(cli: Callable[..., Outcome]) -> None:
-    assert cli("--version") == Outcome(0, f"vlmbench {version('vlmbench')}\n", "")
+    assert cli("--version") == Outcome(0, f"vlmbench {__version__}\n", "")

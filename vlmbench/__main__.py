@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import hydra
 
-from vlmbench import interrupt, processes
+from vlmbench import __version__, interrupt, processes
 from vlmbench.config import Stage
 from vlmbench.config.mistakes import explained, refuse, refuse_flags
 from vlmbench.files import needing_room
@@ -57,7 +56,7 @@ def main() -> None:
         sys.stdout.write(help_text())
         return
     if "--version" in sys.argv[1:]:
-        sys.stdout.write(f"vlmbench {version('vlmbench')}\n")
+        sys.stdout.write(f"vlmbench {__version__}\n")
         return
     from vlmbench.task import run_cell
 

@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vlmbench import processes
+from vlmbench import __version__, processes
 from vlmbench.config import Engine, Vision
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
+UNSLOTH = ("unsloth", "unsloth_zoo", "triton")
 # What a cell's figures do not depend on.
 NOT_CONTENT = (
     *(
@@ -51,6 +52,7 @@ def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.is_available()
+    names = (*VERSIONS, *(UNSLOTH if engine is Engine.unsloth else ()))
     return {
         "command": " ".join(["python -m vlmbench", *sys.argv[1:]]),
         "engine": engine,
@@ -59,7 +61,7 @@ def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:
         "processes": processes.count(),
         "device": f"cuda: {torch.cuda.get_device_name(0)}" if gpu else f"cpu: {_cpu_name()}",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {"vlmbench": __version__, **{name: version(name) for name in names}},
     }
 
 

@@ -17,6 +17,7 @@ from tests.data.photos.test_photos import photos_in
 from tests.data.sources.test_mvtec import mvtec
 from tests.data.test_manifest import SPOILT
 from tests.data.test_pictures import spoil
+from vlmbench import __version__
 from vlmbench.rundir import RunDir, State, SweepDir
 
 Cli = Callable[..., Outcome]
@@ -58,6 +59,7 @@ def test_one_run_goes_from_pictures_to_a_report(tmp_path: Path) -> None:
     status = cell.read_status()
     assert status["state"] == State.FINISHED
     assert cell.read_env()["engine"] == "transformers"
+    assert cell.read_env()["versions"]["vlmbench"] == __version__
     losses = [row for row in cell.read_train_log() if "loss" in row]
     assert [row["step"] for row in losses] == [1, 2, 3, 4]
     evaluated = [row for row in cell.read_train_log() if "eval_balanced_accuracy" in row]

@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlmbench import __version__
 from vlmbench.backbones import resident
 from vlmbench.cell import Cell, build, experiment_of, require_machine
 from vlmbench.config import Engine, ScoreMethod, StoreConfig
@@ -149,7 +149,7 @@ def _write_words(
     config, learnt = cell.config, learnt_tasks(folder)
     wording = learnt_wording(config, folder)
     rules: dict[str, Any] = {
-        "vlmbench": version("vlmbench"),
+        "vlmbench": __version__,
         "model": cell.choices["model"],
         "layout": str(getattr(config.model, "layout", "")),
         "questions": {str(task): wording.questions[task] for task in learnt},
