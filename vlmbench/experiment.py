@@ -24,10 +24,11 @@ from vlmbench.data.dataset import (
     without_pictures,
 )
 from vlmbench.data.load import Data, load_data
-from vlmbench.data.manifest import MAX_ERRORS, open_manifest
+from vlmbench.data.manifest import open_manifest
 from vlmbench.data.pictures import file_sha256
 from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
+from vlmbench.data.wrongs import MAX_ERRORS
 from vlmbench.types import JUDGING, ImageRef, Record, Sample, Split, Task, UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import ManifestBuilder
-from vlmbench.data.manifest import MAX_ERRORS, Manifest, open_manifest
+from vlmbench.data.manifest import MOST_WRONG, Manifest, open_manifest
 from vlmbench.data.prepared import write_manifest
 from vlmbench.types import Split, Task, UserError
 
@@ -116,13 +116,25 @@ def test_a_line_that_is_no_record_is_named(manifest: ManifestBuilder, line: byte
     assert f"{path}:31:" in str(raised.value)
 
 
-def test_all_bad_rows_are_named_up_to_a_limit(manifest: ManifestBuilder) -> None:
+def test_bad_rows_are_told_together_each_reason_once(manifest: ManifestBuilder) -> None:
     for row in manifest.rows:
         row["label"] = "ng"
+    manifest.rows[3]["label"] = "bad"
     with pytest.raises(UserError) as raised:
         open_manifest(manifest.write())
-    lines = str(raised.value).splitlines()
-    assert len([line for line in lines if "label 'ng'" in line]) == MAX_ERRORS
+    ng, bad = [line for line in str(raised.value).splitlines() if "label" in line]
+    assert ng.startswith(f"{manifest.path}:1: ")
+    assert "label 'ng'" in ng
+    assert ng.endswith(f"(so in {len(manifest.rows) - 2} more rows)")
+    assert bad.startswith(f"{manifest.path}:4: ")
+    assert "label 'bad'" in bad
+
+
+def test_a_manifest_of_bad_rows_is_not_read_to_its_end(manifest: ManifestBuilder) -> None:
+    path = manifest.write()
+    path.write_text("{}\n" * (MOST_WRONG + 500))
+    with pytest.raises(UserError, match=rf"so in {MOST_WRONG - 1} more rows.*\n.*was read no further"):
+        open_manifest(path)
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "is empty"), ("\n\n", "no record in it")])

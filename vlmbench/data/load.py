@@ -15,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from vlmbench.data.dataset import Subset, side
-from vlmbench.data.manifest import MAX_ERRORS, Manifest, hash_name
+from vlmbench.data.manifest import Manifest, hash_name
 from vlmbench.data.pictures import Conversion, PictureFacts, picture_facts
 from vlmbench.data.prepared import read_misfits
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
+from vlmbench.data.wrongs import MAX_ERRORS
 from vlmbench.types import Record, Split, UserError
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from vlmbench.data.pictures import path_error
+from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import LABELS, NUM_IMAGES, ImageRef, Record, Role, Split, Task, UserError
 
-MAX_ERRORS = 20  # bad rows named in one message
+MOST_WRONG = 1000  # misfits after which a manifest is read no further
 MAX_TEXT = 4000  # characters in a question or an answer
 MAX_LINE = 1_000_000  # bytes
 REMEMBERED = 20_000  # decoded records of a manifest
@@ -129,7 +130,7 @@ def open_manifest(
     """Check the structure of every row and give the records lazily. Pictures are not opened.
 
     `views` are the views that this run can show. Without `labelled` a row may have no label: it is "" then. Raises
-    UserError that names each bad row (MAX_ERRORS of them), its line, the value and the cure.
+    UserError that names the bad rows by line, value and cure, each reason once. Reading stops after MOST_WRONG of them.
     """
     if not _is_file(path):
         raise UserError(f"{path}: there is no such manifest; give an existing JSON-lines file as source.path")
@@ -146,7 +147,7 @@ def _scanned(
 ) -> Manifest:
     """The manifest, scanned once in a process as long as its file stays as it is."""
     labels = dict(pairs)
-    scan = _Scan(labels=labels, views=views, labelled=labelled)
+    scan = _Scan(path=path, labels=labels, views=views, labelled=labelled)
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         offset = 0
@@ -156,11 +157,11 @@ def _scanned(
         for number, line in enumerate(iter(content.readline, b""), start=1):
             scan.add(line, number, offset)
             offset += len(line)
-            if len(scan.errors) >= MAX_ERRORS:
+            if len(scan.misfits) >= MOST_WRONG:
                 break
-    if scan.errors:
-        more = f"\n... the first {MAX_ERRORS} bad rows are shown" if len(scan.errors) >= MAX_ERRORS else ""
-        raise UserError("\n".join(f"{path}:{error}" for error in scan.errors) + more)
+    if scan.misfits:
+        stopped = len(scan.misfits) >= MOST_WRONG
+        raise refusal(scan.misfits, cure=f"{path} was read no further than this" if stopped else "")
     if not scan.offsets:
         raise UserError(f"{path}: no record in it; write one JSON record a line")
     return Manifest(
@@ -186,12 +187,12 @@ def _is_file(path: Path) -> bool:
 class _Scan:
     """One pass over the lines: columns of the good rows, messages for the bad ones."""
 
-    def __init__(self, *, labels: Mapping[str, str], views: frozenset[str], labelled: bool) -> None:
-        self.labels, self.views, self.labelled = labels, views, labelled
+    def __init__(self, *, path: Path, labels: Mapping[str, str], views: frozenset[str], labelled: bool) -> None:
+        self.path, self.labels, self.views, self.labelled = path, labels, views, labelled
         self.tasks, self.splits = array("b"), array("b")
         self.groups, self.pictures = array("Q"), array("Q")
         self.offsets, self.lines = array("q"), array("i")
-        self.errors: list[str] = []
+        self.misfits: list[Misfit] = []
         self._line_of_id: dict[int, int] = {}
         self._task_index = {task: index for index, task in enumerate(TASKS)}
         self._split_index = {None: NO_SPLIT} | {split: index for index, split in enumerate(SPLITS)}
@@ -207,7 +208,8 @@ class _Scan:
         if seen != number:
             errors.append(f"id {row.id!r} stands in line {seen} already; give every record its own id")
         if errors:
-            self.errors.extend(f"{number}: {error}" for error in errors)
+            for error in errors:
+                self._refuse(number, error)
             return
         self.offsets.append(offset)
         self.lines.append(number)
@@ -219,16 +221,19 @@ class _Scan:
 
     def _decode(self, line: bytes, number: int) -> Row | None:
         if len(line) > MAX_LINE:
-            self.errors.append(f"{number}: the line has {len(line)} bytes; a record may have {MAX_LINE}")
+            self._refuse(number, f"the line has {len(line)} bytes; a record may have {MAX_LINE}")
             return None
         try:
             return _decoder.decode(line)
         except UnicodeDecodeError as error:
-            self.errors.append(f"{number}: byte {error.start} of the line is not UTF-8; save the file as UTF-8")
+            self._refuse(number, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
         except msgspec.MsgspecError as error:
             where = "see 'Your own pictures' in the README for the format of a record"
-            self.errors.append(f"{number}: {error}{_choices(str(error))}; {where}")
+            self._refuse(number, f"{error}{_choices(str(error))}; {where}")
         return None
+
+    def _refuse(self, number: int, why: str) -> None:
+        self.misfits.append(Misfit(place=f"{self.path}:{number}", why=why))
 
 
 def _choices(message: str) -> str:

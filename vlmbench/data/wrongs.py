@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vlmbench.types import UserError
 
 MOST_REASONS = 10  # named in one message
+MAX_ERRORS = 20  # pictures named in one message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

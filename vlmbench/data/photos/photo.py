@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from vlmbench.data.manifest import MAX_ERRORS
 from vlmbench.data.pictures import SUFFIXES, PictureFacts, file_sha256, path_error, picture_facts, place_of
+from vlmbench.data.wrongs import MAX_ERRORS
 from vlmbench.types import ImageRef, Role, Split, UserError
 
 GOOD, BAD = "normal", "abnormal"
