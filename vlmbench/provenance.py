@@ -15,7 +15,7 @@ from vlmbench import __version__, processes
 from vlmbench.config import Engine, Vision
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
-UNSLOTH = ("unsloth", "unsloth_zoo", "triton")
+UNSLOTH = ("unsloth", "unsloth_zoo")
 # What a cell's figures do not depend on.
 NOT_CONTENT = (
     *(

@@ -88,7 +88,7 @@ def test_rows_of_different_lengths_train_without_a_mask(tmp_path: Path, monkeypa
     loss = backbone.model(**whole).loss
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
     batch = ready(backbone.train_batch(samples))
-    assert not {"attention_mask", "position_ids"} & batch.keys()  # Unsloth would make a mask of either
+    assert not {"attention_mask", "position_ids"} & batch.keys()
     assert count_positions(batch) == whole["attention_mask"].sum() < batch["input_ids"].numel()
     torch.testing.assert_close(backbone.model(**batch).loss, loss, rtol=1e-5, atol=1e-5)
     assert masks == [None] * len(masks) != []
@@ -103,4 +103,18 @@ def test_a_short_row_beside_one_past_the_original_context_keeps_its_positions(tm
     batch = ready(backbone.train_batch(samples))
     assert torch.equal(batch["position_ids"], whole["position_ids"])
     assert count_positions(batch) == whole["attention_mask"].sum()
+    loss = backbone.model(**whole).loss
+    torch.testing.assert_close(backbone.model(**batch).loss, loss, rtol=1e-5, atol=1e-5)
+    batch.pop("position_ids")
+    assert abs(backbone.model(**batch).loss - loss) > 1e-4  # the short row's keys rotated as the long one's
+
+
+def test_rows_that_are_all_past_the_original_context_train_without_a_mask(tmp_path: Path) -> None:
+    backbone = build(tmp_path)
+    samples = [sample(0, "normal"), sample(1, "abnormal: a long scratch")]
+    short = backbone.collate(samples[:1], with_answer=True)["input_ids"].shape[1]
+    backbone.model.config.text_config.rope_parameters["original_max_position_embeddings"] = short - 1
+    whole = backbone.collate(samples, with_answer=True)
+    batch = ready(backbone.train_batch(samples))
+    assert not {"attention_mask", "position_ids"} & batch.keys()
     torch.testing.assert_close(backbone.model(**batch).loss, backbone.model(**whole).loss, rtol=1e-5, atol=1e-5)

@@ -117,13 +117,16 @@ class Phi3Backbone(ChatBackbone):
 
     def _may_look(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Nobody looks at what comes later, what pads included: no mask, and positions count up to the longest row's
-        end. Either given, Unsloth would make a mask of pairs, which takes attention's fast kernels away.
+        end. Of positions that repeat, as in what pads, Unsloth makes a mask of pairs, which takes attention's fast
+        kernels away; of a mask it has to see that it is full.
 
-        Where the longest row leaves the original context, the shorter ones must not seem to (LongRoPE).
+        Where only some rows leave the original context, the others must not seem to (LongRoPE).
         """
-        context = self._original_context()
-        if context is not None and batch["input_ids"].shape[1] > context:
-            return super()._may_look(batch)
+        import torch
+
+        context, shortest = self._original_context(), int(batch["position_ids"].amax(1).min()) + 1
+        if context is not None and shortest <= context < batch["input_ids"].shape[1]:
+            return batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
         return {name: value for name, value in batch.items() if name not in ("attention_mask", "position_ids")}
 
     def _original_context(self) -> int | None:
