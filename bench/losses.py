@@ -1,10 +1,11 @@
-"""Do stored tokens change what is learnt? Losses of equal runs, with tokens from the store and without it.
+"""Do stored tokens change what is learnt? Compare losses with a token store and without.
 
     python -m bench.losses --workload pair-560 [--steps 50] [--batch 4]
 
-Three runs of one seed on one loaded model, which keeps nothing of a run but its frozen weights: two encode every
-picture whenever it is shown, one fetches its tokens. The first two differ by what a GPU's own sums differ; the third
-should not differ by more. The second run is also a sweep's later cell, and the first the same cell alone.
+Three runs of one seed train on one loaded model. Nothing of a run but the frozen weights stays in
+it. Two runs encode an image whenever it is shown, and one reads its tokens from the store. Two runs
+without the store differ because sums on a GPU have no fixed order; the third should not differ by
+more. The first two also compare a run alone with a sweep's later run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 
 from bench import record, setup
 
@@ -19,43 +21,57 @@ SEED = 0
 
 
 def main() -> None:
-    """Run the three, and write the table."""
-    parser = setup.parser(__doc__)
+    """Run all three, and write the table."""
+    parser = setup.make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4)
     arguments = parser.parse_args()
     setup.make_model(arguments)
+
     losses = _losses(arguments)
     first, second, stored = losses.values()
+    stored_difference = min(_difference(first, stored), _difference(second, stored))
     figures = {
         "workload": arguments.workload,
         "steps": arguments.steps,
-        "largest_relative_difference_of_two_unstored": _distance(first, second),
-        "largest_relative_difference_of_stored": min(_distance(first, stored), _distance(second, stored)),
-        "losses": losses,
+        "largest_relative_difference_of_two_unstored": _difference(first, second),
+        "largest_relative_difference_of_stored": stored_difference,
     }
-    path = record.write(record.name("losses", arguments.workload, arguments.out), figures)
-    print(f"\n{json.dumps({name: figures[name] for name in list(figures)[:4]})}\n\n{path}")
+
+    name = record.result_name("losses", arguments.workload, arguments.out)
+    path = record.write(name, {**figures, "losses": losses})
+    print(f"\n{json.dumps(figures)}\n\n{path}")
 
 
-def _distance(one: list[float], other: list[float]) -> float:
-    return max(abs(a - b) / abs(a) for a, b in zip(one, other, strict=True))
+def _difference(expected: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the largest relative difference of two runs' losses at the same step."""
+    return max(abs(a - b) / abs(a) for a, b in zip(expected, losses, strict=True))
 
 
 def _losses(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    from bench.training import Stopwatch
-    from vlmbench.backbones.base import draw_adapters
+    """Return the losses of each run."""
+    from bench.stopwatch import Stopwatch
+    from vlmbench.backbones.adapters import draw_adapters
 
-    backbone = setup.build_ours(arguments, store=True)
-    records, store = setup.records_of(arguments), backbone.store
-    found = {}
-    for name, kept in (("unstored", None), ("unstored again", None), ("stored", store)):
-        backbone.store, watch = kept, Stopwatch()
+    backbone = setup.build_ours(arguments)
+    records = setup.records_of(arguments)
+    stores = {"unstored": None, "unstored again": None, "stored": backbone.store}
+
+    losses = {}
+    for name, store in stores.items():
+        backbone.store, watch = store, Stopwatch()
         draw_adapters(backbone.model, SEED)
-        setup.train_ours(backbone, records, watch, max_steps=arguments.steps, batch_size=arguments.batch, log_steps=1)
-        found[name] = watch.losses
-        print(name, found[name][:3], found[name][-3:], flush=True)
-    return found
+        setup.train_ours(
+            backbone,
+            records,
+            watch,
+            max_steps=arguments.steps,
+            batch_size=arguments.batch,
+            log_steps=1,
+        )
+        losses[name] = watch.losses
+        print(name, watch.losses[:3], watch.losses[-3:], flush=True)
+    return losses
 
 
 if __name__ == "__main__":

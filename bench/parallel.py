@@ -1,9 +1,9 @@
-"""One training over several GPUs of one host, beside the same on one.
+"""One training on several GPUs of one host, beside the same on one GPU.
 
-    python -m bench.parallel --workload pair-560 [--cards 2] [--batch 80]
+    python -m bench.parallel --workload pair-560 [--gpus 2] [--batch 80]
 
-Each card takes `--batch` records a step, so that a step of two cards has twice as many. Rates are of the steps after
-the first ones, in which kernels are compiled; every process has encoded every picture before.
+Each GPU takes `--batch` records a step, so a step of two GPUs has twice as many. A rate counts the
+steps after the first ones, in which kernels are compiled. Every process encodes all images before.
 """
 
 from __future__ import annotations
@@ -17,40 +17,53 @@ from typing import Any
 
 from bench import record, setup
 from bench.workloads import WORKLOADS
-from vlmbench import processes
+from vlmbench.system import processes
 
 STEPS, WARMUP = 45, 15
 
 
 def main() -> None:
-    """Train on one card, then on several, and write the table."""
-    arguments = _arguments()
+    """Train on one GPU, then on several, and write the table."""
+    arguments = _parse_arguments()
     if arguments.process:
-        processes.take_own_card()
+        processes.use_own_gpu()
         row = _train(arguments)
         if processes.is_leader():
             print(json.dumps(row), flush=True)
         return
+
     setup.make_model(arguments)
-    setup.records_of(arguments)
-    rows = [_run(number) for number in (1, arguments.cards)]
-    one, many = (row["samples_per_s"] for row in rows)
-    figures = {"workload": arguments.workload, "cards": arguments.cards, "ratio": many / one, "rows": rows}
-    path = record.write(record.name("parallel", arguments.workload, arguments.out), figures)
-    print(f"\n{record.table(rows)}\n\ntimes {figures['ratio']:.3f}\n{path}")
+    setup.records_of(arguments)  # writes the images
+    rows = [_run(number) for number in (1, arguments.gpus)]
+
+    one, several = (row["samples_per_s"] for row in rows)
+    figures = {
+        "workload": arguments.workload,
+        "gpus": arguments.gpus,
+        "ratio": several / one,
+        "rows": rows,
+    }
+    name = record.result_name("parallel", arguments.workload, arguments.out)
+    path = record.write(name, figures)
+    print(f"\n{record.table(rows)}\n\n{figures['ratio']:.3f} times as fast\n{path}")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = setup.parser(__doc__)
-    parser.add_argument("--cards", type=int, default=2)
-    parser.add_argument("--batch", type=int, help="records a step and card, instead of the workload's")
+def _parse_arguments() -> argparse.Namespace:
+    parser = setup.make_parser(__doc__)
+    parser.add_argument("--gpus", type=int, default=2)
+    parser.add_argument(
+        "--batch", type=int, help="records a step and GPU, instead of the workload's"
+    )
     parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _run(cards: int) -> dict[str, Any]:
-    launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={cards}", "-m", "bench.parallel")
-    command = [sys.executable, "-m", *launcher, *sys.argv[1:], "--process"]
+def _run(num_gpus: int) -> dict[str, Any]:
+    """Start one process for each GPU; return the row that the leader prints."""
+    launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={num_gpus}")
+    options = [*sys.argv[1:], "--process"]
+    command = [sys.executable, "-m", *launcher, "-m", "bench.parallel", *options]
+
     row: dict[str, Any] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -63,11 +76,13 @@ def _run(cards: int) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace) -> dict[str, Any]:
-    from bench.training import Stopwatch, encode_all
+    from bench.ours import encode_all
+    from bench.stopwatch import Stopwatch
 
-    backbone = setup.build_ours(arguments, store=True)
+    backbone = setup.build_ours(arguments)
     records = setup.records_of(arguments)
-    encode_all(backbone, records, setup.opener(backbone, records))
+    encode_all(backbone, setup.samples_of(records))
+
     watch = Stopwatch()
     batch = processes.count() * (arguments.batch or WORKLOADS[arguments.workload].batch)
     setup.train_ours(backbone, records, watch, max_steps=STEPS, batch_size=batch, log_steps=5)

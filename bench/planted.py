@@ -1,13 +1,13 @@
-"""Is the verdict right where the truth is planted? Two worlds of made-up parts, ablations of each through the command
-line.
+"""Is the verdict right where the truth is planted? Ablations in two worlds of generated parts.
 
     python -m bench.planted [--ablations 10] [--seeds 3]
 
-A blue mark on a part is a defect and a red one is paint. The pairs that train show unmarked parts and blue marks; of
-those that are held out, a few show red ones. In the first world the comparison records show what red marks are, in the
-same words, and nothing else can tell: `with_shapes` is better in truth, by a few points. In the second they repeat what
-the pairs show, so that they carry nothing. What is counted is how often the verdict says "better" in each, by ablations
-of other parts and seeds, beside the power that each ablation computes for the mean difference of all of its world.
+A blue mark on a part is a defect, and a red mark is paint. Training pairs show unmarked parts and
+blue marks. A few held-out pairs show red marks. In the first world, comparison records show what
+red marks are, in the same words, and nothing else tells: `with_shapes` is truly better, by a few
+points. In the second world, they repeat what the pairs show, so they carry nothing. The table
+counts how often the verdict is "better" in each world, over ablations of other parts and seeds.
+Beside it stands the power that each ablation computes for the mean difference of its world.
 """
 
 from __future__ import annotations
@@ -27,149 +27,208 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from bench import record
-from vlmbench.rundir import RunDir, SweepDir
+from bench import commands, record
+from vlmbench.runs.folder import RunDir
+from vlmbench.runs.sweep import SweepDir
 from vlmbench.stats import estimate_rate, power
-from vlmbench.stats.spread import measure
+from vlmbench.stats.spread import measure_spread
 from vlmbench.types import Rate
 
-REPOSITORY = Path(__file__).parents[1]
-SIDE = 224
+EDGE = 224  # pixels
 PARTS = {"train": 24, "val": 4, "test": 40}
-PAINTED = 0.15  # of the held-out normal pairs: so few that not every ablation of this size sees the difference
+PAINTED = 0.15  # of held-out normal pairs: too few for every ablation of this size to see
 STEPS, ROWS = 40, 4  # of training, and records a step
-MARKS = {"red": ((220, 30, 30), SIDE, 60), "blue": ((30, 60, 220), 80, 80)}  # colour, width, height
+MARKS = {"red": ((220, 30, 30), EDGE, 60), "blue": ((30, 60, 220), 80, 80)}  # colour, width, height
 WORLDS = ("informative", "empty")
 VARIANTS = ("without_comparison", "with_shapes")
 QUESTION = "Normal?"
+VERDICT_KEYS = (
+    *("verdict", "difference", "low", "high", "p_value"),
+    *("n_records", "n_parts", "n_seeds", "power_note"),
+)
 
 
 def main() -> None:
-    """Run the ablations of both worlds in turn, and write what is known after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the ablations of both worlds in turn, and write the table after each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ablations", type=int, default=10, help="of each world")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", default="", help="the end of the result file's name")
+    parser.add_argument("--out", default="", help="end of the result file's name")
     arguments, overrides = parser.parse_known_args()
+
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as cache:  # one for all: the model's weights are unpacked once
+    with tempfile.TemporaryDirectory() as cache:  # shared: the model's weights are unpacked once
         for number in range(arguments.ablations):
             for world in WORLDS:
                 settings = [f"cache_dir={cache}", *overrides]
-                rows.append(_ablation(world, number, arguments.seeds, settings))
+                rows.append(_run_ablation(world, number, arguments.seeds, settings))
                 print(json.dumps(rows[-1]), flush=True)
-                figures = {"seeds": arguments.seeds, **_shares(rows), "rows": rows}
-                path = record.write(record.name("planted", arguments.out), figures)
-    print(f"\n{record.table(rows)}\n\n{json.dumps(_shares(rows), indent=1)}\n{path}")
+
+                figures = {"seeds": arguments.seeds, **_summaries(rows), "rows": rows}
+                path = record.write(record.result_name("planted", arguments.out), figures)
+    print(f"\n{record.table(rows)}\n\n{json.dumps(_summaries(rows), indent=1)}\n{path}")
 
 
-def _shares(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of each world: how often the verdict is what, with the 95 % interval of "better"; the mean difference, and the
-    median of the power that the ablations compute for it."""
-    found = {}
-    for world in WORLDS:
-        own = [row for row in rows if row["world"] == world]
-        if not own:
-            continue
-        said = [row["verdict"] for row in own]
-        better = estimate_rate(
-            Rate(hits=tuple(word == "better" for word in said), groups=tuple(map(str, range(len(own)))))
+def _summaries(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the summary of each world that has ablations."""
+    by_world = {world: [row for row in rows if row["world"] == world] for world in WORLDS}
+    return {world: _summary(own_rows) for world, own_rows in by_world.items() if own_rows}
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how often each verdict came, the 95 % interval of "better", and the mean difference.
+
+    `median_power` is the median of the power that the ablations compute for that difference.
+    """
+    verdicts = [row["verdict"] for row in rows]
+    is_better = tuple(verdict == "better" for verdict in verdicts)
+    better = estimate_rate(Rate(hits=is_better, parts=tuple(map(str, range(len(rows))))))
+
+    difference = float(np.mean([row["difference"] for row in rows]))
+    powers = [
+        power.power(
+            power.Sources(**row["sources"]),
+            difference,
+            n_parts=row["n_parts"],
+            n_seeds=row["n_seeds"],
         )
-        difference = float(np.mean([row["difference"] for row in own]))
-        powers = [
-            power.power(power.Sources(**row["sources"]), difference, n_groups=row["n_groups"], n_seeds=row["n_seeds"])
-            for row in own
-        ]
-        found[world] = {
-            "ablations": len(own),
-            "verdicts": {word: said.count(word) for word in sorted(set(said))},
-            "better": {"value": better.value, "low": better.low, "high": better.high},
-            "mean_difference": difference,
-            "median_power": float(np.median(powers)),
-        }
-    return found
+        for row in rows
+    ]
+    return {
+        "ablations": len(rows),
+        "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
+        "better": {"value": better.value, "low": better.low, "high": better.high},
+        "mean_difference": difference,
+        "median_power": float(np.median(powers)),
+    }
 
 
-def _ablation(world: str, number: int, seeds: int, overrides: list[str]) -> dict[str, Any]:
+def _run_ablation(world: str, number: int, seeds: int, overrides: list[str]) -> dict[str, Any]:
+    """Run the sweep of one ablation; return its verdict and what its power rests on."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = write_world(folder, world, number)
-        chosen = ",".join(str(100 * number + seed) for seed in range(seeds))
-        command = [
-            *(sys.executable, "-m", "vlmbench", "-m", "source=manifest", f"source.path={manifest}", "view=raw"),
-            *(f"data={','.join(VARIANTS)}", f"seed={chosen}", "prompt=short", "tracking=off"),
-            *(f"prompt.questions.compare_shapes={QUESTION}", "prompt.labels.same_shape=normal"),
-            *("prompt.labels.different_shape=abnormal", "eval.probes=false", "eval.batch_size=64", "sweep=runs/s"),
-            *(f"trainer.max_steps={STEPS}", f"trainer.batch_size={ROWS}", "trainer.eval_steps=null", *overrides),
-        ]
-        environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        run_seeds = ",".join(str(100 * number + seed) for seed in range(seeds))
+        settings = _settings(manifest, run_seeds)
+        command = [sys.executable, "-m", "vlmbench", "-m", *settings, *overrides]
+
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=commands.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+
         sweep = SweepDir(folder / "runs" / "s")
         verdicts = json.loads((sweep.report / "verdicts.json").read_text())
-        sources = _sources(sweep.cells())
-    (found,) = (row for row in verdicts if row["task"] == "judge_pair")
-    kept = ("verdict", "difference", "low", "high", "p_value", "n_records", "n_groups", "n_seeds", "power_note")
-    return {"world": world, "ablation": number, **{name: found[name] for name in kept}, "sources": asdict(sources)}
+        sources = _sources(sweep.runs())
+
+    (verdict,) = (row for row in verdicts if row["task"] == "judge_pair")
+    return {
+        "world": world,
+        "ablation": number,
+        **{key: verdict[key] for key in VERDICT_KEYS},
+        "sources": asdict(sources),
+    }
 
 
-def _sources(cells: Sequence[RunDir]) -> power.Sources:
-    """What the ablation's plan rests on."""
-    sides: dict[str, list[list[bool]]] = {variant: [] for variant in VARIANTS}
-    parts: list[str] = []
-    for cell in cells:
-        answers = sorted(cell.read_predictions(), key=lambda prediction: prediction.id)
-        sides[cell.read_status()["data"]].append([answer.correct for answer in answers])
-        parts = [answer.group for answer in answers]
-    _, groups = np.unique(parts, return_inverse=True)
-    without, with_shapes = (np.array(sides[variant], dtype=np.float64) for variant in VARIANTS)
-    return power.sources(measure(with_shapes, without, groups))
+def _settings(manifest: Path, seeds: str) -> list[str]:
+    return [
+        f"source.path={manifest}",
+        f"data={','.join(VARIANTS)}",
+        f"seed={seeds}",
+        f"prompt.questions.compare_shapes={QUESTION}",
+        f"trainer.max_steps={STEPS}",
+        f"trainer.batch_size={ROWS}",
+        *("source=manifest", "view=raw", "prompt=short", "tracking=off", "sweep=runs/s"),
+        *("prompt.labels.same_shape=normal", "prompt.labels.different_shape=abnormal"),
+        *("eval.probes=false", "eval.batch_size=64", "trainer.eval_steps=null"),
+    ]
+
+
+def _sources(runs: Sequence[RunDir]) -> power.Sources:
+    """Return the variances on which the ablation's plan rests."""
+    correct: dict[str, list[list[bool]]] = {variant: [] for variant in VARIANTS}
+    names: list[str] = []
+    for run in runs:
+        predictions = sorted(run.read_predictions(), key=lambda prediction: prediction.id)
+        variant = run.read_status()["data"]
+        correct[variant].append([prediction.correct for prediction in predictions])
+        names = [prediction.group for prediction in predictions]
+
+    _, parts = np.unique(names, return_inverse=True)
+    without, with_shapes = (np.array(correct[variant], dtype=np.float64) for variant in VARIANTS)
+    return power.sources(measure_spread(with_shapes, without, parts))
 
 
 def write_world(folder: Path, world: str, number: int) -> Path:
-    """The pictures and the manifest of one ablation's parts."""
+    """Write the images and the manifest of one ablation's parts; return the manifest's path."""
     rng = np.random.default_rng([number, WORLDS.index(world)])
-    rows = []
-    for split, parts in PARTS.items():
-        for part in range(parts):
-            rows += list(_part(folder, f"{split}{part}", split, world, rng))
+    rows: list[dict[str, Any]] = []
+    for split, num_parts in PARTS.items():
+        for part in range(num_parts):
+            rows += _write_part(folder, f"{split}{part}", split, world, rng)
+
     manifest = folder / "manifest.jsonl"
     manifest.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     return manifest
 
 
-def _part(folder: Path, name: str, split: str, world: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _write_part(
+    folder: Path, name: str, split: str, world: str, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Write the images of a part; yield its records."""
     surface = rng.integers(60, 200, (7, 7), dtype=np.uint8)
-    for look in ("plain", "reference", *MARKS):
-        _draw(folder / f"{name}-{look}.png", surface, MARKS.get(look), rng)
-    painted = split != "train" and rng.random() < PAINTED
+    for shown in ("plain", "reference", *MARKS):
+        _write_image(folder / f"{name}-{shown}.png", surface, MARKS.get(shown), rng)
+
+    is_painted = split != "train" and rng.random() < PAINTED
     yield _row(name, split, "judge_pair", "blue", "abnormal")
-    yield _row(name, split, "judge_pair", "red" if painted else "plain", "normal")
+    yield _row(name, split, "judge_pair", "red" if is_painted else "plain", "normal")
     if split == "train":
+        same = "red" if world == "informative" else "plain"
         yield _row(name, split, "compare_shapes", "blue", "different_shape")
-        yield _row(name, split, "compare_shapes", "red" if world == "informative" else "plain", "same_shape")
+        yield _row(name, split, "compare_shapes", same, "same_shape")
 
 
-def _draw(path: Path, surface: Any, mark: tuple[Any, int, int] | None, rng: np.random.Generator) -> None:
-    """A grey surface, not twice in the same light, with a mark somewhere."""
-    picture = Image.fromarray(surface).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+def _write_image(
+    path: Path, surface: Any, mark: tuple[Any, int, int] | None, rng: np.random.Generator
+) -> None:
+    """Write a grey surface in a light of its own, with the mark at a random position."""
+    image = Image.fromarray(surface).resize((EDGE, EDGE), Image.Resampling.BICUBIC).convert("RGB")
     light = float(rng.uniform(0.9, 1.1))
-    picture = picture.point(lambda value: int(value * light))
+    image = image.point(lambda value: int(value * light))
+
     if mark is not None:
         colour, width, height = mark
-        x, y = (int(rng.integers(0, SIDE - length + 1)) for length in (width, height))
-        picture.paste(colour, (x, y, x + width, y + height))
-    picture.save(path)
+        x, y = (int(rng.integers(0, EDGE - length + 1)) for length in (width, height))
+        image.paste(colour, (x, y, x + width, y + height))
+    image.save(path)
 
 
-def _row(name: str, split: str, task: str, look: str, label: str) -> dict[str, Any]:
+def _row(name: str, split: str, task: str, shown: str, label: str) -> dict[str, Any]:
+    """Return the record that compares an image of a part with the part's reference."""
+    roles = {"reference": "reference", shown: "query"}
     images = [
-        {"path": f"{name}-{shown}.png", "role": role, "view": "raw"}
-        for shown, role in (("reference", "reference"), (look, "query"))
+        {"path": f"{name}-{image}.png", "role": role, "view": "raw"}
+        for image, role in roles.items()
     ]
-    row = {"id": f"{name}-{task}-{look}", "task": task, "group": name, "label": label, "answer": label}
-    return row | {"question": QUESTION, "split": split, "images": images}
+    return {
+        "id": f"{name}-{task}-{shown}",
+        "task": task,
+        "group": name,
+        "label": label,
+        "answer": label,
+        "question": QUESTION,
+        "split": split,
+        "images": images,
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How long it takes until something happens: the help, the first step of a run, the first step of a sweep's later runs.
+"""How long it takes until something happens: the help, and the first step of each run of a sweep.
 
     python -m bench.startup --workload pair-560 [--profile startup.txt]
 
-From the start of a run (its own line in the log) to the end of its first step; in a sweep of one process, on pictures
-that the first run encoded. `--profile` samples where the later runs are until then.
+A start lasts from the start of a run to the end of its first step, as the log has it. All runs are
+in one process, and the first encodes the images. `--profile` samples where the later runs are until
+their first step.
 """
 
 from __future__ import annotations
@@ -17,68 +18,98 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from bench import record
 from bench.setup import make_model
-from bench.sweep import parser, run_sweep
+from bench.sweep import make_parser, run_sweep
 
 SAMPLE_S = 0.05
-STEPS = 30  # of each run: the first shows (nearly) every picture
+STEPS = 30  # of each run: the first run shows nearly every image
 
 
 def main() -> None:
     """Measure, and write the table."""
-    made = parser(__doc__)
-    made.set_defaults(cells=3, steps=STEPS)
-    made.add_argument("--profile", type=Path, help="a file for the stacks of later runs before their first step")
-    arguments = made.parse_args()
+    parser = make_parser(__doc__)
+    parser.set_defaults(runs=3, steps=STEPS)
+    parser.add_argument(
+        "--profile", type=Path, help="file for the lines of later runs before their first step"
+    )
+    arguments = parser.parse_args()
     make_model(arguments)
+
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "vlmbench", "--help"], check=True, capture_output=True)
     help_s = time.monotonic() - started
+
     program = ("-m", "vlmbench")
     if arguments.profile:
-        program = ("-c", f"from bench.startup import sampled; sampled({str(arguments.profile.resolve())!r})")
+        target = str(arguments.profile.resolve())
+        program = ("-c", f"from bench.startup import run_sampled; run_sampled({target!r})")
     sweep = run_sweep(arguments, os.environ, program)
+
     figures = {
         "workload": arguments.workload,
         "help_s": help_s,
-        "first_cell_starts_s": sweep["first_cell_starts_s"],
-        "later_cells_start_s": sweep["later_cells_start_s"],
+        "first_run_starts_s": sweep["first_run_starts_s"],
+        "later_runs_start_s": sweep["later_runs_start_s"],
         "starts_s": sweep["starts_s"],
     }
-    path = record.write(record.name("startup", arguments.workload, arguments.out), figures)
+    name = record.result_name("startup", arguments.workload, arguments.out)
+    path = record.write(name, figures)
     print(f"\n{record.table([figures])}\n\n{path}")
 
 
-def sampled(path: str) -> None:
-    """vlmbench's command line; then, in `path`, the lines that later runs were in before their first step, and the
-    seconds of each, from samples of the main thread's stack."""
-    main_thread, seconds = threading.main_thread().ident or 0, Counter[str]()
+def run_sampled(path: str) -> None:
+    """Run vlmbench's command line, and sample the stack of its main thread.
 
-    def sample() -> None:
-        runs: list[Any] = []  # the frames of those seen
-        begun: set[int] = set()  # numbers of those that train
-        while True:
-            time.sleep(SAMPLE_S)
-            frames = [frame for frame, _ in traceback.walk_stack(sys._current_frames()[main_thread])]
-            names = {frame.f_code.co_name for frame in frames}
-            run = next((frame for frame in frames if frame.f_code.co_name == "_run_cell"), None)
-            if run is None:
-                continue
-            if not any(run is one for one in runs):
-                runs.append(run)
-            if "training_step" in names:
-                begun.add(len(runs))
-            if len(runs) > 1 and len(runs) not in begun:
-                seconds.update({f"{frame.f_code.co_filename}:{frame.f_lineno}": SAMPLE_S for frame in frames})
-
-    threading.Thread(target=sample, daemon=True).start()
+    Write to `path` the lines in which later runs were before their first step, with the seconds.
+    """
+    sampler = Sampler(threading.main_thread().ident or 0)
+    threading.Thread(target=sampler.sample_forever, daemon=True).start()
     try:
         runpy.run_module("vlmbench", run_name="__main__")
     finally:
-        Path(path).write_text("\n".join(f"{spent:7.2f} {line}" for line, spent in seconds.most_common(200)))
+        lines = [f"{spent:7.2f} {line}" for line, spent in sampler.seconds.most_common(200)]
+        Path(path).write_text("\n".join(lines))
+
+
+class Sampler:
+    """Where a thread is in the runs after the first, until each takes its first step."""
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.seconds: Counter[str] = Counter()
+        self.runs: list[FrameType] = []  # the frame of each run seen so far
+        self.training: set[int] = set()  # numbers of the runs that have begun to train
+
+    def sample_forever(self) -> None:
+        while True:
+            time.sleep(SAMPLE_S)
+            self.sample()
+
+    def sample(self) -> None:
+        top = sys._current_frames()[self.thread]
+        frames = [frame for frame, _ in traceback.walk_stack(top)]
+        run = next((frame for frame in frames if _is_run(frame)), None)
+        if run is None:
+            return
+
+        if not any(run is seen for seen in self.runs):
+            self.runs.append(run)
+        number = len(self.runs)
+        if any(frame.f_code.co_name == "training_step" for frame in frames):
+            self.training.add(number)
+
+        if number > 1 and number not in self.training:
+            lines = {f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames}
+            self.seconds.update(dict.fromkeys(lines, SAMPLE_S))
+
+
+def _is_run(frame: FrameType) -> bool:
+    """Whether a frame is the function that does one run from records to figures."""
+    code = frame.f_code
+    return code.co_name == "execute" and Path(code.co_filename).match("pipeline/execute.py")
 
 
 if __name__ == "__main__":

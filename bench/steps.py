@@ -1,4 +1,4 @@
-"""What a training step computes, and where its time goes."""
+"""The work of a training step, and where its time goes."""
 
 from __future__ import annotations
 
@@ -6,58 +6,72 @@ import cProfile
 import io
 import pstats
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmbench.types import Sample
 
-def model_flops(backbone: Any, sample: Any, *, frozen_backward: int = 2) -> float:
-    """Floating-point operations of one training sample in the decoder: two a weight and position forward,
-    `frozen_backward` backward, attention besides. Vision tower, adapters and recomputation are left out; logits are
-    counted where there are labels; what pictures give needs no gradient and counts forward only.
 
-    Backward, two are what is computed: frozen weights take no gradient. Four are the usual count of "model FLOPs"
-    (arXiv:2204.02311, appendix B), made for models whose weights are all trained.
+def model_flops(backbone: Any, sample: Sample, *, frozen_backward: int = 2) -> float:
+    """Return the floating-point operations of the decoder for one training sample.
+
+    Each weight and position takes two operations forward and `frozen_backward` backward; attention
+    comes on top. Vision tower, adapters and recomputation are left out. Logits count where there
+    are labels. What images give needs no gradient, so it counts forward only.
+
+    Backward, two operations are computed: frozen weights take no gradient. Four are the usual
+    "model FLOPs" (arXiv:2204.02311, appendix B), defined for models that train all weights.
     """
     import torch
 
-    from vlmbench.backbones.base import ready
+    from vlmbench.backbones.batches import complete_batch
 
-    batch = ready(backbone.train_batch([sample]))
-    length, kept = batch["input_ids"].shape[1], batch["labels"].shape[1]
+    batch = complete_batch(backbone.train_batch([sample]))
+    length, num_labels = batch["input_ids"].shape[1], batch["labels"].shape[1]
     states = batch.get("cross_attention_states")
-    seen = 0 if states is None else states.shape[1]
+    num_vision_tokens = 0 if states is None else states.shape[1]
+
     base = backbone.model.get_base_model()
     decoder = base.model.language_model if hasattr(base.model, "language_model") else base.model
-    each = 2 + frozen_backward
+    per_weight = 2 + frozen_backward
+
     flops: float = 0
     for name, module in decoder.named_modules():
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name and "vision" not in name:
-            of_pictures = "cross_attn" in name and any(part in name for part in ("k_proj", "v_proj"))
-            flops += module.weight.numel() * (2 * seen if of_pictures else each * length)
-    flops += each * base.lm_head.weight.numel() * kept
+        if not isinstance(module, torch.nn.Linear) or "lora_" in name or "vision" in name:
+            continue
+        if "cross_attn" in name and ("k_proj" in name or "v_proj" in name):
+            flops += module.weight.numel() * 2 * num_vision_tokens
+        else:
+            flops += module.weight.numel() * per_weight * length
+    flops += per_weight * base.lm_head.weight.numel() * num_labels
+
     config = backbone.model.config.text_config
-    crossing = getattr(config, "cross_attention_layers", None) or []
+    num_crossing = len(getattr(config, "cross_attention_layers", None) or [])
+    num_self = config.num_hidden_layers - num_crossing
     width = config.hidden_size
-    # Queries with keys and weights with values, forward once and backward twice; causal attention is half of it.
-    flops += 3 * 2 * length * length * width * (config.num_hidden_layers - len(crossing))
-    flops += 3 * 4 * length * seen * width * len(crossing)
+    # Queries with keys and weights with values, forward once and backward twice. Causal attention
+    # is half of it.
+    flops += 3 * 2 * length * length * width * num_self
+    flops += 3 * 4 * length * num_vision_tokens * width * num_crossing
     return flops
 
 
-def profile(backbone: Any, samples: list[Any], path: Path) -> None:
-    """Where a step's time goes: kernels, what launches them, Python."""
+def profile(backbone: Any, samples: Sequence[Sample], path: Path) -> None:
+    """Write where the time of a step goes: kernels, the calls that launch them, Python."""
     import torch
     from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as recording
+    from torch.profiler import profile as record_kernels
 
-    from vlmbench.backbones.base import ready, to_device
+    from vlmbench.backbones.batches import complete_batch
+    from vlmbench.backbones.devices import to_device
 
     weights = [weight for weight in backbone.model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
     backbone.model.train()
 
     def step() -> None:
-        batch = to_device(ready(backbone.train_batch(samples)), backbone.model)
+        batch = to_device(complete_batch(backbone.train_batch(samples)), backbone.model)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             backbone.model(**batch, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -66,23 +80,30 @@ def profile(backbone: Any, samples: list[Any], path: Path) -> None:
 
     step()
     torch.cuda.synchronize()
-    python = cProfile.Profile()
+
+    python_profile = cProfile.Profile()
     started = time.perf_counter()
-    python.runcall(step)
+    python_profile.runcall(step)
     launched = time.perf_counter() - started
     torch.cuda.synchronize()
-    done = time.perf_counter() - started
-    with recording(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+    finished = time.perf_counter() - started
+
+    with record_kernels(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as kernels:
         step()
         torch.cuda.synchronize()
-    averages = recorded.key_averages()
+    averages = kernels.key_averages()
     tables = [
-        averages.table(sort_by=f"self_{side}_time_total", row_limit=40, max_name_column_width=80)
-        for side in ("cuda", "cpu")
+        averages.table(sort_by=f"self_{device}_time_total", row_limit=40, max_name_column_width=80)
+        for device in ("cuda", "cpu")
     ]
-    said = io.StringIO()
+
+    functions = io.StringIO()
     for order in ("tottime", "cumtime"):
-        pstats.Stats(python, stream=said).sort_stats(order).print_stats(40)
+        pstats.Stats(python_profile, stream=functions).sort_stats(order).print_stats(40)
+
+    heading = (
+        f"{len(samples)} records; launched after {launched:.3f} s with Python's profiler, "
+        f"finished after {finished:.3f} s"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = f"{len(samples)} records; launched after {launched:.3f} s with Python's profiler, done after {done:.3f} s"
-    path.write_text("\n\n".join([first, *tables, said.getvalue()]))
+    path.write_text("\n\n".join([heading, *tables, functions.getvalue()]))

@@ -1,4 +1,4 @@
-"""What all tests share: small data made on the spot, and the command line called in this process."""
+"""What all tests share: small data, and the command line called in this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CARDS = ("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))  # a run sets it: patch it before
+CARDS = (
+    "CUDA_VISIBLE_DEVICES",
+    os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
+)  # a run sets it: patch it before
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="write the golden figures instead of comparing with them")
+    parser.addoption(
+        "--golden",
+        action="store_true",
+        help="write the golden figures instead of comparing with them",
+    )
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,13 @@ class Outcome:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """`python -m vlmbench ...` in an empty folder, in this process (an import of torch takes seconds)."""
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Return `vlmbench ...` in an empty folder, in this process: importing torch takes seconds."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from vlmbench.__main__ import main
+    from vlmbench.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(*CARDS)
@@ -67,8 +76,8 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def picture(seed: int, size: tuple[int, int] = (64, 56)) -> Image.Image:
-    """A picture like no other: smooth random colours, so that no two look alike."""
+def image(seed: int, size: tuple[int, int] = (64, 56)) -> Image.Image:
+    """An image like no other: smooth random colours, so that no two look alike."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
@@ -89,24 +98,28 @@ class ManifestBuilder:
     def add_part(self, number: int) -> None:
         """A part with a reference, a normal and an abnormal query, and three records of them."""
         for index, name in enumerate(("ref", "good", "bad")):
-            picture(10 * number + index).save(self.folder / "img" / f"{number}-{name}.png")
+            image(10 * number + index).save(self.folder / "img" / f"{number}-{name}.png")
         for label, name in (("normal", "good"), ("abnormal", "bad")):
-            self.add_row(id=f"{number}-{name}", group=f"part-{number}", label=label, pictures=("ref", name))
-        self.add_row(id=f"{number}-single", group=f"part-{number}", label="normal", pictures=("good",))
+            self.add_row(
+                id=f"{number}-{name}", group=f"part-{number}", label=label, images=("ref", name)
+            )
+        self.add_row(
+            id=f"{number}-single", group=f"part-{number}", label="normal", images=("good",)
+        )
 
-    def add_row(self, *, id: str, group: str, label: str, pictures: Sequence[str]) -> None:  # noqa: A002
+    def add_row(self, *, id: str, group: str, label: str, images: Sequence[str]) -> None:  # noqa: A002
         number = group.removeprefix("part-")
-        roles = ("reference", "query")[-len(pictures) :]
+        roles = ("reference", "query")[-len(images) :]
         self.rows.append(
             {
                 "id": id,
-                "task": "judge_pair" if len(pictures) == 2 else "judge_single",
+                "task": "judge_pair" if len(images) == 2 else "judge_single",
                 "group": group,
                 "label": label,
                 "answer": label if label == "normal" else f"{label}: a scratch",
                 "images": [
                     {"path": f"img/{number}-{name}.png", "role": role, "view": "raw"}
-                    for name, role in zip(pictures, roles, strict=True)
+                    for name, role in zip(images, roles, strict=True)
                 ],
             }
         )

@@ -1,26 +1,32 @@
-"""The frozen values that the whole package speaks. Nothing here imports anything heavy."""
+"""The frozen values that the whole package shares. This module imports nothing heavy."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vlmbench.data.pictures import Picture
+MAX_HASHED_FILES = 1_000_000  # entries: 200 bytes each
+FileVersion = Hashable  # a file as long as it does not change: its path, its times and its size
 
 
 class UserError(Exception):
-    """Something the user can mend. The message names the place, the value and the cure; no traceback is shown."""
+    """A mistake that the user can mend.
+
+    The message names the location, the value and the cure. No traceback is shown.
+    """
 
 
 class Task(StrEnum):
-    """What a record asks about its pictures."""
+    """The question that a record asks about its images."""
 
     JUDGE_PAIR = "judge_pair"
     COMPARE_VIEWS = "compare_views"
@@ -31,14 +37,14 @@ class Task(StrEnum):
 
 
 class Role(StrEnum):
-    """What a picture is for in its record."""
+    """The purpose of an image in its record."""
 
     REFERENCE = "reference"
     QUERY = "query"
 
 
 class Split(StrEnum):
-    """Which side of the experiment a record is on."""
+    """The set that a record belongs to."""
 
     TRAIN = "train"
     VAL = "val"
@@ -46,17 +52,17 @@ class Split(StrEnum):
 
 
 class Probe(StrEnum):
-    """How a control record was derived from held-out records; NONE is an ordinary record."""
+    """How a control record was made from held-out records; NONE is an ordinary record."""
 
     NONE = "none"
-    SWAP = "swap"  # the same two pictures in the other order
+    SWAP = "swap"  # the same two images in the other order
     SELF = "self"  # the reference beside itself
-    BLANK = "blank"  # the reference replaced by a grey picture
+    BLANK = "blank"  # the reference replaced by a grey image
     CLOSURE = "closure"  # A~B and A~C are records, this one asks B~C
 
 
-# The labels of each task that has two: the negative one first, the positive one (what an inspector looks for) second.
-# Those of choose_option are each record's own: the letters of its options.
+# The labels of each task that has two: first the negative one, then the positive one, which an
+# inspector looks for. In choose_option each record has its own labels: the letters of its options.
 LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_PAIR: ("normal", "abnormal"),
     Task.COMPARE_VIEWS: ("same_part", "different_part"),
@@ -65,10 +71,10 @@ LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_LINK: ("normal", "abnormal"),
 }
 
-# The tasks that say whether a part is good: what a finished run is put to.
+# The tasks that tell whether a part is good. A finished run is used for these.
 JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
 
-# How many pictures a record of each task may show.
+# How many images a record of each task may show.
 NUM_IMAGES: Mapping[Task, tuple[int, ...]] = {
     Task.JUDGE_PAIR: (2,),
     Task.COMPARE_VIEWS: (2,),
@@ -81,10 +87,11 @@ NUM_IMAGES: Mapping[Task, tuple[int, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """A picture on disk and how it is to be shown.
+    """An image on disk, and how to show it.
 
-    `path` is absolute. `view` is "raw" or the name of the run's processed view. `sha256` is of the file's bytes, ""
-    where the manifest does not say. `blank` shows a mid-grey picture of the same size instead.
+    `path` is absolute. `view` is "raw" or the name of the run's processed view. `sha256` is of the
+    file's bytes; "" if the manifest does not give it. `blank` shows a mid-grey image of the same
+    size instead.
     """
 
     path: Path
@@ -96,11 +103,12 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One question about one or two pictures, with its true answer.
+    """A question about one or two images, with its true answer.
 
-    `answer` starts with `label`. `question` is "" where the prompt group words it. `group` names the part: all of a
-    part's records are on one side of the split. `split` is None unless the manifest fixes it. `options` are those of a
-    multiple choice, letter -> text. `of` holds the ids of the records that a probe was derived from.
+    `answer` starts with `label`. `question` is "" if the prompt group words it. `group` names the
+    part: all records of a part are in one split. `split` is None unless the manifest fixes it.
+    `options` of a multiple choice map a letter to a text. `of` holds the ids of the records that a
+    probe was made from.
     """
 
     id: str
@@ -118,35 +126,86 @@ class Record:
 
     @property
     def view(self) -> str:
-        """The views of the pictures in order, once each: "raw", "rt", "raw+rt"."""
+        """The views of the images in order, each once: "raw", "rt", "raw+rt"."""
         return "+".join(dict.fromkeys(image.view for image in self.images))
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the answer may be: the task's two labels, or the letters of the record's options."""
+        """The possible answers: the task's two labels, or the letters of the record's options."""
         return LABELS[self.task] if self.task in LABELS else tuple(self.options)
+
+
+class LazyImage:
+    """An image as the model sees it, opened when its pixels are first needed.
+
+    `rgb` is the PIL image in RGB, `hash` the SHA-256 of its pixels, `size` its (width, height). For
+    a known `version` of a file, `hash` and `size` are remembered and the file stays closed.
+    """
+
+    def __init__(self, load: Callable[[], Image], *, version: FileVersion | None = None) -> None:
+        self._load, self._version = load, version
+
+    @classmethod
+    def of(cls, image: Image) -> LazyImage:
+        """Return a lazy image of pixels that are open already."""
+        return cls(lambda: image)
+
+    @cached_property
+    def rgb(self) -> Image:
+        return self._load()
+
+    @property
+    def hash(self) -> str:
+        return self._hash_and_size[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._hash_and_size[1]
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether `hash` and `size` are known without opening the file."""
+        return "_hash_and_size" in self.__dict__ or self._version in _known_hashes
+
+    @cached_property
+    def _hash_and_size(self) -> tuple[str, tuple[int, int]]:
+        known = _known_hashes.get(self._version)
+        if known is None:
+            known = pixel_hash(self.rgb), self.rgb.size
+            if self._version is not None and len(_known_hashes) < MAX_HASHED_FILES:
+                _known_hashes[self._version] = known
+
+        return known
+
+
+_known_hashes: dict[FileVersion | None, tuple[str, tuple[int, int]]] = {}
+
+
+def pixel_hash(image: Image) -> str:
+    """Return the SHA-256 of what a model sees: the image's mode, size and pixels."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A record with its pictures, their views applied, and its words in the run's language.
+    """A record with its images in their views and its words in the run's language.
 
-    Pictures are opened, or can be: where their vision tokens are kept, most never are.
+    An image whose vision tokens are stored is never opened.
     """
 
     record: Record
-    images: tuple[Image | Picture, ...]
+    images: tuple[LazyImage, ...]
     question: str
     answer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a model said about one held-out record.
+    """A model's answer to one held-out record.
 
-    `scores` maps each label to its log-probability (nats, summed over the label's tokens); empty when the answer was
-    generated. `predicted` is None when a generated answer names no label: it is counted, and wrong. `text` is the
-    generated answer. `images` are the pictures as shown, "" for a blank one.
+    `scores` maps each label to its log-probability (nats, summed over the label's tokens); it is
+    empty for a generated answer, which is in `text`. `predicted` is None if a generated answer
+    names no label: it counts as wrong. `images` are the files as shown; "" for a blank image.
     """
 
     id: str
@@ -171,8 +230,10 @@ class Prediction:
 
     @property
     def margin(self) -> float | None:
-        """Log-odds of the task's positive label against its negative one, in nats; None without scores, or labels that
-        are so."""
+        """Log-odds of the positive label against the negative one, in nats.
+
+        None without scores, and for a task without these two labels.
+        """
         if not self.scores or self.task not in LABELS:
             return None
         negative, positive = (self.scores[label] for label in LABELS[self.task])
@@ -180,18 +241,18 @@ class Prediction:
 
     @property
     def positive_probability(self) -> float | None:
-        """Probability of the task's positive label among its labels; None without scores, or without such a label."""
+        """Probability of the positive label, between 0 and 1; None if `margin` is None."""
         return None if self.margin is None else 1.0 / (1.0 + math.exp(min(-self.margin, 700.0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a finished run says of one record, ready for use.
+    """The answer of a finished run to one record, ready for use.
 
-    `images` are its pictures as they were given. `prediction` is None where a picture could not be read, and `error`
-    says why. `score` is the probability of the task's positive label, calibrated on the run's validation side where
-    `calibrated` says so. `decision` is the positive label where the score is above `threshold`; without costs it is the
-    likelier label, and `threshold` is the score at which the labels are equally likely to the model.
+    `images` are as given. `prediction` is None if an image could not be read; `error` says why.
+    `score` is the probability of the positive label, calibrated on the run's validation records if
+    `calibrated`. `decision` is the positive label if the score is above `threshold`. Without costs
+    it is the likelier label, and `threshold` is the score at which both are equally likely.
     """
 
     id: str
@@ -212,7 +273,7 @@ class Judgement:
 
     @property
     def stopped(self) -> bool:
-        """Whether the part is judged abnormal, or what stands for it."""
+        """Whether the decision is the positive label, such as abnormal."""
         return self.decision == LABELS[self.task][1]
 
 
@@ -221,7 +282,7 @@ class Rate:
     """A share of records: one hit or miss for each, with the group that it belongs to."""
 
     hits: tuple[bool, ...]
-    groups: tuple[str, ...]
+    parts: tuple[str, ...]
 
 
 class Difference(float):
@@ -230,10 +291,10 @@ class Difference(float):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure with its 95 % interval, the number of records it rests on and the number of independent groups."""
+    """A figure with its 95 % interval, from `n` records of `n_parts` independent parts."""
 
     value: float
     low: float
     high: float
     n: int
-    n_groups: int
+    n_parts: int

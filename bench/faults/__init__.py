@@ -1,1 +1,1 @@
-"""What becomes of a run that a fault befalls: see `__main__.py`."""
+"""What happens to a run after a fault: see `__main__.py`."""

@@ -1,4 +1,4 @@
-"""The data in figures, counted by hand."""
+"""The counts of a run's data, counted by hand."""
 
 from __future__ import annotations
 
@@ -13,29 +13,48 @@ from vlmbench.types import Split
 SHARES = {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2}
 
 
-def test_records_are_counted_by_side_task_view_and_label(manifest: ManifestBuilder, tmp_path: Path) -> None:
+def test_records_are_counted_by_split_task_view_and_label(
+    manifest: ManifestBuilder, tmp_path: Path
+) -> None:
     data = load_data(
-        open_manifest(manifest.write()), SHARES, split_seed=0, allow_leak=False, cache_dir=tmp_path / "cache"
+        open_manifest(manifest.write()),
+        SHARES,
+        split_seed=0,
+        allow_leak=False,
+        cache_dir=tmp_path / "cache",
     )
-    found = census(data)
-    # ten parts, each with a normal and an abnormal pair and a normal single picture: six, two and two parts a side
-    assert found["sides"] == [
-        {"side": side, "task": task, "view": "raw", "labels": labels, "parts": parts}
-        for side, parts in (("train", 6), ("val", 2), ("test", 2))
-        for task, labels in (("judge_pair", {"abnormal": parts, "normal": parts}), ("judge_single", {"normal": parts}))
+
+    counts = census(data)
+
+    # Ten parts, each with a normal and an abnormal pair and a normal single image. The splits have
+    # six, two and two parts.
+    assert counts["splits"] == [
+        {"split": split, "task": task, "view": "raw", "labels": labels, "parts": parts}
+        for split, parts in (("train", 6), ("val", 2), ("test", 2))
+        for task, labels in (
+            ("judge_pair", {"abnormal": parts, "normal": parts}),
+            ("judge_single", {"normal": parts}),
+        )
     ]
-    assert found["pictures"] == 30
-    assert found["leaks"] == {"found": 0, "first": []}
+    assert counts["images"] == 30
+    assert counts["leaks"] == {"found": 0, "first": []}
 
 
-def test_leaks_that_are_allowed_are_counted_and_named(manifest: ManifestBuilder, tmp_path: Path) -> None:
+def test_allowed_leaks_are_counted_and_named(manifest: ManifestBuilder, tmp_path: Path) -> None:
     for row in manifest.rows:
         if len(row["images"]) == 2:
-            row["images"][0]["path"] = "img/0-ref.png"  # one golden reference for all
+            row["images"][0]["path"] = "img/0-ref.png"  # one reference for all parts
+
     data = load_data(
-        open_manifest(manifest.write()), SHARES, split_seed=0, allow_leak=True, cache_dir=tmp_path / "cache"
+        open_manifest(manifest.write()),
+        SHARES,
+        split_seed=0,
+        allow_leak=True,
+        cache_dir=tmp_path / "cache",
     )
+
     leaks = census(data)["leaks"]
+
     assert leaks["found"] == len(data.leaks) >= 1
     assert leaks["first"][0].startswith(str(manifest.path))
-    assert "have the same picture" in leaks["first"][0]
+    assert "have the same image" in leaks["first"][0]

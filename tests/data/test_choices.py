@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ManifestBuilder
-from tests.test_evaluate import Scripted
 from vlmbench.config import EvalConfig, ScoreMethod
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.prepared import write_manifest
 from vlmbench.data.prompts import Wording
 from vlmbench.data.variants.choices import ChoicesConfig
-from vlmbench.evaluate import predict
 from vlmbench.metrics import accuracy, auroc, calibration, errors, option_types
+from vlmbench.pipeline.answer import Asker
 from vlmbench.types import ImageRef, Prediction, Record, Role, Sample, Task, UserError
 
-WORDING = Wording(questions=dict.fromkeys(Task, "Letter?"), labels={"normal": "fine"}, phrases={"yes": "ja"})
+WORDING = Wording(
+    questions=dict.fromkeys(Task, "Letter?"), labels={"normal": "fine"}, phrases={"yes": "ja"}
+)
 YES_NO = {"A": "Yes.", "B": "No."}
 FOUR = {"A": "A jagged break.", "B": "A jagged break at the rim.", "C": "Centre", "D": "A"}
 
@@ -41,9 +43,13 @@ def choice(name: str, options: dict[str, str], label: str = "A") -> Record:
 
 
 def test_a_choice_shows_its_options_and_how_to_answer() -> None:
-    one = choice("a", YES_NO)
-    assert WORDING.question(one) == "Is there a defect, yes or no?\nA. Yes.\nB. No.\nLetter?"
-    assert (WORDING.answer(one), one.labels, WORDING.words_of(one)) == ("A", ("A", "B"), {"A": "A", "B": "B"})
+    record = choice("a", YES_NO)
+    question = "Is there a defect, yes or no?\nA. Yes.\nB. No.\nLetter?"
+
+    assert WORDING.question(record) == question
+    assert WORDING.answer(record) == "A"
+    assert record.labels == ("A", "B")
+    assert WORDING.words_of(record) == {"A": "A", "B": "B"}
 
 
 @pytest.mark.parametrize(
@@ -67,103 +73,145 @@ def test_a_choice_shows_its_options_and_how_to_answer() -> None:
         ("same", {"A": "same", "B": "Same."}, None),
     ],
 )
-def test_an_answer_is_parsed_without_guessing(text: str, options: dict[str, str], letter: str | None) -> None:
+def test_an_answer_is_parsed_without_guessing(
+    text: str, options: dict[str, str], letter: str | None
+) -> None:
     assert WORDING.parse_option(text, options) == letter
 
 
-@given(st.text(max_size=30), st.dictionaries(st.sampled_from("ABCDE"), st.text(min_size=1, max_size=12), max_size=5))
-def test_whatever_is_said_names_an_option_or_none(text: str, options: dict[str, str]) -> None:
+@given(
+    st.text(max_size=30),
+    st.dictionaries(st.sampled_from("ABCDE"), st.text(min_size=1, max_size=12), max_size=5),
+)
+def test_any_answer_names_an_option_or_none(text: str, options: dict[str, str]) -> None:
     assert WORDING.parse_option(text, options) in {*options, None}
 
 
 def row(manifest: ManifestBuilder) -> dict:
-    """The third row of a part, a single picture, made a choice."""
-    one = manifest.rows[2]
-    one.update(task="choose_option", label="B", answer="B", question="Is there a defect?", options=dict(YES_NO))
-    return one
+    """Turn the third row of a part, a single image, into a multiple choice and return it."""
+    single = manifest.rows[2]
+    single.update(
+        task="choose_option",
+        label="B",
+        answer="B",
+        question="Is there a defect?",
+        options=dict(YES_NO),
+    )
+    return single
 
 
 def test_a_choice_in_a_manifest_reads_back_the_same(manifest: ManifestBuilder) -> None:
     row(manifest)
-    records = list(open_manifest(manifest.write(), labels={"B": "normal"}))  # a letter is no word of the user's
+    # The letter of an option is not one of the user's label words.
+    records = list(open_manifest(manifest.write(), labels={"B": "normal"}))
+
     assert (records[2].label, dict(records[2].options)) == ("B", YES_NO)
+
     write_manifest(manifest.folder, records)
+
     assert list(open_manifest(manifest.folder / "manifest.jsonl")) == records
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": {"A": "Yes."}}, "needs two options or more, the row has 1"),
-        ({"options": {"A": "Yes.", "No": "No."}}, "option 'No' is not named by one letter"),
-        ({"options": {"A": "Yes.", "B": " "}}, "option B has 1 characters"),
+        ({"options": {"A": "Yes."}}, "needs at least two options, the row has 1"),
+        ({"options": {"A": "Yes.", "No": "No."}}, "option 'No' must be named by one letter"),
+        (
+            {"options": {"A": "Yes.", "B": " "}},
+            "option B must have 1 to 4000 characters, not only spaces, and has 1",
+        ),
         ({"label": "C", "answer": "C"}, "label 'C' is not one of A, B"),
         ({"question": ""}, "needs a question"),
-        ({"task": "judge_single", "label": "normal", "answer": ""}, "judge_single takes no options"),
-        ({"images": []}, "shows pictures: 1 or 2, the row has 0"),
+        (
+            {"task": "judge_single", "label": "normal", "answer": ""},
+            "judge_single takes no options",
+        ),
+        ({"images": []}, "takes 1 or 2 images, the row has 0"),
     ],
 )
 def test_a_bad_choice_is_named(manifest: ManifestBuilder, change: dict, message: str) -> None:
     row(manifest).update(change)
+
     with pytest.raises(UserError) as raised:
         open_manifest(manifest.write())
+
     assert message in str(raised.value)
     assert f"{manifest.path}:3: " in str(raised.value)
 
 
-class Lettered(Scripted):
-    """Scores the last of its labels highest; says the second picture's id."""
+class Lettered:
+    """A model that scores the last label highest and generates the record's id."""
+
+    model = torch.nn.Identity()
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[str], tuple[str, ...]]] = []
 
     def score(self, samples: list[Sample], labels: list[str]) -> torch.Tensor:
-        self.asked.append(([one.record.id for one in samples], tuple(labels)))
+        ids = [sample.record.id for sample in samples]
+        self.asked.append((ids, tuple(labels)))
         return torch.arange(len(labels), dtype=torch.float32).repeat(len(samples), 1)
 
     def generate(self, samples: list[Sample], *, max_new_tokens: int) -> list[str]:
-        return [one.record.id for one in samples]
+        return [sample.record.id for sample in samples]
 
 
-def _predict(records: list[Record], backbone: Scripted, settings: EvalConfig) -> list[Prediction]:
-    return predict(
-        backbone,  # type: ignore[arg-type]
-        records,
-        open_sample=lambda one: Sample(record=one, images=(), question="?", answer=one.answer),
-        shown=lambda image: "",
+def _predict(records: list[Record], backbone: Lettered, settings: EvalConfig) -> list[Prediction]:
+    viewer = SimpleNamespace(lazy_image=lambda image, of: None, path=lambda image: None)
+    asker = Asker(
+        backbone=backbone,  # type: ignore[arg-type]
+        viewer=viewer,  # type: ignore[arg-type]
         wording=WORDING,
         settings=settings,
-        title=None,
     )
+    return asker.answer(records)
 
 
 def test_choices_are_scored_by_their_own_letters() -> None:
     backbone = Lettered()
-    found = _predict([choice("1", FOUR), choice("2", YES_NO), choice("3", FOUR)], backbone, EvalConfig())
+    records = [choice("1", FOUR), choice("2", YES_NO), choice("3", FOUR)]
+
+    predictions = _predict(records, backbone, EvalConfig())
+
     assert backbone.asked == [(["2"], ("A", "B")), (["1", "3"], ("A", "B", "C", "D"))]
-    assert [one.predicted for one in found] == ["D", "B", "D"]
-    assert set(found[0].scores) == set("ABCD")
-    assert found[0].positive_probability is None
+    assert [prediction.predicted for prediction in predictions] == ["D", "B", "D"]
+    assert set(predictions[0].scores) == set("ABCD")
+    assert predictions[0].positive_probability is None
 
 
 def test_an_unparsable_choice_is_counted_and_wrong() -> None:
-    found = _predict(
-        [choice("A", YES_NO), choice("what?", YES_NO)], Lettered(), EvalConfig(method=ScoreMethod.generate)
-    )
-    assert [one.predicted for one in found] == ["A", None]
-    figures = accuracy.measure(found)
+    records = [choice("A", YES_NO), choice("what?", YES_NO)]
+    settings = EvalConfig(method=ScoreMethod.generate)
+
+    predictions = _predict(records, Lettered(), settings)
+
+    assert [prediction.predicted for prediction in predictions] == ["A", None]
+    figures = accuracy.measure(predictions)
     assert figures["accuracy"].hits == (True, False)
     assert figures["unparsed"].hits == (False, True)
     assert "balanced_accuracy" not in figures
-    assert errors.measure(found) == auroc.measure(found) == calibration.measure(found) == {}
+    for metric in (errors, auroc, calibration):
+        assert metric.measure(predictions) == {}
 
 
 def _answered(kind: str, predicted: str | None) -> Prediction:
     return Prediction(
-        id=kind, task=Task.CHOOSE_OPTION, group="g", view="raw", expected="A", predicted=predicted, meta={"type": kind}
+        id=kind,
+        task=Task.CHOOSE_OPTION,
+        group="g",
+        view="raw",
+        expected="A",
+        predicted=predicted,
+        meta={"type": kind},
     )
 
 
 def test_each_type_of_question_has_its_accuracy_and_counts_the_same_in_the_mean() -> None:
-    answers = [_answered("Defect Location", one) for one in ("A", "B", None, "A")] + [_answered("Object", "A")]
-    figures = option_types.measure(answers)
+    locations = [_answered("Defect Location", letter) for letter in ("A", "B", None, "A")]
+
+    figures = option_types.measure([*locations, _answered("Object", "A")])
+
     assert figures["accuracy_defect_location"].hits == (True, False, False, True)
     assert figures["accuracy_object"].hits == (True,)
     assert np.isclose(figures["mean_type_accuracy"], (0.5 + 1) / 2)
@@ -172,4 +220,5 @@ def test_each_type_of_question_has_its_accuracy_and_counts_the_same_in_the_mean(
 def test_the_variant_takes_choices_alone(manifest: ManifestBuilder) -> None:
     row(manifest)
     records = open_manifest(manifest.write())
+
     assert ChoicesConfig().select(records, cost=lambda record: 1, seed=0) == [2]

@@ -19,17 +19,26 @@ ENGLISH = Wording(questions=dict.fromkeys(Task, "?"), labels={"same_part": "same
 
 
 def record(
-    name: str, *pictures: str, task: Task = Task.JUDGE_PAIR, label: str = "normal", answer: str = "", view: str = "raw"
+    name: str,
+    *paths: str,
+    task: Task = Task.JUDGE_PAIR,
+    label: str = "normal",
+    answer: str = "",
+    view: str = "raw",
 ) -> Record:
-    roles = (Role.REFERENCE, Role.QUERY)[-len(pictures) :]
-    images = tuple(ImageRef(path=Path(one), role=role, view=view) for one, role in zip(pictures, roles, strict=True))
+    roles = (Role.REFERENCE, Role.QUERY)[-len(paths) :]
+    images = tuple(
+        ImageRef(path=Path(path), role=role, view=view)
+        for path, role in zip(paths, roles, strict=True)
+    )
     return Record(id=name, task=task, images=images, answer=answer or label, label=label, group="g")
 
 
 def test_label_and_phrases_are_worded_longest_first() -> None:
-    one = record("a", "r", "q", label="abnormal", answer="abnormal: a scratch and a dent")
-    assert WORDING.answer(one) == "異常: 傷とへこみ"
-    assert WORDING.question(one) == "Is it normal?"
+    scratched = record("a", "r", "q", label="abnormal", answer="abnormal: a scratch and a dent")
+
+    assert WORDING.answer(scratched) == "異常: 傷とへこみ"
+    assert WORDING.question(scratched) == "Is it normal?"
 
 
 def test_labels_that_begin_alike_are_refused() -> None:
@@ -60,14 +69,16 @@ def test_words_of_another_task_are_no_answer() -> None:
     assert ENGLISH.parse("same part", Task.COMPARE_VIEWS) == "same_part"
 
 
-def test_only_pairs_that_demand_symmetry_are_swapped() -> None:
+def test_only_symmetric_pairs_are_swapped() -> None:
     records = [
         record("good", "r", "q1"),
         record("bad", "r", "q2", label="abnormal"),
         record("link", "r", "q3", task=Task.JUDGE_LINK),
         record("shape", "a", "b", task=Task.COMPARE_SHAPES, label="different_shape"),
     ]
+
     swapped = [probe for probe in make_probes(records) if probe.probe is Probe.SWAP]
+
     assert [probe.of for probe in swapped] == [("good",), ("shape",)]
     first = swapped[0]
     assert [str(image.path) for image in first.images] == ["q1", "r"]
@@ -75,15 +86,24 @@ def test_only_pairs_that_demand_symmetry_are_swapped() -> None:
     assert (first.id, first.label, first.group) == ("swap:good", "normal", "g")
 
 
-def test_each_reference_meets_itself_once() -> None:
-    records = [record("a", "r", "q1"), record("b", "r", "q2", label="abnormal"), record("c", "s", "q3")]
+def test_each_reference_is_paired_with_itself_once() -> None:
+    records = [
+        record("a", "r", "q1"),
+        record("b", "r", "q2", label="abnormal"),
+        record("c", "s", "q3"),
+    ]
+
     selves = [probe for probe in make_probes(records) if probe.probe is Probe.SELF]
-    assert [[str(image.path) for image in probe.images] for probe in selves] == [["r", "r"], ["s", "s"]]
+
+    paths = [[str(image.path) for image in probe.images] for probe in selves]
+    assert paths == [["r", "r"], ["s", "s"]]
     assert {probe.label for probe in selves} == {"normal"}
 
 
-def test_blanking_keeps_the_query_and_the_true_label() -> None:
-    (probe,) = (one for one in make_probes([record("b", "r", "q", label="abnormal")]) if one.probe is Probe.BLANK)
+def test_a_blank_probe_keeps_the_query_and_the_true_label() -> None:
+    probes = make_probes([record("b", "r", "q", label="abnormal")])
+    (probe,) = (probe for probe in probes if probe.probe is Probe.BLANK)
+
     assert [image.blank for image in probe.images] == [True, False]
     assert probe.label == "abnormal"
 
@@ -95,10 +115,12 @@ def test_two_good_queries_of_one_reference_close_a_triangle() -> None:
         record("c", "r", "q3", label="abnormal"),
         record("d", "s", "q4"),
     ]
+
     (closing,) = (probe for probe in make_probes(records) if probe.probe is Probe.CLOSURE)
+
     assert closing.of == ("a", "b")
     assert [str(image.path) for image in closing.images] == ["q1", "q2"]
 
 
-def test_single_pictures_have_no_probes() -> None:
+def test_single_images_have_no_probes() -> None:
     assert make_probes([record("a", "q", task=Task.JUDGE_SINGLE)]) == []

@@ -1,7 +1,8 @@
-"""Nothing in a training step or in the scoring of a batch makes the processor wait for the GPU: it would stand idle
-afterwards, until the processor has told it what to do next.
+"""Neither a training step nor scoring makes the processor wait for the GPU.
 
-Needs any CUDA GPU: `python -m pytest -m gpu tests/gpu/test_waiting.py`.
+After such a wait the GPU would stand idle until the processor has queued new work.
+
+Needs any CUDA GPU: `python -m pytest -m gpu tests/gpu/test_waiting.py`
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmbench.backbones.base import ready, to_device
-from vlmbench.config import BuildRequest, Engine, StoreConfig, Vision
-from vlmbench.data.pictures import Picture
+from tests.helpers.backbones import build
+from vlmbench.backbones.batches import complete_batch
+from vlmbench.backbones.devices import to_device
+from vlmbench.config import StoreConfig
 from vlmbench.features.store import TokenStore
-from vlmbench.types import Record, Sample, Task
+from vlmbench.types import LazyImage, Record, Sample, Task
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 
 
 @contextmanager
@@ -33,29 +38,45 @@ def waiting_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def sample(number: int, question: str) -> Sample:
-    pictures = [Picture(lambda i=i: Image.new("RGB", (64, 64), (number, i, 0)), place=(number, i)) for i in range(2)]
-    record = Record(id=f"r{number}", task=Task.JUDGE_PAIR, images=(), answer="normal", label="normal", group="g")
-    return Sample(record=record, images=tuple(pictures), question=question, answer="abnormal: a dent")
+def lazy_image(*colour: int) -> LazyImage:
+    return LazyImage(
+        lambda: Image.new("RGB", (64, 64), colour), version=("gpu waiting test", colour)
+    )
+
+
+def make_samples() -> list[Sample]:
+    samples = []
+    for number, question in enumerate(("Normal?", "Is the second part normal or abnormal?")):
+        record = Record(
+            id=f"r{number}",
+            task=Task.JUDGE_PAIR,
+            images=(),
+            answer="normal",
+            label="normal",
+            group="g",
+        )
+        images = (lazy_image(number, 0, 0), lazy_image(number, 1, 0))
+        samples.append(
+            Sample(record=record, images=images, question=question, answer="abnormal: a dent")
+        )
+    return samples
 
 
 @pytest.fixture
 def backbone(tmp_path: Path) -> Any:
-    from vlmbench.backbones.llama32 import Llama32TinyConfig
-
-    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path)
-    built = Llama32TinyConfig().build(request)
+    built = build("llama32_tiny", tmp_path)
     built.model.to("cuda")
-    built.store = TokenStore(tmp_path, "f", device=torch.device("cuda"), settings=StoreConfig(disk_gb=0))
+    settings = StoreConfig(disk_gb=0)
+    built.store = TokenStore(tmp_path, "f", device=torch.device("cuda"), settings=settings)
     return built
 
 
 def test_a_training_step_waits_for_nothing(backbone: Any) -> None:
-    samples = [sample(0, "Normal?"), sample(1, "Is the second part normal or abnormal?")]
+    samples = make_samples()
     backbone.model.train()
 
     def step() -> None:
-        batch = to_device(ready(backbone.train_batch(samples)), backbone.model)
+        batch = to_device(complete_batch(backbone.train_batch(samples)), backbone.model)
         backbone.model(**batch, use_cache=False).loss.backward()
 
     step()
@@ -64,9 +85,9 @@ def test_a_training_step_waits_for_nothing(backbone: Any) -> None:
 
 
 def test_scoring_waits_for_nothing(backbone: Any) -> None:
-    samples = [sample(0, "Normal?"), sample(1, "Is the second part normal or abnormal?")]
+    samples = make_samples()
     backbone.model.eval()
     expected = backbone.score(samples, ["normal", "abnormal"])
     with waiting_is_an_error():
-        found = backbone.score(samples, ["normal", "abnormal"])
-    torch.testing.assert_close(found, expected)
+        scores = backbone.score(samples, ["normal", "abnormal"])
+    torch.testing.assert_close(scores, expected)

@@ -1,6 +1,6 @@
-"""Manifests that nobody has vouched for: each row is refused by its line, or is text and no more.
+"""Hostile manifests: each row is refused with its line, or stays plain text.
 
-To add one: a line in LINES (bytes) or a path in PATHS.
+To add one, add a line (bytes) to LINES or a path to PATHS.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmbench.data.load import read_pictures
+from vlmbench.data.load import read_images
 from vlmbench.data.manifest import MAX_LINE, open_manifest
 from vlmbench.types import UserError
 
-PATIENCE_S = 10
+MAX_SECONDS = 10
 ROW: dict[str, Any] = {
     "id": "a",
     "task": "judge_single",
@@ -40,11 +40,14 @@ def nested(open_: bytes, close: bytes, depth: int = 100_000) -> bytes:
     return open_ * depth + b"1" + close * depth
 
 
-TAKEN = ""  # as words: the row is one like any other
-# line -> words of the refusal
+VALID = ""  # instead of words: the row is valid
+# name -> (line, words of the error)
 LINES: dict[str, tuple[bytes, str]] = {
     "lists in lists": (b'{"id":' + nested(b"[", b"]") + b"}", "Expected `str`"),
-    "objects in objects": (b'{"id":"a","meta":{"x":' + nested(b'{"a":', b"}") + b"}}", "Expected `str`"),
+    "objects in objects": (
+        b'{"id":"a","meta":{"x":' + nested(b'{"a":', b"}") + b"}}",
+        "Expected `str`",
+    ),
     "depth in an unknown key": (b'{"zzz":' + nested(b"[", b"]") + b"}", "unknown field"),
     "depth at the top": (nested(b"[", b"]"), "Expected `object`"),
     "not a number": (b'{"id":NaN}', "malformed"),
@@ -64,7 +67,7 @@ LINES: dict[str, tuple[bytes, str]] = {
     "half a surrogate": (line(id="X").replace(b"X", b"\\ud800"), "malformed"),
     "half a surrogate in a meta": (line(meta={"a": "X"}).replace(b"X", b"\\udfff"), "malformed"),
     "zero bytes": (b"\0" * 100, "malformed"),
-    "a line too long": (line(question="x" * (MAX_LINE + 1)), f"a record may have {MAX_LINE}"),
+    "a line too long": (line(question="x" * (MAX_LINE + 1)), f"the limit is {MAX_LINE}"),
     "an id too long": (line(id="x" * 201), "1 to 200 printable characters"),
     "an empty id": (line(id=""), "1 to 200 printable characters"),
     "an id of escapes": (line(id="\x1b[2J\x1b]0;owned\x07"), "1 to 200 printable characters"),
@@ -77,17 +80,20 @@ LINES: dict[str, tuple[bytes, str]] = {
     "an unknown key": (line(_target_="os.system"), "unknown field"),
     "a key of Python": (line(__class__="x"), "unknown field"),
     "an answer of another label": (line(answer="abnormal: x"), "does not start with the label"),
-    "a question too long": (line(question="x" * 4001), "at most 4000"),
-    "no picture": (line(images=[]), "the row has 0"),
-    "a thousand pictures": (line(images=ROW["images"] * 1000), "the row has 1000"),
-    "a view of a path": (line(images=[{**ROW["images"][0], "view": "../raw"}]), "view '../raw' is not one of"),
-    "a key twice": (line()[:-1] + b',"id":"b"}', TAKEN),
-    "a byte order mark": (b"\xef\xbb\xbf" + line(), TAKEN),
-    "an interpolation": (line(question="${oc.env:HOME} ${now:%Y}"), TAKEN),
-    "a template": (line(question="{{ 7 * 7 }} {% for x in range(9) %}{% endfor %}"), TAKEN),
-    "a format": (line(question="{0.__class__.__mro__} %s %n"), TAKEN),
-    "markup": (line(meta={"<script>": "<img src=x onerror=alert(1)>"}), TAKEN),
-    "an id of a path": (line(id="../../etc/passwd"), TAKEN),
+    "a question too long": (line(question="x" * 4001), "the limit is 4000"),
+    "no image": (line(images=[]), "the row has 0"),
+    "a thousand images": (line(images=ROW["images"] * 1000), "the row has 1000"),
+    "a view of a path": (
+        line(images=[{**ROW["images"][0], "view": "../raw"}]),
+        "view '../raw' is not one of",
+    ),
+    "a key twice": (line()[:-1] + b',"id":"b"}', VALID),
+    "a byte order mark": (b"\xef\xbb\xbf" + line(), VALID),
+    "an interpolation": (line(question="${oc.env:HOME} ${now:%Y}"), VALID),
+    "a template": (line(question="{{ 7 * 7 }} {% for x in range(9) %}{% endfor %}"), VALID),
+    "a format": (line(question="{0.__class__.__mro__} %s %n"), VALID),
+    "markup": (line(meta={"<script>": "<img src=x onerror=alert(1)>"}), VALID),
+    "an id of a path": (line(id="../../etc/passwd"), VALID),
 }
 PATHS: dict[str, tuple[str, str]] = {
     "empty": ("", "is empty or has control characters"),
@@ -105,31 +111,31 @@ PATHS: dict[str, tuple[str, str]] = {
     "another system's host": ("\\\\host\\share\\a.png", "has backslashes"),
     "another system's device": ("\\\\.\\PhysicalDrive0", "has backslashes"),
     "host": ("//host/share/a.png", "leaves the data's folder"),
-    "drive": ("C:/secret.png", "there is no such picture"),
-    "stream": ("a.png:secret", "there is no such picture"),
-    "home": ("~/.ssh/id_rsa", "there is no such picture"),
-    "variable": ("$HOME/a.png", "there is no such picture"),
-    "interpolation": ("${oc.env:HOME}/a.png", "there is no such picture"),
-    "address": ("http://localhost/a.png", "there is no such picture"),
-    "file address": ("file:///etc/passwd", "there is no such picture"),
-    "command": ("|touch owned", "there is no such picture"),
-    "itself": (".", "there is no such picture"),
-    "the manifest": ("mine.jsonl", "not a picture that can be read"),
+    "drive": ("C:/secret.png", "the image does not exist"),
+    "stream": ("a.png:secret", "the image does not exist"),
+    "home": ("~/.ssh/id_rsa", "the image does not exist"),
+    "variable": ("$HOME/a.png", "the image does not exist"),
+    "interpolation": ("${oc.env:HOME}/a.png", "the image does not exist"),
+    "address": ("http://localhost/a.png", "the image does not exist"),
+    "file address": ("file:///etc/passwd", "the image does not exist"),
+    "command": ("|touch owned", "the image does not exist"),
+    "itself": (".", "the image does not exist"),
+    "the manifest": ("mine.jsonl", "not a readable image"),
     "deep": ("a/" * 5000 + "a.png", "longer than a path may be"),
     "long": ("a" * 300 + ".png", "longer than a path may be"),
     "long in bytes": ("\u6f22" * 100 + ".png", "longer than a path may be"),
-    "percent": ("%2e%2e/secret.png", "there is no such picture"),
-    "wide slash": ("..\uff0fsecret.png", "there is no such picture"),
+    "percent": ("%2e%2e/secret.png", "the image does not exist"),
+    "wide slash": ("..\uff0fsecret.png", "the image does not exist"),
 }
 
 
 def read(folder: Path, content: bytes) -> str:
-    """What is said against a manifest and its pictures; "" where both are taken."""
+    """Return the message of a UserError for a manifest and its images; "" if both are valid."""
     path = folder / "mine.jsonl"
     path.write_bytes(content + b"\n")
     try:
         manifest = open_manifest(path)
-        read_pictures(manifest, folder / ".cache")
+        read_images(manifest, folder / ".cache")
     except UserError as error:
         return str(error)
     return "" if len(manifest) else "nothing"
@@ -149,17 +155,21 @@ def folder(tmp_path: Path) -> Path:
 def test_a_hostile_line_is_refused_or_text(folder: Path, name: str) -> None:
     content, words = LINES[name]
     started = time.monotonic()
-    said = read(folder, content)
-    assert time.monotonic() - started < PATIENCE_S
-    if words == TAKEN:
-        assert said == ""
+
+    message = read(folder, content)
+
+    assert time.monotonic() - started < MAX_SECONDS
+    if words == VALID:
+        assert message == ""
     else:
-        assert words in said
-        assert len(said) < 2000
+        assert words in message
+        assert len(message) < 2000
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_hostile_path_is_refused(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_path_is_refused(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     path, words = PATHS[name]
     assert words in read(folder, line(images=[{"path": path, "role": "query"}]))
@@ -176,7 +186,7 @@ def pipe(folder: Path) -> str:
     return "mine.jsonl"
 
 
-PLACES: dict[str, Callable[[Path], str]] = {
+LOCATIONS: dict[str, Callable[[Path], str]] = {
     "device": device,
     "pipe": pipe,
     "folder": lambda folder: ".",
@@ -188,10 +198,10 @@ PLACES: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_what_is_no_file_is_no_manifest(folder: Path, name: str) -> None:
-    with pytest.raises(UserError, match="there is no such manifest"):
-        open_manifest(folder / PLACES[name](folder))
+@pytest.mark.parametrize("name", LOCATIONS)
+def test_a_path_that_is_no_file_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(UserError, match="the manifest does not exist"):
+        open_manifest(folder / LOCATIONS[name](folder))
 
 
 def test_text_of_a_manifest_stays_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,19 +216,28 @@ def test_text_of_a_manifest_stays_text(folder: Path, monkeypatch: pytest.MonkeyP
 
 anything = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 PARTS = st.dictionaries(
-    st.sampled_from(["id", "task", "group", "label", "images", "answer", "question", "split", "meta", "other"]),
-    anything | st.text() | st.just(ROW["images"]) | st.sampled_from(["normal", "judge_single", "test"]),
+    st.sampled_from(
+        ["id", "task", "group", "label", "images", "answer", "question", "split", "meta", "other"]
+    ),
+    anything
+    | st.text()
+    | st.just(ROW["images"])
+    | st.sampled_from(["normal", "judge_single", "test"]),
 )
-quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @quickly
 @given(PARTS)
-def test_any_object_is_refused_or_taken(folder: Path, fields: dict[str, Any]) -> None:
+def test_any_object_is_refused_or_valid(folder: Path, fields: dict[str, Any]) -> None:
     read(folder, json.dumps({**ROW, **fields}).encode("utf-8", "surrogatepass"))
 
 
@@ -230,6 +249,8 @@ def test_any_bytes_are_refused(folder: Path, content: bytes) -> None:
 
 @quickly
 @given(st.integers(0, 200), st.binary(min_size=1, max_size=6))
-def test_a_changed_row_is_refused_or_taken(folder: Path, at: int, patch: bytes) -> None:
+def test_a_changed_row_is_refused_or_valid(folder: Path, offset: int, patch: bytes) -> None:
     row = line(answer="normal: fine", meta={"defect": "scratch"})
-    read(folder, row[: at % len(row)] + patch + row[at % len(row) + len(patch) :])
+    start = offset % len(row)
+
+    read(folder, row[:start] + patch + row[start + len(patch) :])

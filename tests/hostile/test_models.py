@@ -1,6 +1,7 @@
 """Adapters, models and checkpoints that nobody has vouched for: nothing in them is executed.
 
-To add one: a line in ADAPTERS (what changes a right adapter), MODELS (files of a model's folder) or TEMPLATES.
+To add one: a line in ADAPTERS (a change of a valid adapter), MODELS (files of a model's folder) or
+TEMPLATES.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.backbones.test_contract import build
+from tests.helpers.backbones import build
+from vlmbench.backbones.adapters import load_adapter
 from vlmbench.backbones.hub import _published_config
-from vlmbench.backbones.saved import load_saved
-from vlmbench.backbones.template import rendered
+from vlmbench.backbones.template import render_template
 from vlmbench.config import BuildRequest, Engine, Vision
 from vlmbench.types import UserError
 
@@ -80,21 +81,36 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tensor of an unknown type": (tensor(dtype="OBJ"), "cannot be loaded"),
     "config of another kind": (config(peft_type="XLORA"), "only LORA adapters are loaded"),
     "config of no kind": (config(peft_type=None), "only LORA adapters are loaded"),
-    "config that imports": (config(megatron_config={"a": 1}, megatron_core="antigravity"), "is not what a run saves"),
-    "config that replicates layers": (config(layer_replication=[[0, 10**9]]), "is not what a run saves"),
+    "config that imports": (
+        config(megatron_config={"a": 1}, megatron_core="antigravity"),
+        "is not what a run saves",
+    ),
+    "config that replicates layers": (
+        config(layer_replication=[[0, 10**9]]),
+        "is not what a run saves",
+    ),
     "config that starts otherwise": (config(init_lora_weights="pissa"), "is not what a run saves"),
     "config with another decomposition": (config(use_dora=True), "is not what a run saves"),
     "config of a billion ranks": (config(r=10**9), "r=1000000000 is not what a run saves"),
     "config of no rank": (config(r=0), "r=0 is not what a run saves"),
     "config of half a rank": (config(r=1.5), "r=1.5 is not what a run saves"),
-    "config with text for a number": (config(lora_alpha="${oc.env:HOME}"), "is not what a run saves"),
-    "config with an endless expression": (config(target_modules="(([a-z._0-9])+.)+!"), "is not what a run saves"),
+    "config with text for a number": (
+        config(lora_alpha="${oc.env:HOME}"),
+        "is not what a run saves",
+    ),
+    "config with an endless expression": (
+        config(target_modules="(([a-z._0-9])+.)+!"),
+        "is not what a run saves",
+    ),
     "config with no targets": (config(target_modules=None), "is not what a run saves"),
     "config with targets of numbers": (config(target_modules=[1, 2]), "is not what a run saves"),
     "config with an expression that is none": (config(target_modules="["), "cannot be loaded"),
-    "config with whole modules of numbers": (config(modules_to_save=[7]), "is not what a run saves"),
+    "config with whole modules of numbers": (
+        config(modules_to_save=[7]),
+        "is not what a run saves",
+    ),
     "config that is no JSON": (raw(b"{"), "cannot be read"),
-    "config that is no object": (raw(b"[]"), "no JSON object"),
+    "config that is no object": (raw(b"[]"), "must be a JSON object"),
     "config that is deep": (raw(b'{"a":' * 200_000), "cannot be read"),
     "config that is a pickle": (raw(pickle.dumps(Bomb())), "cannot be read"),
     "config that is large": (raw(b" " * 1_000_001), "more than 1000000 bytes"),
@@ -127,7 +143,7 @@ def test_a_hostile_adapter_is_refused(
     spoil(folder)
     started, said = time.monotonic(), ""
     try:
-        load_saved(base, folder).unload()
+        load_adapter(base, folder).unload()
     except UserError as error:
         said = str(error)
     assert words in said
@@ -136,16 +152,30 @@ def test_a_hostile_adapter_is_refused(
     assert not (tmp_path / "owned").exists()
 
 
-CODE = {"AutoConfig": "evil.Evil", "AutoModelForImageTextToText": "evil.Evil", "AutoProcessor": "evil.Evil"}
+CODE = {
+    "AutoConfig": "evil.Evil",
+    "AutoModelForImageTextToText": "evil.Evil",
+    "AutoProcessor": "evil.Evil",
+}
 MODELS: dict[str, tuple[dict[str, bytes], str]] = {
     "code for an unknown type": (
         {"config.json": json.dumps({"model_type": "evil", "auto_map": CODE}).encode()},
         "cannot be read",
     ),
-    "code for no type": ({"config.json": json.dumps({"auto_map": CODE}).encode()}, "cannot be read"),
-    "code for a known type": ({"config.json": json.dumps({"model_type": "mllama", "auto_map": CODE}).encode()}, ""),
+    "code for no type": (
+        {"config.json": json.dumps({"auto_map": CODE}).encode()},
+        "cannot be read",
+    ),
+    "code for a known type": (
+        {"config.json": json.dumps({"model_type": "mllama", "auto_map": CODE}).encode()},
+        "",
+    ),
     "code of another repository": (
-        {"config.json": json.dumps({"model_type": "x", "auto_map": {"AutoConfig": "a/b--evil.Evil"}}).encode()},
+        {
+            "config.json": json.dumps(
+                {"model_type": "x", "auto_map": {"AutoConfig": "a/b--evil.Evil"}}
+            ).encode()
+        },
         "cannot be read",
     ),
     "type that is a path": ({"config.json": b'{"model_type": "../../evil"}'}, "cannot be read"),
@@ -174,7 +204,9 @@ def test_a_hostile_models_configuration_runs_nothing(
         (folder / file).write_bytes(content)
     (folder / "evil.py").write_text("open('owned', 'w').close()\nclass Evil: ...")
     (folder / "model.safetensors").write_bytes(b"")
-    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path)
+    request = BuildRequest(
+        seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path
+    )
     said = ""
     try:
         _published_config(str(folder), request)
@@ -189,7 +221,9 @@ def test_a_hostile_models_configuration_runs_nothing(
 def test_weights_that_are_pickles_are_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mllama"}')
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path)
+    request = BuildRequest(
+        seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path
+    )
     with pytest.raises(UserError, match="are pickles, which are never loaded"):
         _published_config(str(tmp_path), request)
 
@@ -217,7 +251,9 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_hostile_chat_template_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_chat_template_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vlmbench.models.llama32_tiny import tiny_processor
 
     monkeypatch.chdir(tmp_path)
@@ -225,19 +261,24 @@ def test_a_hostile_chat_template_is_refused(tmp_path: Path, name: str, monkeypat
     processor.chat_template = TEMPLATES[name]
     started = time.monotonic()
     with pytest.raises(UserError, match="chat template"):
-        rendered(processor, [{"role": "user", "content": [{"type": "text", "text": "hello"}]}])
+        render_template(
+            processor, [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+        )
     assert time.monotonic() - started < PATIENCE_S
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth", "training_args.bin"])
 def test_a_pickle_in_a_checkpoint_is_not_loaded(
-    tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[], Callable[[], Any]]
+    tmp_path: Path,
+    file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Callable[[], Callable[[], Any]],
 ) -> None:
     """Even under a right seal, which anybody can make."""
     monkeypatch.chdir(tmp_path)
     resume = checkpoint()
-    from vlmbench.files import seal, unseal
+    from vlmbench.system.files import seal, unseal
 
     (folder,) = tmp_path.glob("runs/*/0_*/checkpoints/checkpoint-2")
     (folder / file).write_bytes(pickle.dumps(Bomb()))
@@ -256,9 +297,15 @@ def test_a_pickle_in_a_checkpoint_is_not_loaded(
 @pytest.fixture
 def checkpoint(cli: Callable[..., Any], tmp_path: Path) -> Callable[[], Callable[[], Any]]:
     """Makes a run that was broken off at step 3, and gives what starts it again."""
-    from vlmbench.rundir import RunDir
+    from vlmbench.runs.folder import RunDir
 
-    command = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=4")
+    command = (
+        "model=llama32_tiny",
+        "trainer=debug",
+        "source.num_parts=24",
+        "tracking=off",
+        "eval.limit=4",
+    )
 
     def make() -> Callable[[], Any]:
         append = RunDir.append_train_log

@@ -1,6 +1,7 @@
 """What others wrote stays text in the report: on the page, in Markdown, in a terminal and in logs.
 
-To add one: a line in PAYLOADS. Each is written into ids, labels, questions, answers, meta, file names and errors.
+To add one: a line in PAYLOADS. Each is written into ids, labels, questions, answers, meta, file
+names and errors.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import make_metrics
+from tests.helpers.reports import make_metrics
 from vlmbench import report
-from vlmbench.plain import PlainFormatter
 from vlmbench.report import comparison_table, write_report
-from vlmbench.rundir import RunDir, State, SweepDir
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.sweep import SweepDir
+from vlmbench.system.text import PlainFormatter
 from vlmbench.types import Prediction, Task
 
 TEMPLATES = Path(report.__file__).parent / "templates"
@@ -28,8 +30,8 @@ PAYLOADS = {
     "script in capitals": f"<SCRIPT>{TITLE}</SCRIPT>",
     "script that is not closed": f"<script>{TITLE}//",
     "script with a break": f"<scr\x00ipt>{TITLE}</script>",
-    "picture that fails": f'<img src=x onerror="{TITLE}">',
-    "picture in an attribute": f'"><img src=x onerror={TITLE}>',
+    "image that fails": f'<img src=x onerror="{TITLE}">',
+    "image in an attribute": f'"><img src=x onerror={TITLE}>',
     "attribute": f'" onmouseover="{TITLE}" autofocus onfocus="{TITLE}" x="',
     "attribute in single quotes": f"' onfocus='{TITLE}' autofocus '",
     "drawing": f'<svg onload="{TITLE}"><animate onbegin="{TITLE}" attributeName=x dur=1s></svg>',
@@ -48,7 +50,9 @@ PAYLOADS = {
     "style": "<style>@import 'http://127.0.0.1:9/x.css';</style>",
     "entity": f"&lt;script&gt;{TITLE}&lt;/script&gt; &#x3C;img&#x3E;",
     "wide bytes": f"\u02bascript\u02ba \uff1cscript\uff1e{TITLE}",
-    "template": "{{ cells[0].__class__.__mro__[-1].__subclasses__() }} {% include '/etc/passwd' %} {# x #}",
+    "template": (
+        "{{ runs[0].__class__.__mro__[-1].__subclasses__() }} {% include '/etc/passwd' %} {# x #}"
+    ),
     "shell": "$(touch owned) `touch owned` ; touch owned | touch owned",
     "Markdown link": f"[x](javascript:{TITLE}) ![x](http://127.0.0.1:9/x.png)",
     "Markdown table": "| a | b |\n|---|---|\n| c | d |",
@@ -90,21 +94,33 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepDir:
-    """Two finished cells and a failed one, every word of which is a payload."""
+    """Two finished runs and a failed one, every word of which is a payload."""
     folder = tmp_path_factory.mktemp("runs") / "2026-11-22_hostile"
     texts = list(PAYLOADS.values())
     for number, data in enumerate(("without_comparison", "with_comparison")):
-        cell = RunDir(folder / f"{number}_x")
-        cell.path.mkdir(parents=True)
-        cell.write_predictions(_prediction(text, index) for index, text in enumerate(texts))
-        cell.write_metrics({**make_metrics(0.1 * number), "notes": texts, "data": {"warnings": texts}})
-        cell.write_env({"command": texts[0], "engine": texts[1], "engine_reason": texts[2], "device": texts[3]})
+        run = RunDir(folder / f"{number}_x")
+        run.path.mkdir(parents=True)
+        run.write_predictions(_prediction(text, index) for index, text in enumerate(texts))
+        run.write_metrics(
+            {**make_metrics(0.1 * number), "notes": texts, "data": {"warnings": texts}}
+        )
+        run.write_env(
+            {"command": texts[0], "engine": texts[1], "engine_reason": texts[2], "device": texts[3]}
+        )
         details = {"model": texts[4], "data": data, "seed": 0, "overrides": texts, "seconds": 1.0}
-        cell.write_status(State.FINISHED, content_hash="x", **details)
+        run.write_status(State.FINISHED, run_hash="x", **details)
     for number, text in enumerate(texts):
         failed = RunDir(folder / f"{number + 2}_y")
         failed.path.mkdir()
-        failed.write_status(State.FAILED, content_hash="x", error=text, model=text, data=text, seed=0, overrides=[text])
+        failed.write_status(
+            State.FAILED,
+            run_hash="x",
+            error=text,
+            model=text,
+            data=text,
+            seed=0,
+            overrides=[text],
+        )
     write_report(SweepDir(folder))
     return SweepDir(folder)
 
@@ -155,7 +171,9 @@ def test_what_others_wrote_is_not_markup(sweep: SweepDir, page: str, name: str) 
     payload = PAYLOADS[name]
     markdown = (sweep.report / "report.md").read_text(encoding="utf-8")
     assert not ACTS.search(markdown.replace("\n", ""))
-    text = "\n".join(line for line in markdown.splitlines() if "`" not in line)  # in code it is text
+    text = "\n".join(
+        line for line in markdown.splitlines() if "`" not in line
+    )  # in code it is text
     assert "\n# owned" not in text
     assert not re.search(r"(?<!\\)\]\((javascript|http://127)", text)
     if "<" in payload:
@@ -167,11 +185,24 @@ def test_a_browser_runs_nothing_of_it(sweep: SweepDir, page: str, tmp_path: Path
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path}",
+    ]
     flags += ["--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom"]
     address = (sweep.report / "index.html").resolve().as_uri()
-    done = subprocess.run([chromium, *flags, address], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [chromium, *flags, address], capture_output=True, text=True, check=True, timeout=100
+    )
     before, after = Page(), Page()
     before.feed(page)
     after.feed(done.stdout)

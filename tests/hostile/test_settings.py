@@ -1,4 +1,4 @@
-"""Settings, from the command line and from files: nothing in them is called, and no secret is written down.
+"""Settings from the command line and from files: nothing is called, no secret is written.
 
 To add one: a line in OVERRIDES or FILES.
 """
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ManifestBuilder, Outcome
-from vlmbench.plain import refuse_secrets
+from vlmbench.system.secrets import refuse_secrets
 from vlmbench.types import UserError
 
 Cli = Callable[..., Outcome]
@@ -33,7 +33,7 @@ OVERRIDES = {
     "a resolver that is none": "seed=${evil:1}",
     "a resolver that reads files": "seed=${oc.decode:${evil}}",
     "an interpolation to itself": "seed=${seed}",
-    "a circle of interpolations": "name=${cell} cell=${name}",
+    "a circle of interpolations": "name=${run_label} run_label=${name}",
     "an infinite number": "trainer.epochs=inf",
     "no number": "trainer.learning_rate=nan",
     "a negative number": "trainer.epochs=-1",
@@ -70,7 +70,10 @@ FILES = {
     "a module": "!!python/module:antigravity",
     "a name": "!!python/name:os.system",
     "a call within": "seed: !!python/object/apply:os.system ['touch owned']",
-    "a bomb": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n",
+    "a bomb": (
+        "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+        "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+    ),
     "depth": "[" * 2000,
     "no YAML": "\x00\x01{{{",
     "an interpolation": "seed: ${oc.env:WANDB_API_KEY}",
@@ -81,14 +84,22 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_cells_settings_run_nothing(cli: Cli, tmp_path: Path, manifest: ManifestBuilder, name: str) -> None:
-    """A folder in the sweep that somebody else made is looked through for the cell."""
+def test_a_hostile_runs_settings_run_nothing(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, name: str
+) -> None:
+    """A folder in the sweep that somebody else made is looked through for the run."""
     hydra = tmp_path / "runs" / "s" / "0_x" / ".hydra"
     hydra.mkdir(parents=True)
     (hydra.parent / "config.yaml").write_bytes(FILES[name].encode())
     (hydra / "hydra.yaml").write_bytes(FILES[name].encode())
     started = time.monotonic()
-    outcome = cli("sweep=runs/s", "source=manifest", f"source.path={manifest.path}", "model=llama32_tiny", "view=raw")
+    outcome = cli(
+        "sweep=runs/s",
+        "source=manifest",
+        f"source.path={manifest.path}",
+        "model=llama32_tiny",
+        "view=raw",
+    )
     assert time.monotonic() - started < PATIENCE_S
     assert outcome.code == 2  # if only because the manifest was not written
     assert "Traceback" not in outcome.err
@@ -129,7 +140,9 @@ def test_a_secret_in_the_settings_is_refused_and_not_said(
     assert outcome.code == 2
     assert variable in outcome.err
     assert KEY not in outcome.err + outcome.out
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
 
 
 def test_words_that_are_no_secrets_may_stand_in_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +164,9 @@ WORDS = st.sampled_from(
 VALUES = st.text(max_size=12) | st.integers().map(str) | st.floats().map(str)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(WORDS, VALUES)
 def test_any_value_is_refused_or_taken(cli: Cli, tmp_path: Path, word: str, value: str) -> None:
     argument = f"{word}={value}".replace("\0", "")
@@ -162,10 +177,16 @@ def test_any_value_is_refused_or_taken(cli: Cli, tmp_path: Path, word: str, valu
 def test_no_secret_of_the_environment_is_written_down(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole run, tracked offline: nothing in its folder, its caches and what it says holds a key."""
+    """A whole run, tracked offline: neither its folder nor its caches nor its output holds a key."""
     for variable in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"):
         monkeypatch.setenv(variable, KEY)
-    tiny = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "eval.limit=4", "eval.probes=false")
+    tiny = (
+        "model=llama32_tiny",
+        "trainer=debug",
+        "source.num_parts=24",
+        "eval.limit=4",
+        "eval.probes=false",
+    )
     outcome = cli(*tiny, "tracking=offline")
     assert outcome.code == 0, outcome.err[-2000:]
     assert KEY not in outcome.out + outcome.err

@@ -12,34 +12,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, ManifestBuilder, Outcome, picture
-from tests.data.photos.test_photos import photos_in
-from tests.data.sources.test_mvtec import mvtec
-from tests.data.test_manifest import SPOILT
-from tests.data.test_pictures import spoil
+from tests.conftest import REPOSITORY, ManifestBuilder, Outcome, image
+from tests.helpers.images import spoil
+from tests.helpers.manifests import SPOILT
+from tests.helpers.mvtec import mvtec
+from tests.helpers.photos import photos_in
+from tests.helpers.runs import only_run
 from vlmbench import __version__
-from vlmbench.rundir import RunDir, State, SweepDir
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.sweep import SweepDir
 
 Cli = Callable[..., Outcome]
-TINY = ("model=llama32_tiny", "trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=8")
+TINY = (
+    "model=llama32_tiny",
+    "trainer=debug",
+    "source.num_parts=24",
+    "tracking=off",
+    "eval.limit=8",
+)
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Generated pictures and what was read of them, shared by the module's runs."""
+    """Generated images and what was read of them, shared by the module's runs."""
     folder = tmp_path_factory.mktemp("parts")
     return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
 
 
-def only_cell(folder: Path) -> RunDir:
-    (sweep,) = (folder / "runs").iterdir()
-    (cell,) = SweepDir(sweep).cells()
-    return cell
-
-
-def test_one_run_goes_from_pictures_to_a_report(tmp_path: Path) -> None:
+def test_one_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
     """In a process of its own, as a user starts it, with W&B offline and a comparison run."""
-    command = [sys.executable, "-m", "vlmbench", "model=llama32_tiny", "data=with_comparison", "trainer=debug"]
+    command = [
+        sys.executable,
+        "-m",
+        "vlmbench",
+        "model=llama32_tiny",
+        "data=with_comparison",
+        "trainer=debug",
+    ]
     done = subprocess.run(
         [*command, "source.num_parts=24"],
         cwd=tmp_path,
@@ -49,64 +58,94 @@ def test_one_run_goes_from_pictures_to_a_report(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    cell = only_cell(tmp_path)
-    assert cell.path.name == "0_llama32_tiny_with_comparison_s0"
-    for name in ("config.yaml", "env.json", "status.json", "train_log.jsonl", "predictions.jsonl", "metrics.json"):
-        assert (cell.path / name).stat().st_size > 0, name
-    assert (cell.path / ".hydra" / "overrides.yaml").exists()
-    assert (cell.adapter / "adapter_model.safetensors").exists()
-    assert list(cell.path.rglob("*.wandb"))
-    status = cell.read_status()
+    run = only_run(tmp_path)
+    assert run.path.name == "0_llama32_tiny_with_comparison_s0"
+    for name in (
+        "config.yaml",
+        "env.json",
+        "status.json",
+        "train_log.jsonl",
+        "predictions.jsonl",
+        "metrics.json",
+    ):
+        assert (run.path / name).stat().st_size > 0, name
+    assert (run.path / ".hydra" / "overrides.yaml").exists()
+    assert (run.adapter / "adapter_model.safetensors").exists()
+    assert list(run.path.rglob("*.wandb"))
+    status = run.read_status()
     assert status["state"] == State.FINISHED
-    assert cell.read_env()["engine"] == "transformers"
-    assert cell.read_env()["versions"]["vlmbench"] == __version__
-    losses = [row for row in cell.read_train_log() if "loss" in row]
+    assert run.read_env()["engine"] == "transformers"
+    assert run.read_env()["versions"]["vlmbench"] == __version__
+    losses = [row for row in run.read_train_log() if "loss" in row]
     assert [row["step"] for row in losses] == [1, 2, 3, 4]
-    evaluated = [row for row in cell.read_train_log() if "eval_balanced_accuracy" in row]
+    evaluated = [row for row in run.read_train_log() if "eval_balanced_accuracy" in row]
     assert [row["step"] for row in evaluated] == [2, 4]
-    scores = cell.read_metrics()["scores"]
-    assert set(scores) == {"judge_pair", "compare_views", "compare_shapes", "judge_single", "judge_link"}
+    scores = run.read_metrics()["scores"]
+    assert set(scores) == {
+        "judge_pair",
+        "compare_views",
+        "compare_shapes",
+        "judge_single",
+        "judge_link",
+    }
     accuracy = scores["judge_pair"]["raw"]["accuracy"]
-    plain = [one for one in cell.read_predictions() if (one.task, one.view, one.probe) == ("judge_pair", "raw", "none")]
+    plain = [
+        one
+        for one in run.read_predictions()
+        if (one.task, one.view, one.probe) == ("judge_pair", "raw", "none")
+    ]
     assert accuracy["n"] == len(plain) > 0
     assert accuracy["value"] == sum(one.correct for one in plain) / len(plain)
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    report = cell.path.parent / "report" / "index.html"
+    report = run.path.parent / "report" / "index.html"
     assert str(report.relative_to(tmp_path)) in done.stdout + done.stderr
-    assert "http" not in report.read_text().replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert "http" not in report.read_text().replace("http://www.w3.org", "").replace(
+        "http-equiv", ""
+    )
 
 
-def test_a_sweep_of_two_cells_ends_in_one_report_and_is_not_run_twice(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_a_sweep_of_two_runs_ends_in_one_report_and_is_not_run_twice(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     sweep = ("-m", "data=without_comparison,with_comparison", *TINY, *parts)
     first = cli(*sweep)
     assert first.code == 0, first.err[-2000:]
     (folder,) = (tmp_path / "runs").iterdir()
-    cells = SweepDir(folder).cells()
-    assert [cell.path.name for cell in cells] == [
+    runs = SweepDir(folder).runs()
+    assert [run.path.name for run in runs] == [
         "0_llama32_tiny_without_comparison_s0",
         "1_llama32_tiny_with_comparison_s0",
     ]
-    held_out = [[(one.id, one.task) for one in cell.read_predictions()] for cell in cells]
+    held_out = [[(one.id, one.task) for one in run.read_predictions()] for run in runs]
     assert held_out[0] == held_out[1]
     assert (folder / "report" / "index.html").exists()
-    before = [(cell.path / "predictions.jsonl").stat().st_mtime_ns for cell in cells]
+    before = [(run.path / "predictions.jsonl").stat().st_mtime_ns for run in runs]
     again = cli(*sweep)
     assert again.code == 0
     assert again.out.count("is finished already") == 2
-    assert [(cell.path / "predictions.jsonl").stat().st_mtime_ns for cell in cells] == before
+    assert [(run.path / "predictions.jsonl").stat().st_mtime_ns for run in runs] == before
 
 
-def figures(cell: RunDir) -> list[tuple[int, float, float]]:
-    return [(row["step"], row["loss"], row["num_tokens"]) for row in cell.read_train_log() if "loss" in row]
+def figures(run: RunDir) -> list[tuple[int, float, float]]:
+    return [
+        (row["step"], row["loss"], row["num_tokens"])
+        for row in run.read_train_log()
+        if "loss" in row
+    ]
 
 
-def test_the_same_seed_gives_the_same_losses_to_the_last_bit(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert cli(f"name={name}", f"seed={seed}", *TINY, *parts).code == 0
-    cells = {path.name.partition("_")[2]: SweepDir(path).cells()[0] for path in (tmp_path / "runs").iterdir()}
-    assert figures(cells["a"]) == figures(cells["b"])
-    assert cells["a"].read_predictions() == cells["b"].read_predictions()
-    assert figures(cells["a"]) != figures(cells["c"])
+    runs = {
+        path.name.partition("_")[2]: SweepDir(path).runs()[0]
+        for path in (tmp_path / "runs").iterdir()
+    }
+    assert figures(runs["a"]) == figures(runs["b"])
+    assert runs["a"].read_predictions() == runs["b"].read_predictions()
+    assert figures(runs["a"]) != figures(runs["c"])
 
 
 def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
@@ -125,7 +164,10 @@ def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
         full = cli("name=broken", *TINY, *parts)
     assert full.code == 2
     assert "cannot be written ([Errno 28] No space left on device); make room there" in full.err
-    whole, broken = (SweepDir(next((tmp_path / "runs").glob(f"*_{name}"))).cells()[0] for name in ("whole", "broken"))
+    whole, broken = (
+        SweepDir(next((tmp_path / "runs").glob(f"*_{name}"))).runs()[0]
+        for name in ("whole", "broken")
+    )
     assert broken.read_status()["state"] == State.FAILED
     assert "No space left" in broken.read_status()["error"]
     again = cli("name=broken", *TINY, *parts)
@@ -139,41 +181,55 @@ def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: 
     assert cli(*TINY, *parts).code == 0
     assert cli("data=single", *TINY, *parts).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    assert [cell.path.name for cell in SweepDir(folder).cells()] == [
+    assert [run.path.name for run in SweepDir(folder).runs()] == [
         "0_llama32_tiny_without_comparison_s0",
         "1_llama32_tiny_single_s0",
     ]
-    first = (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns
-    assert cli("-m", "data=without_comparison", "trainer.learning_rate=1e-5", *TINY, *parts).code == 0
-    names = [cell.path.name for cell in SweepDir(folder).cells()]
+    first = (
+        (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns
+    )
+    assert (
+        cli("-m", "data=without_comparison", "trainer.learning_rate=1e-5", *TINY, *parts).code == 0
+    )
+    names = [run.path.name for run in SweepDir(folder).runs()]
     assert len(names) == 3
     assert re.fullmatch("0_llama32_tiny_without_comparison_s0_[0-9a-f]{8}", names[1])
-    assert (folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl").stat().st_mtime_ns == first
+    assert (
+        folder / "0_llama32_tiny_without_comparison_s0" / "predictions.jsonl"
+    ).stat().st_mtime_ns == first
 
 
-def test_a_run_whose_data_changed_is_not_taken_for_the_same(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_a_run_whose_data_changed_is_not_taken_for_the_same(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     assert cli(*TINY, *parts).code == 0
-    (cell,) = SweepDir(next((tmp_path / "runs").iterdir())).cells()
-    status = cell.read_status()
-    cell.write_status(State.FINISHED, content_hash="of other data", seconds=status["seconds"])
-    before = (cell.path / "predictions.jsonl").stat().st_mtime_ns
+    (run,) = SweepDir(next((tmp_path / "runs").iterdir())).runs()
+    status = run.read_status()
+    run.write_status(State.FINISHED, run_hash="of other data", seconds=status["seconds"])
+    before = (run.path / "predictions.jsonl").stat().st_mtime_ns
     refused = cli(*TINY, *parts)
     assert refused.code == 2
     assert "name=<a name>" in refused.err
-    assert (cell.path / "predictions.jsonl").stat().st_mtime_ns == before
+    assert (run.path / "predictions.jsonl").stat().st_mtime_ns == before
 
 
-def test_check_shows_the_mask_and_the_cost_and_writes_no_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_check_shows_the_mask_and_the_cost_and_writes_no_run(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     outcome = cli("stage=check", "data=with_comparison", *TINY, *parts)
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("<|eot_id|><<<") == 3  # a record of each task that trains
-    assert "<|image|><|image|>The first part is good. Is the second part normal or abnormal?<|eot_id|>" in outcome.out
+    assert (
+        "<|image|><|image|>The first part is good. Is the second part normal or abnormal?<|eot_id|>"
+        in outcome.out
+    )
     assert ">>>" in outcome.out
     assert "training records" in outcome.out
     assert " in 4 steps" in outcome.out
     # A lot of four parts; eval.limit=8.
     assert (
-        "scores would not be calibrated (judge_pair raw, judge_pair rt): 8 validation records of 4 parts" in outcome.out
+        "not be calibrated (judge_pair raw, judge_pair rt): 8 validation records of 4 parts"
+        in outcome.out
     )
     assert "nothing stands in the way" in outcome.out
     assert not (tmp_path / "runs").exists()
@@ -189,7 +245,9 @@ def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> 
 
 
 @pytest.mark.parametrize("method", ["score", "generate"])
-def test_your_own_manifest_trains(cli: Cli, tmp_path: Path, manifest: ManifestBuilder, method: str) -> None:
+def test_your_own_manifest_trains(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, method: str
+) -> None:
     outcome = cli(
         "source=manifest",
         f"source.path={manifest.write()}",
@@ -199,7 +257,7 @@ def test_your_own_manifest_trains(cli: Cli, tmp_path: Path, manifest: ManifestBu
         *[item for item in TINY if "num_parts" not in item],
     )
     assert outcome.code == 0, outcome.err
-    scores = only_cell(tmp_path).read_metrics()["scores"]["judge_pair"]["raw"]
+    scores = only_run(tmp_path).read_metrics()["scores"]["judge_pair"]["raw"]
     assert scores["accuracy"]["n"] == 4  # two of ten parts, two pairs each
     assert ("auroc" in scores) is (method == "score")
 
@@ -216,21 +274,27 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
         *[item for item in TINY if "num_parts" not in item],
     )
     assert outcome.code == 0, outcome.err
-    assert only_cell(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
+    assert only_run(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
 
 
 @pytest.mark.parametrize("data", ["with_comparison", "with_views", "matched_control"])
 def test_raw_photos_have_comparison_records(cli: Cli, tmp_path: Path, data: str) -> None:
     photos_in(tmp_path / "photos", good=30, bad=12)
     tiny = [item for item in TINY if "num_parts" not in item]
-    outcome = cli("source=folder", "source.path=photos", "source.pairs.lots=6", f"data={data}", *tiny)
+    outcome = cli(
+        "source=folder", "source.path=photos", "source.pairs.lots=6", f"data={data}", *tiny
+    )
     assert outcome.code == 0, outcome.err
-    metrics = only_cell(tmp_path).read_metrics()
-    # 30 photos to judge in six lots: 5 or so each, and 3 comparisons of two records; four lots train.
-    assert metrics["data"]["by_task"].get("compare_views", 0) == (0 if data == "matched_control" else 24)
+    metrics = only_run(tmp_path).read_metrics()
+    # 30 photos to judge in six lots: about 5 each, and 3 comparisons of two records. Four lots train.
+    assert metrics["data"]["by_task"].get("compare_views", 0) == (
+        0 if data == "matched_control" else 24
+    )
     assert metrics["scores"]["compare_views"]["raw+rt"]["accuracy"]["n"] == 6  # a lot is held out
     kinds = ["shapes"] * (data != "with_views")
-    assert [note.split(",")[0] for note in metrics["notes"]] == [f"data.comparison asks for {kind}" for kind in kinds]
+    assert [note.split(",")[0] for note in metrics["notes"]] == [
+        f"data.comparison asks for {kind}" for kind in kinds
+    ]
 
 
 def llava_rows(folder: Path) -> None:
@@ -239,20 +303,22 @@ def llava_rows(folder: Path) -> None:
     rows = []
     for i in range(40):
         for seed, name in ((1000 + i // 2, f"ref{i // 2}.png"), (i, f"{i}.png")):
-            picture(seed).save(folder / "img" / name)
+            image(seed).save(folder / "img" / name)
         turns = [("human", "<image>\n<image>\nGood?"), ("gpt", "NG: a dent" if i % 2 else "OK")]
         said = [{"from": who, "value": text} for who, text in turns]
-        rows.append({"id": i, "image": [f"img/ref{i // 2}.png", f"img/{i}.png"], "conversations": said})
+        rows.append(
+            {"id": i, "image": [f"img/ref{i // 2}.png", f"img/{i}.png"], "conversations": said}
+        )
     (folder / "rows.json").write_text(json.dumps(rows))
 
 
 def mmad_rows(folder: Path) -> None:
-    """Two questions about each picture, no templates."""
+    """Two questions about each image, no templates."""
     rows = {}
     for i in range(30):
         name = f"MVTec-AD/bolt/test/{i:03d}.png"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(i).save(folder / name)
+        image(i).save(folder / name)
         rows[name] = {
             "conversation": [
                 {
@@ -261,7 +327,12 @@ def mmad_rows(folder: Path) -> None:
                     "Answer": "AB"[i % 2],
                     "type": "Detection",
                 },
-                {"Question": "Where?", "Options": dict(zip("ABC", "123", strict=True)), "Answer": "C", "type": "Place"},
+                {
+                    "Question": "Where?",
+                    "Options": dict(zip("ABC", "123", strict=True)),
+                    "Answer": "C",
+                    "type": "Place",
+                },
             ]
         }
     (folder / "mmad.json").write_text(json.dumps(rows))
@@ -296,10 +367,12 @@ def test_raw_files_go_to_figures_in_two_commands(cli: Cli, tmp_path: Path, how: 
     assert json.loads(sheet.read_text())["split"]["leaks"] == 0
     trained = cli(*source, *split, *[item for item in TINY if "num_parts" not in item])
     assert trained.code == 0, trained.err
-    assert only_cell(tmp_path).read_metrics()["scores"][task]["raw"][figure]["n"] > 0
+    assert only_run(tmp_path).read_metrics()["scores"][task]["raw"][figure]["n"] > 0
 
 
-def test_training_stops_early_when_nothing_gets_better(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_training_stops_early_when_nothing_gets_better(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     outcome = cli(
         *TINY,
         *parts,
@@ -312,20 +385,24 @@ def test_training_stops_early_when_nothing_gets_better(cli: Cli, tmp_path: Path,
     assert "trained 2 steps, kept step 1" in outcome.out
 
 
-def test_a_run_that_chose_its_batch_size_goes_on_with_it(cli: Cli, tmp_path: Path, parts: tuple) -> None:
+def test_a_run_that_chose_its_batch_size_goes_on_with_it(
+    cli: Cli, tmp_path: Path, parts: tuple
+) -> None:
     auto = (*[item for item in TINY if item != "trainer=debug"], *parts, "trainer.batch_size=auto")
     assert cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null").code == 0
-    cell = only_cell(tmp_path)
-    assert cell.read_choices() == {"batch_size": 8, "gradient_checkpointing": False}
-    cell.write_choices({"batch_size": 3})
-    (cell.path / "status.json").unlink()
+    run = only_run(tmp_path)
+    assert run.read_choices() == {"batch_size": 8, "gradient_checkpointing": False}
+    run.write_choices({"batch_size": 3})
+    (run.path / "status.json").unlink()
     outcome = cli(*auto, "trainer.max_steps=2", "trainer.eval_steps=null")
     assert outcome.code == 0, outcome.err
-    assert cell.read_choices() == {"batch_size": 3}
+    assert run.read_choices() == {"batch_size": 3}
     assert "records a step (" not in outcome.out
 
 
-def test_a_full_gpu_says_what_to_lower(cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_gpu_says_what_to_lower(
+    cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     from vlmbench.models import llama32_tiny
@@ -345,8 +422,11 @@ def test_a_full_gpu_says_what_to_lower(cli: Cli, tmp_path: Path, parts: tuple, m
     monkeypatch.setattr(llama32_tiny, "tiny_mllama", full)
     outcome = cli(*TINY, *parts)
     assert outcome.code == 2
-    assert "step 1: the GPU's memory is full with 2 records a step; set trainer.batch_size=auto" in outcome.err
-    assert only_cell(tmp_path).read_status()["state"] == State.FAILED
+    assert (
+        "step 1: the GPU's memory is full with 2 records a step; set trainer.batch_size=auto"
+        in outcome.err
+    )
+    assert only_run(tmp_path).read_status()["state"] == State.FAILED
 
 
 def test_a_loss_that_is_no_number_stops_and_names_step_and_records(
@@ -368,10 +448,12 @@ def test_a_loss_that_is_no_number_stops_and_names_step_and_records(
     assert outcome.code == 2
     assert "step 1: the loss is nan on records p" in outcome.err
     assert "trainer.learning_rate" in outcome.err
-    assert only_cell(tmp_path).read_status()["state"] == State.FAILED
+    assert only_run(tmp_path).read_status()["state"] == State.FAILED
 
 
-def test_a_model_that_cannot_run_here_is_refused_with_those_that_can(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_run_here_is_refused_with_those_that_can(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -398,7 +480,7 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("data.split.test=1.5",), "data.split.test=1.5"
     yield ("source.num_parts=23",), "source.num_parts"
     yield ("source.abnormal_rate=-1",), "source.abnormal_rate"
-    yield ("view.window=4",), "view.window=4"
+    yield ("view.window=4",), "view.window must be odd, got 4"
     yield ("model.lora.r=0",), "model.lora.r=0"
     yield ("prompt.labels.abnormal=normal too",), "begin alike"
     yield ("trainer.max_tokens=5",), "tokens, more than 5"
@@ -411,7 +493,7 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("stage=evaluate",), "train first"
     yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
     yield ("source=manifest",), "source.path"
-    yield ("source=folder", "source.path=nothing"), "source.path=nothing: there is no such folder"
+    yield ("source=folder", "source.path=nothing"), "source.path=nothing: the folder does not exist"
     yield ("+source.shiny=true",), "shiny"
     yield ("trainer.early_stopping=2", "trainer.eval_steps=null"), "trainer.early_stopping"
     yield ("pruner=median", "trainer.eval_steps=null"), "pruner=off"
@@ -423,16 +505,26 @@ def assert_refused(outcome: Outcome, message: str, folder: Path) -> None:
     assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert "Error executing job" not in outcome.err
-    assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.suffix in (".png", ".json")]
+    assert not [
+        path
+        for path in folder.rglob("*")
+        if path.name.startswith(".") and path.suffix in (".png", ".json")
+    ]
     for name in ("predictions.jsonl", "metrics.json", "adapter_model.safetensors", "index.html"):
         assert not list(folder.rglob(name)), name
 
 
-@pytest.mark.parametrize(("arguments", "message"), list(bad_commands()), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("arguments", "message"), list(bad_commands()), ids=lambda value: str(value)[:60]
+)
 def test_a_bad_command_is_refused_by_name(
     cli: Cli, tmp_path: Path, parts: tuple, arguments: tuple[str, ...], message: str
 ) -> None:
-    defaults = [item for item in (*TINY, *parts) if item.split("=")[0] not in {one.split("=")[0] for one in arguments}]
+    defaults = [
+        item
+        for item in (*TINY, *parts)
+        if item.split("=")[0] not in {one.split("=")[0] for one in arguments}
+    ]
     if any(one.startswith("source=") for one in arguments):
         defaults.remove("source.num_parts=24")
     assert_refused(cli(*defaults, *arguments), message, tmp_path)
@@ -450,8 +542,10 @@ def test_a_bad_row_is_refused_by_file_line_and_value(
     assert f"{path}:4: " in outcome.err
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "cut short", "text", "huge", "JPEG named png", "svg"])
-def test_a_bad_picture_is_refused_by_file_and_row(
+@pytest.mark.parametrize(
+    "how", ["missing", "empty", "cut short", "text", "huge", "JPEG named png", "svg"]
+)
+def test_a_bad_image_is_refused_by_file_and_row(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder, how: str
 ) -> None:
     path = manifest.write()
@@ -472,19 +566,23 @@ def test_text_where_a_photo_should_be_is_refused(cli: Cli, tmp_path: Path) -> No
 def test_too_few_photos_for_the_lots_are_refused(cli: Cli, tmp_path: Path) -> None:
     for label in ("good", "bad"):
         (tmp_path / "photos" / label).mkdir(parents=True)
-        picture(len(label)).save(tmp_path / "photos" / label / "a.png")
+        image(len(label)).save(tmp_path / "photos" / label / "a.png")
     outcome = cli("source=folder", "source.path=photos", *TINY[:2], "tracking=off")
     assert_refused(outcome, "lower source.pairs.lots", tmp_path)
 
 
-def test_a_side_without_records_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:
+def test_a_split_without_records_is_refused(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder
+) -> None:
     for row in manifest.rows:
         row["group"] = "one"
     outcome = cli("source=manifest", f"source.path={manifest.write()}", *TINY[:2], "tracking=off")
     assert_refused(outcome, "no record is left for the", tmp_path)
 
 
-def test_a_text_with_a_marker_of_the_model_is_refused(cli: Cli, tmp_path: Path, manifest: ManifestBuilder) -> None:
+def test_a_text_with_a_marker_of_the_model_is_refused(
+    cli: Cli, tmp_path: Path, manifest: ManifestBuilder
+) -> None:
     manifest.rows[0]["question"] = "Is <|image|> normal?"
     path = manifest.write()
     outcome = cli("source=manifest", f"source.path={path}", *TINY[:2], "tracking=off")

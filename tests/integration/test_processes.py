@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from vlmbench import processes
-from vlmbench.rundir import RunDir
+from vlmbench.runs.folder import RunDir
+from vlmbench.system import processes
 from vlmbench.types import UserError
 
 RUN = (
-    *("-m", "vlmbench", "model=llama32_tiny", "trainer=debug", "trainer.batch_size=4", "trainer.max_steps=6"),
+    *(
+        "-m",
+        "vlmbench",
+        "model=llama32_tiny",
+        "trainer=debug",
+        "trainer.batch_size=4",
+        "trainer.max_steps=6",
+    ),
     *("source.num_parts=24", "eval.limit=8", "eval.probes=false", "tracking=off"),
 )
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -25,7 +32,13 @@ def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
@@ -38,7 +51,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunDir, str]:
     two = start(folder, *TWO, *RUN, "sweep=runs/two")
     assert two.returncode == 0, two.stderr
     name = "0_llama32_tiny_without_comparison_s0"
-    return RunDir(folder / "runs" / "one" / name), RunDir(folder / "runs" / "two" / name), two.stdout + two.stderr
+    return (
+        RunDir(folder / "runs" / "one" / name),
+        RunDir(folder / "runs" / "two" / name),
+        two.stdout + two.stderr,
+    )
 
 
 def test_two_processes_have_the_losses_of_one(ran: tuple[RunDir, RunDir, str]) -> None:
@@ -89,15 +106,22 @@ def test_a_sweep_is_refused(tmp_path: Path) -> None:
 
 
 def test_each_process_sees_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1"), ("CUDA_VISIBLE_DEVICES", "4,6")):
+    for name, value in (
+        ("WORLD_SIZE", "2"),
+        ("RANK", "1"),
+        ("LOCAL_RANK", "1"),
+        ("CUDA_VISIBLE_DEVICES", "4,6"),
+    ):
         monkeypatch.setenv(name, value)
-    processes.take_own_card()
+    processes.use_own_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     assert os.environ["LOCAL_RANK"] == "0"
     assert not processes.is_leader()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=6: process 2 of this host finds no GPU"):
-        processes.take_own_card()
+    with pytest.raises(
+        UserError, match="CUDA_VISIBLE_DEVICES=6: process 2 of this host has no GPU"
+    ):
+        processes.use_own_gpu()
 
 
 @pytest.mark.parametrize(("visible", "own"), [(None, "0"), ("3,1", "3"), ("", "")])
@@ -109,6 +133,6 @@ def test_a_run_of_one_process_takes_the_first_card(
         monkeypatch.delenv(name)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for _ in range(2):  # a sweep's cells run in one process
-        processes.take_own_card()
+    for _ in range(2):  # a sweep's runs run in one process
+        processes.use_own_gpu()
         assert os.environ["CUDA_VISIBLE_DEVICES"] == own

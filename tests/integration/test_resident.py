@@ -1,67 +1,82 @@
-"""A sweep's cells in one process equal the same cells run alone."""
+"""The runs of a sweep in one process equal the same runs alone."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Outcome
+from tests.helpers.backbones import make_request
 from vlmbench.backbones import resident
 from vlmbench.backbones.llama32 import Llama32TinyConfig
 from vlmbench.backbones.phi3 import Phi3TinyConfig
-from vlmbench.config import BuildRequest, Engine, Vision
-from vlmbench.rundir import RunDir, SweepDir
+from vlmbench.runs.folder import RunDir
+from vlmbench.runs.sweep import SweepDir
 
-TINY = ("trainer=debug", "source.num_parts=24", "tracking=off", "eval.limit=4", "trainer.learning_rate=1e-2")
+TINY = (
+    "trainer=debug",
+    "source.num_parts=24",
+    "tracking=off",
+    "eval.limit=4",
+    "trainer.learning_rate=1e-2",
+)
 
 
-def outcome_of(cell: RunDir) -> dict[str, Any]:
-    """All that a run found, to the last bit."""
+def results_of(run: RunDir) -> dict[str, Any]:
+    """Return everything that a run measured, to the last bit."""
     return {
-        "log": cell.read_train_log(),
-        "scores": {one.id: dict(one.scores) for one in cell.read_predictions()},
-        "adapter": (cell.adapter / "adapter_model.safetensors").read_bytes(),
+        "log": run.read_train_log(),
+        "scores": {row.id: dict(row.scores) for row in run.read_predictions()},
+        "adapter": (run.adapter / "adapter_model.safetensors").read_bytes(),
     }
 
 
-def cells(folder: Path) -> dict[str, dict[str, Any]]:
+def results_by_run(folder: Path) -> dict[str, dict[str, Any]]:
     (sweep,) = (folder / "runs").iterdir()
-    return {cell.path.name.partition("_")[2]: outcome_of(cell) for cell in SweepDir(sweep).cells()}
+    return {run.path.name.partition("_")[2]: results_of(run) for run in SweepDir(sweep).runs()}
 
 
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
-def test_cells_that_share_a_model_equal_cells_run_alone(
+def test_runs_that_share_a_model_equal_runs_alone(
     cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    built: list[int] = []
+    built_seeds: list[int] = []
     config = {"phi3_tiny": Phi3TinyConfig, "llama32_tiny": Llama32TinyConfig}[model]
     build = config.build
-    monkeypatch.setattr(config, "build", lambda self, request: built.append(request.seed) or build(self, request))
-    together = tmp_path / "together"
-    together.mkdir()
-    monkeypatch.chdir(together)
-    choices = ("seed=0,1", "data=with_comparison,single")
-    assert cli("-m", f"model={model}", *choices, *TINY).code == 0
-    assert built == [0]
-    expected = cells(together)
+
+    def count_builds(self: Any, request: Any) -> Any:
+        built_seeds.append(request.seed)
+        return build(self, request)
+
+    monkeypatch.setattr(config, "build", count_builds)
+    enter(tmp_path / "together", monkeypatch)
+    assert cli("-m", f"model={model}", "seed=0,1", "data=with_comparison,single", *TINY).code == 0
+    assert built_seeds == [0]
+    expected = results_by_run(tmp_path / "together")
     assert len(expected) == 4
-    for seed, data in ((0, "single"), (1, "with_comparison")):  # after another variant, and after another seed
+
+    # One of them ran after another variant, the other after another seed.
+    for seed, data in ((0, "single"), (1, "with_comparison")):
         alone = tmp_path / f"{seed}-{data}"
-        alone.mkdir()
-        monkeypatch.chdir(alone)
+        enter(alone, monkeypatch)
         resident.release()
         assert cli(f"model={model}", f"seed={seed}", f"data={data}", *TINY).code == 0
-        assert cells(alone) == {f"{model}_{data}_s{seed}": expected[f"{model}_{data}_s{seed}"]}
+        name = f"{model}_{data}_s{seed}"
+        assert results_by_run(alone) == {name: expected[name]}
 
 
-def test_another_model_takes_the_place_of_the_kept_one(tmp_path: Path) -> None:
-    request = _request(tmp_path)
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def test_another_model_replaces_the_kept_one(tmp_path: Path) -> None:
+    request = make_request(tmp_path)
     first = resident.build(Phi3TinyConfig(), request)
     assert resident.build(Phi3TinyConfig(), request) is first
     assert resident.build(Phi3TinyConfig(num_crops=1), request) is not first
@@ -69,16 +84,12 @@ def test_another_model_takes_the_place_of_the_kept_one(tmp_path: Path) -> None:
 
 
 def test_a_model_without_weights_is_not_kept(tmp_path: Path) -> None:
-    light = replace(_request(tmp_path), weights=False)
+    light = make_request(tmp_path, weights=False)
     assert resident.build(Phi3TinyConfig(), light) is not resident.build(Phi3TinyConfig(), light)
 
 
-def _request(folder: Path) -> BuildRequest:
-    return BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=folder)
-
-
 class Leftover:
-    """Something in a circle, as trainers are: only the collector takes it away."""
+    """An object in a reference cycle, like a trainer: only the collector frees it."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -86,14 +97,13 @@ class Leftover:
 
 def test_what_a_run_left_is_collected_before_the_rest_is_passed_over(tmp_path: Path) -> None:
     resident.release()
-    request = BuildRequest(seed=0, engine=Engine.transformers, vision=Vision.frozen, cache_dir=tmp_path)
-    resident.build(Llama32TinyConfig(), request)
+    resident.build(Llama32TinyConfig(), make_request(tmp_path))
     gc.disable()
     try:
-        left = weakref.ref(Leftover())
-        assert left() is not None
+        leftover = weakref.ref(Leftover())
+        assert leftover() is not None
         resident.settle()
-        assert left() is None
+        assert leftover() is None
         assert gc.get_freeze_count() > 0
     finally:
         gc.enable()

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Outcome
-from vlmbench.rundir import RunDir, State, SweepDir
+from tests.helpers.runs import only_run
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.sweep import SweepDir
 
 Cli = Callable[..., Outcome]
 TINY = (
@@ -22,7 +24,12 @@ TINY = (
     "eval.limit=4",
     "eval.probes=false",
 )
-PATIENT = ("trainer.eval_steps=1", "trainer.early_stopping=1", "trainer.learning_rate=0", "trainer.max_steps=10")
+PATIENT = (
+    "trainer.eval_steps=1",
+    "trainer.early_stopping=1",
+    "trainer.learning_rate=0",
+    "trainer.max_steps=10",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,46 +38,42 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
 
 
-def only_cell(folder: Path) -> RunDir:
-    (sweep,) = (folder / "runs").iterdir()
-    (cell,) = SweepDir(sweep).cells()
-    return cell
-
-
-@pytest.mark.parametrize(("settings", "steps"), [((), 4), (PATIENT, 2)], ids=["last step", "patience ended"])
+@pytest.mark.parametrize(
+    ("settings", "steps"), [((), 4), (PATIENT, 2)], ids=["last step", "patience ended"]
+)
 def test_a_run_that_had_ended_its_training_trains_no_further(
     cli: Cli, tmp_path: Path, parts: tuple[str, str], settings: tuple[str, ...], steps: int
 ) -> None:
-    """Broken off between its training and its end: here by losing what it had reached after the last checkpoint."""
+    """A run that broke between its training and its end resumes from its last checkpoint."""
     assert f"trained {steps} steps" in cli(*TINY, *parts, *settings).out
-    cell = only_cell(tmp_path)
-    predictions, log = cell.read_predictions(), cell.read_train_log()
+    run = only_run(tmp_path)
+    predictions, log = run.read_predictions(), run.read_train_log()
     for name in ("status.json", "predictions.jsonl"):
-        (cell.path / name).unlink()
+        (run.path / name).unlink()
     again = cli(*TINY, *parts, *settings)
     assert again.code == 0, again.err[-2000:]
     assert f"going on from step {steps}" in again.out
     assert f"trained {steps} steps" in again.out
-    assert cell.read_predictions() == predictions
-    assert cell.read_train_log() == log
+    assert run.read_predictions() == predictions
+    assert run.read_train_log() == log
 
 
 def test_a_damaged_result_is_refused_by_the_report_and_made_again(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
     assert cli(*TINY, *parts).code == 0
-    cell = only_cell(tmp_path)
-    path = cell.path / "predictions.jsonl"
+    run = only_run(tmp_path)
+    path = run.path / "predictions.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    refused = cli("stage=report", f"sweep={cell.path.parent}")
+    refused = cli("stage=report", f"sweep={run.path.parent}")
     assert refused.code == 2
     assert "predictions.jsonl: the file is damaged" in refused.err
     assert cli(*TINY, *parts).code == 0
     assert path.read_bytes() == whole
 
 
-def test_a_sweep_that_is_asked_to_stop_begins_no_other_cell(
+def test_a_sweep_that_is_asked_to_stop_begins_no_other_run(
     cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = ("-m", "seed=0,1", "sweep=runs/s", *TINY, *parts)
@@ -84,10 +87,14 @@ def test_a_sweep_that_is_asked_to_stop_begins_no_other_cell(
     with monkeypatch.context() as patched:
         patched.setattr(RunDir, "append_train_log", ask_at_step_three)
         assert cli(*sweep).code == 0
-    (cell,) = SweepDir(tmp_path / "runs" / "s").cells()
-    assert cell.read_status()["state"] == State.STOPPED
+    (run,) = SweepDir(tmp_path / "runs" / "s").runs()
+    assert run.read_status()["state"] == State.STOPPED
     assert not (tmp_path / "runs" / "s" / "report").exists()
     again = cli(*sweep)
     assert again.code == 0
-    assert again.out.count("going on from step 4") == 1  # asked while the third was logged, it finished the fourth
-    assert {cell.read_status()["state"] for cell in SweepDir(tmp_path / "runs" / "s").cells()} == {State.FINISHED}
+    assert (
+        again.out.count("going on from step 4") == 1
+    )  # asked while the third was logged, it finished the fourth
+    assert {run.read_status()["state"] for run in SweepDir(tmp_path / "runs" / "s").runs()} == {
+        State.FINISHED
+    }

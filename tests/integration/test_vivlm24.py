@@ -7,23 +7,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import Outcome
-from vlmbench.rundir import SweepDir
+from vlmbench.runs.sweep import SweepDir
 
-DATA = ("without_comparison", "with_views", "with_shapes", "with_comparison", "matched_control", "single")
+DATA = (
+    "without_comparison",
+    "with_views",
+    "with_shapes",
+    "with_comparison",
+    "matched_control",
+    "single",
+)
 
 
-def test_it_runs_from_the_pictures_to_the_article_section(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_it_runs_from_the_images_to_the_article_section(
+    cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
     done = cli(
-        *("experiment=vivlm24", "model=phi3_tiny,llama32_tiny", "seed=0", "trainer=debug", "source.num_parts=24"),
+        *(
+            "experiment=vivlm24",
+            "model=phi3_tiny,llama32_tiny",
+            "seed=0",
+            "trainer=debug",
+            "source.num_parts=24",
+        ),
         *("eval.limit=8", "eval.probes=false", "tracking=off", "sweep=runs/s"),
     )
     assert done.code == 0, done.err
     sweep = SweepDir(tmp_path / "runs" / "s")
-    cells = [f"{model}_{data}_s0" for model in ("phi3_tiny", "llama32_tiny") for data in DATA]
-    assert [cell.path.name for cell in sweep.cells()] == [f"{number}_{cell}" for number, cell in enumerate(cells)]
-    assert {cell.read_status()["state"] for cell in sweep.cells()} == {"finished"}
-    trained = {cell.path.name: cell.read_metrics()["data"]["by_task"] for cell in sweep.cells()[:6]}
-    assert {name.removesuffix("_s0").partition("tiny_")[2]: sorted(tasks) for name, tasks in trained.items()} == {
+    runs = [f"{model}_{data}_s0" for model in ("phi3_tiny", "llama32_tiny") for data in DATA]
+    assert [run.path.name for run in sweep.runs()] == [
+        f"{number}_{run}" for number, run in enumerate(runs)
+    ]
+    assert {run.read_status()["state"] for run in sweep.runs()} == {"finished"}
+    trained = {run.path.name: run.read_metrics()["data"]["by_task"] for run in sweep.runs()[:6]}
+    assert {
+        name.removesuffix("_s0").partition("tiny_")[2]: sorted(tasks)
+        for name, tasks in trained.items()
+    } == {
         "without_comparison": ["judge_pair"],
         "with_views": ["compare_views", "judge_pair"],
         "with_shapes": ["compare_shapes", "judge_pair"],
@@ -36,4 +56,4 @@ def test_it_runs_from_the_pictures_to_the_article_section(cli: Callable[..., Out
     answers = [len(re.findall("^- ", step, re.MULTILINE)) for step in section.split("###")[1:]]
     assert len(answers) == 6
     assert all(answers)
-    assert "Not asked here" not in section
+    assert "No answer in this sweep" not in section

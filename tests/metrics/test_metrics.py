@@ -12,6 +12,7 @@ from vlmbench.metrics import (
     blank_reference,
     by_task_and_view,
     calibration,
+    describe,
     errors,
     self_pair,
     swap_symmetry,
@@ -22,8 +23,15 @@ from vlmbench.types import Prediction, Probe, Rate, Task, UserError
 OK, NG = "normal", "abnormal"
 
 
-def prediction(id: str, expected: str, predicted: str | None, *, p: float | None = None, **rest: Any) -> Prediction:  # noqa: A002
-    """`p` is the probability of the positive label."""
+def prediction(
+    id: str,  # noqa: A002
+    expected: str,
+    predicted: str | None,
+    *,
+    p: float | None = None,
+    **rest: Any,
+) -> Prediction:
+    """Return a prediction; `p` is the probability of the positive label."""
     scores = {} if p is None else {OK: math.log(1 - p), NG: math.log(p)}
     values = {"task": Task.JUDGE_PAIR, "group": f"part-{id}", "view": "raw"} | rest
     return Prediction(id=id, expected=expected, predicted=predicted, scores=scores, **values)
@@ -33,7 +41,7 @@ def value(figure: Rate | float) -> float:
     return sum(figure.hits) / len(figure.hits) if isinstance(figure, Rate) else figure
 
 
-# Four abnormal parts, three of them found; two normal ones, one of them stopped.
+# Four abnormal parts, three of them found. Two normal parts, one of them stopped.
 JUDGED = [
     prediction("1", NG, NG),
     prediction("2", NG, NG),
@@ -45,7 +53,7 @@ JUDGED = [
 PROBE = prediction("5-self", OK, NG, probe=Probe.SELF, of=("5",))
 
 
-def test_every_module_of_the_package_is_a_metric_and_none_gives_a_figure_of_nothing():
+def test_every_module_is_a_metric_without_figures_for_no_predictions():
     metrics = all_metrics()
     assert list(metrics) == [
         "accuracy",
@@ -61,18 +69,23 @@ def test_every_module_of_the_package_is_a_metric_and_none_gives_a_figure_of_noth
     assert [measure([]) for measure in metrics.values()] == [{}] * len(metrics)
 
 
-def test_no_two_metrics_give_a_figure_of_the_same_name():
+def test_each_figure_has_one_metric_file_and_a_description():
     scored = [prediction(p.id, p.expected, p.predicted, p=0.4) for p in JUDGED]
-    probes = [prediction(f"1-{k}", NG, OK, probe=k, of=("4",), group="part-4") for k in Probe if k is not Probe.NONE]
+    probes = [
+        prediction(f"1-{k}", NG, OK, probe=k, of=("4",), group="part-4")
+        for k in Probe
+        if k is not Probe.NONE
+    ]
     names = [name for measure in all_metrics().values() for name in measure([*scored, *probes])]
     assert len(names) == len(set(names)) == 12
+    assert all(describe(name).meaning for name in names)
 
 
-def test_accuracy_counts_each_ordinary_record_with_its_group_and_no_probe():
+def test_accuracy_counts_each_ordinary_record_with_its_part_and_no_probe():
     figure = accuracy.measure([*JUDGED, PROBE])["accuracy"]
     assert isinstance(figure, Rate)
     assert figure.hits == (True, True, True, False, True, False)
-    assert figure.groups == ("part-1", "part-2", "part-3", "part-4", "part-5", "part-6")
+    assert figure.parts == ("part-1", "part-2", "part-3", "part-4", "part-5", "part-6")
 
 
 def test_an_unparsed_answer_is_counted_and_wrong():
@@ -108,7 +121,9 @@ def test_a_class_that_does_not_occur_has_no_error_rate():
 
 def test_errors_use_the_labels_of_the_task():
     same = prediction("1", "same_part", "different_part", task=Task.COMPARE_VIEWS)
-    assert {name: value(figure) for name, figure in errors.measure([same]).items()} == {"overkill_rate": 1.0}
+    assert {name: value(figure) for name, figure in errors.measure([same]).items()} == {
+        "overkill_rate": 1.0
+    }
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_as_half():
@@ -137,7 +152,7 @@ def test_ece_is_absent_without_scores():
 
 
 def test_swap_symmetry_is_the_share_of_swapped_pairs_with_an_unchanged_label():
-    # record 4 (says normal) stays normal, record 6 (says abnormal) turns normal: right or wrong does not matter
+    # Record 4 stays normal. Record 6, abnormal before, turns normal. Correctness does not matter.
     probes = [prediction(f"{i}-swap", OK, OK, probe=Probe.SWAP, of=(i,)) for i in ("4", "6")]
     figure = swap_symmetry.measure([*JUDGED, *probes])["swap_symmetry"]
     assert isinstance(figure, Rate)
@@ -152,12 +167,18 @@ def test_two_unparsed_answers_are_not_symmetric():
 
 def test_a_probe_without_its_base_record_is_an_error_that_names_both():
     swapped = prediction("9-swap", OK, OK, probe=Probe.SWAP, of=("9",))
-    with pytest.raises(UserError, match="'9-swap' is a swap probe of record '9', which has no prediction"):
+    with pytest.raises(
+        UserError, match="'9-swap' is a swap probe of record '9', which has no prediction"
+    ):
         swap_symmetry.measure([*JUDGED, swapped])
 
 
 def test_self_pair_is_the_share_of_references_that_are_judged_normal_beside_themselves():
-    probes = [PROBE, prediction("1-self", OK, OK, probe=Probe.SELF), prediction("2-self", OK, None, probe=Probe.SELF)]
+    probes = [
+        PROBE,
+        prediction("1-self", OK, OK, probe=Probe.SELF),
+        prediction("2-self", OK, None, probe=Probe.SELF),
+    ]
     assert value(self_pair.measure([*JUDGED, *probes])["self_pair"]) == pytest.approx(1 / 3)
 
 
@@ -173,7 +194,7 @@ def test_transitivity_counts_only_closing_pairs_whose_premises_were_both_judged_
         pair("bd", different, ("ab", "ad")),
         pair("cd", None, ("ac", "ad")),
         pair("be", different, ("ab", "ae")),  # not counted: A and E were judged different
-        pair("bf", same, ("ab", "af")),  # not counted: nothing was said of A and F
+        pair("bf", same, ("ab", "af")),  # not counted: A and F have no prediction
     ]
     figure = transitivity.measure([*records, *closing])["transitivity"]
     assert isinstance(figure, Rate)
@@ -186,18 +207,24 @@ def test_transitivity_is_absent_where_no_premises_hold():
 
 
 def test_reference_gain_is_the_accuracy_that_the_real_reference_adds_on_the_same_records():
-    # records 1, 4, 5, 6 are right, wrong, right, wrong (2/4); blanked: wrong, wrong, right, wrong (1/4)
+    # Records 1, 4, 5, 6 are right, wrong, right, wrong (2/4).
+    # With a blank reference they are wrong, wrong, right, wrong (1/4).
     blanked = {"1": OK, "4": OK, "5": OK, "6": NG}
     truth = {p.id: p.expected for p in JUDGED}
-    probes = [prediction(f"{i}-b", truth[i], said, probe=Probe.BLANK, of=(i,)) for i, said in blanked.items()]
+    probes = [
+        prediction(f"{i}-b", truth[i], label, probe=Probe.BLANK, of=(i,))
+        for i, label in blanked.items()
+    ]
     figures = blank_reference.measure([*JUDGED, *probes])
     assert value(figures["blank_reference_accuracy"]) == 0.25
     assert figures["reference_gain"] == 0.25
 
 
-def test_predictions_are_parted_by_task_and_view_and_probes_go_with_their_base_record():
+def test_predictions_are_split_by_task_and_view_and_probes_go_with_their_base_record():
     record = prediction("1", OK, OK, task=Task.JUDGE_LINK, view="raw+rt")
-    swapped = prediction("1-swap", OK, OK, task=Task.JUDGE_LINK, view="rt+raw", probe=Probe.SWAP, of=("1",))
+    swapped = prediction(
+        "1-swap", OK, OK, task=Task.JUDGE_LINK, view="rt+raw", probe=Probe.SWAP, of=("1",)
+    )
     other = prediction("2", OK, OK)
     lonely = prediction("3-swap", OK, OK, view="rt", probe=Probe.SWAP, of=("3",))
     assert by_task_and_view([record, swapped, other, lonely]) == {

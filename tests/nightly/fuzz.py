@@ -1,6 +1,9 @@
-"""One target of coverage-guided fuzzing: `python -m tests.nightly.fuzz picture -max_total_time=60 -timeout=10`.
+"""One target of coverage-guided fuzzing.
 
-What a reader raises besides UserError is a finding, and so is what takes longer than the timeout.
+    python -m tests.nightly.fuzz image -max_total_time=60 -timeout=10
+
+A reader may raise UserError. Any other error is a finding, and so is a reader that takes longer
+than the timeout.
 """
 
 from __future__ import annotations
@@ -11,81 +14,104 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["vlmbench.data", "vlmbench.rundir", "vlmbench.backbones.saved", "PIL"]):
+with atheris.instrument_imports(
+    include=["vlmbench.data", "vlmbench.runs.folder", "vlmbench.backbones.adapters", "PIL"]
+):
     from PIL import Image
 
-    from vlmbench.data.load import read_pictures
+    from vlmbench.data.images import FORMATS, image_facts
+    from vlmbench.data.load import read_images
     from vlmbench.data.manifest import open_manifest
-    from vlmbench.data.pictures import FORMATS, picture_facts
-    from vlmbench.files import SEAL, damage
-    from vlmbench.rundir import RunDir
+    from vlmbench.runs.folder import RunDir
+    from vlmbench.system.files import SEAL, find_damage
 from vlmbench.types import UserError
 
 SUFFIXES = [suffix for suffixes in FORMATS.values() for suffix in suffixes]
+RUN_FILES = (
+    *("status.json", "metrics.json", "predictions.jsonl"),
+    *("train_log.jsonl", "choices.json"),
+)
+ROW = (
+    b'{"id":"a","task":"judge_single","group":"g","label":"normal",'
+    b'"images":[{"path":"a.png","role":"query"}]}\n'
+)
+PREDICTION = (
+    b'{"id":"a","task":"judge_single","group":"g","view":"raw","expected":"normal",'
+    b'"predicted":"normal","probe":"none","of":[],"images":["a.png"]}\n'
+)
 
 
-def picture(folder: Path, content: bytes) -> None:
-    """Under each kind's name: what follows depends on it."""
-    path = folder / f"a{SUFFIXES[content[0] % len(SUFFIXES)] if content else '.png'}"
-    path.write_bytes(content[1:])
+def read_image(folder: Path, data: bytes) -> None:
+    """Read an image; its first byte chooses the suffix, on which the reader depends."""
+    suffix = SUFFIXES[data[0] % len(SUFFIXES)] if data else ".png"
+    path = folder / f"a{suffix}"
+    path.write_bytes(data[1:])
     try:
-        picture_facts(path, inside=folder)
+        image_facts(path, inside=folder)
     finally:
         path.unlink()
 
 
-def manifest(folder: Path, content: bytes) -> None:
+def read_manifest(folder: Path, data: bytes) -> None:
     path = folder / "mine.jsonl"
-    path.write_bytes(content)
-    read_pictures(open_manifest(path), folder / ".cache")
+    path.write_bytes(data)
+    read_images(open_manifest(path), folder / ".cache")
 
 
-def run(folder: Path, content: bytes) -> None:
-    """Every file of a run that is read again."""
-    cell = RunDir(folder)
-    for name in ("status.json", "metrics.json", "predictions.jsonl", "train_log.jsonl", "choices.json"):
-        (folder / name).write_bytes(content)
-    for read in (cell.read_status, cell.read_train_log, cell.read_choices, cell.read_metrics, cell.read_predictions):
-        read()
+def read_run(folder: Path, data: bytes) -> None:
+    """Read every file of a run that is read again."""
+    run = RunDir(folder)
+    for name in RUN_FILES:
+        (folder / name).write_bytes(data)
+
+    run.read_status()
+    run.read_train_log()
+    run.read_choices()
+    run.read_metrics()
+    run.read_predictions()
 
 
-def seal(folder: Path, content: bytes) -> None:
-    (folder / SEAL).write_bytes(content)
-    damage(folder)
+def read_seal(folder: Path, data: bytes) -> None:
+    (folder / SEAL).write_bytes(data)
+    find_damage(folder)
 
 
-TARGETS: dict[str, Callable[[Path, bytes], None]] = {"picture": picture, "manifest": manifest, "run": run, "seal": seal}
+TARGETS: dict[str, Callable[[Path, bytes], None]] = {
+    "image": read_image,
+    "manifest": read_manifest,
+    "run": read_run,
+    "seal": read_seal,
+}
 
 
-def seeds(folder: Path) -> None:
-    """Where mutation starts."""
+def write_corpus(folder: Path) -> None:
+    """Write the inputs with which mutation begins."""
     for number, suffix in enumerate(SUFFIXES):
         path = folder / f"seed{suffix}"
         Image.linear_gradient("L").resize((9, 7)).convert("RGB").save(path)
         path.write_bytes(bytes([number]) + path.read_bytes())
-    row = b'{"id":"a","task":"judge_single","group":"g","label":"normal","images":[{"path":"a.png","role":"query"}]}\n'
-    (folder / "row").write_bytes(row)
-    prediction = b'{"id":"a","task":"judge_single","group":"g","view":"raw","expected":"normal","predicted":"normal",'
-    (folder / "prediction").write_bytes(prediction + b'"probe":"none","of":[],"images":["a.png"]}\n')
+
+    (folder / "row").write_bytes(ROW)
+    (folder / "prediction").write_bytes(PREDICTION)
     (folder / "seal").write_bytes(b'{"of": "x", "xxh3_128": {"a": "b"}}')
 
 
 def main() -> None:
-    """Fuzz the target that the first argument names; the others are libFuzzer's."""
-    name = sys.argv.pop(1)
+    """Fuzz the target that the first argument names; the other arguments are libFuzzer's."""
+    read = TARGETS[sys.argv.pop(1)]
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as work:
-        seeds(Path(corpus))
+    with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(corpus))
 
-        def one(content: bytes) -> None:
+        def read_input(data: bytes) -> None:
             try:
-                TARGETS[name](Path(work), content)
+                read(Path(folder), data)
             except UserError:
                 return
 
-        atheris.Setup([*sys.argv, corpus], one)
+        atheris.Setup([*sys.argv, corpus], read_input)
         atheris.Fuzz()
 
 

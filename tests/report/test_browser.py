@@ -1,4 +1,4 @@
-"""The report in a real browser: filters by keyboard, phones, dark pages, paper, no scripts but its own."""
+"""Test the report in a real browser: keyboard filters, phones, dark pages, paper, scripts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ManifestBuilder, picture
+from tests.conftest import ManifestBuilder, image
 from vlmbench.report import write_report
+from vlmbench.report.answers import judgement_page
 from vlmbench.report.datasheet import write_datasheet
-from vlmbench.report.judgements import judgement_page
-from vlmbench.rundir import SweepDir
+from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import Judgement, Prediction, Split, Task
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+)
 DESK, PHONE = 1200, 420
 READABLE = 4.5  # contrast of small text, WCAG 2.2, 1.4.3
 TEXTS = (
@@ -43,7 +51,7 @@ TEXTS = (
     "a",
 )
 
-# Of the first visible elements of a selector the lowest contrast of text against what is behind it.
+# Return the lowest contrast between text and background, over the first visible elements.
 CONTRAST = """selector => {
   const context = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
   const paint = colours => {
@@ -51,14 +59,18 @@ CONTRAST = """selector => {
     for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
     return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
   };
-  const luminance = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const luminance = rgb => rgb.map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const contrast = node => {
     const behind = [];
-    for (let at = node; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+    for (let at = node; at; at = at.parentElement) {
+      behind.unshift(getComputedStyle(at).backgroundColor);
+    }
     behind.unshift(getComputedStyle(document.body).backgroundColor);
-    const both = [paint(behind), paint([...behind, getComputedStyle(node).color])].map(luminance).sort((a, b) => b - a);
-    return (both[0] + 0.05) / (both[1] + 0.05);
+    const colours = [paint(behind), paint([...behind, getComputedStyle(node).color])];
+    const [light, dark] = colours.map(luminance).sort((a, b) => b - a);
+    return (light + 0.05) / (dark + 0.05);
   };
   const seen = [...document.querySelectorAll(selector)]
     .filter(node => node.textContent.trim() && node.checkVisibility());
@@ -69,28 +81,41 @@ CONTRAST = """selector => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield found
-        found.close()
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
-def look(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page's file; anything that the browser complains of, or a dialog, fails the test at its end."""
+def open_file(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a page.
+
+    A console message, a page error, a dialog or a request fails the test at its end.
+    """
     complaints: list[str] = []
     contexts = []
 
-    def open_page(file: Path, *, width: int = DESK, scheme: str = "light", scripts: bool = True) -> Any:
+    def open_page(
+        file: Path, *, width: int = DESK, scheme: str = "light", scripts: bool = True
+    ) -> Any:
         context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            java_script_enabled=scripts,
         )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: complaints.append(request.url) if leaves(request.url) else None)
+        page.on(
+            "dialog",
+            lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        )
+        page.on(
+            "request",
+            lambda request: complaints.append(request.url) if is_external(request.url) else None,
+        )
         page.goto(file.resolve().as_uri())
         return page
 
@@ -101,9 +126,9 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def visit(look: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens the report of a sweep."""
-    return lambda sweep, **how: look(write_report(sweep), **how)
+def visit(open_file: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that writes and opens the report of a sweep."""
+    return lambda sweep, **options: open_file(write_report(sweep), **options)
 
 
 LONG = "a_name-of.a_photo " + 60 * "unbroken"
@@ -111,7 +136,7 @@ LONG = "a_name-of.a_photo " + 60 * "unbroken"
 
 @pytest.fixture(params=["answers", "datasheet"])
 def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: ManifestBuilder) -> Path:
-    """The pages beside the report, of pictures and words that are too long for a phone."""
+    """Return an answers page or a datasheet with names and words too long for a phone."""
     if request.param == "datasheet":
         for row in manifest.rows:
             row["meta"] = {"defect": LONG[:200]}
@@ -127,9 +152,9 @@ def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: Manifes
         )
         return sheet
     photo = tmp_path / f"{LONG[:150]}.png"
-    picture(1).save(photo)
+    image(1).save(photo)
     images = (str(photo), str(photo))
-    said = Prediction(
+    prediction = Prediction(
         id="a",
         task=Task.JUDGE_PAIR,
         group="",
@@ -139,50 +164,65 @@ def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: Manifes
         answer=LONG,
         images=images,
     )
-    one = Judgement(id="a", task=Task.JUDGE_PAIR, images=images, prediction=said, score=0.5, threshold=0.4)
-    one = replace(one, decision="abnormal", sentence=f"abnormal: {LONG}")
-    judged = [replace(one, id=f"{i} {LONG}") for i in range(12)]
-    judged.append(Judgement(id="unread", task=Task.JUDGE_PAIR, images=images, error=f"{LONG}: no picture"))
-    html = judgement_page(LONG, judged, facts=[("Run", LONG)], notes=[LONG], figures={}, most=200)
+    judgement = Judgement(
+        id="a", task=Task.JUDGE_PAIR, images=images, prediction=prediction, score=0.5, threshold=0.4
+    )
+    judgement = replace(judgement, decision="abnormal", sentence=f"abnormal: {LONG}")
+    judgements = [replace(judgement, id=f"{i} {LONG}") for i in range(12)]
+    judgements.append(
+        Judgement(id="unread", task=Task.JUDGE_PAIR, images=images, error=f"{LONG}: no image")
+    )
+    html = judgement_page(
+        LONG, judgements, facts=[("Run", LONG)], notes=[LONG], figures={}, most=200
+    )
     (tmp_path / "answers.html").write_text(html, encoding="utf-8")
     return tmp_path / "answers.html"
 
 
-def leaves(url: str) -> bool:
-    """Whether something other than the page itself is asked for."""
+def is_external(url: str) -> bool:
+    """Return whether the address is outside the page itself."""
     return not url.startswith(("file:", "data:"))
 
 
 def unfold(page: Any) -> None:
-    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
 
 
 def visible(page: Any) -> list[dict[str, Any]]:
-    """The records that are shown: their words, and of the answers that are shown the cell and the mark."""
+    """Return the shown records: what each is about, and (run, mark) of its shown answers."""
     entries: list[dict[str, Any]] = page.evaluate(
-        """() => [...document.querySelectorAll("#entries > li")].filter(node => !node.hidden).map(node => ({
+        """() => [...document.querySelectorAll("#entries > li")]
+        .filter(node => !node.hidden)
+        .map(node => ({
           about: node.querySelector("figcaption > small").textContent,
-          answers: [...node.querySelectorAll("[data-cell]")].filter(item => item.checkVisibility())
+          answers: [...node.querySelectorAll("[data-run]")].filter(item => item.checkVisibility())
             .sort((a, b) => a.style.order - b.style.order)
-            .map(item => [item.querySelector("small").textContent, item.querySelector("b").textContent[0]]),
+            .map(item => [
+              item.querySelector("small").textContent,
+              item.querySelector("b").textContent[0],
+            ]),
         }))"""
     )
     return entries
 
 
 def focused(page: Any) -> str:
-    name: str = page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()")
+    name: str = page.evaluate(
+        "document.activeElement.name || document.activeElement.textContent.trim()"
+    )
     return name
 
 
 FIRST, SECOND = "smol · with_comparison · seed 0", "smol · without_comparison · seed 0"
 
 
-def test_two_cells_stand_side_by_side_on_the_same_record(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_two_runs_are_side_by_side_on_the_same_record(
+    sweep: SweepDir, visit: Callable[..., Any]
+) -> None:
     entries = visible(visit(sweep))
     # 12 + 6 + 5 + 2 of the tasks and 1 + 3 of the controls are wrong with comparison records
     assert len(entries) == 29
-    assert all([cell for cell, _ in entry["answers"]] == [FIRST, SECOND] for entry in entries)
+    assert all([run for run, _ in entry["answers"]] == [FIRST, SECOND] for entry in entries)
     assert {entry["answers"][0][1] for entry in entries} == {"✗"}
 
 
@@ -195,7 +235,8 @@ def test_filters_work_by_keyboard_alone(sweep: SweepDir, visit: Callable[..., An
     for name in ("second", "outcome"):
         page.keyboard.press("Tab")
         assert focused(page) == name
-    page.keyboard.type("first right")  # of 18 + 10 + 9 + 8 + 1 + 3 wrong ones without, 49 - 29 are right with
+    # of 18 + 10 + 9 + 8 + 1 + 3 wrong answers without, 49 - 29 are right with
+    page.keyboard.type("first right")
     assert page.text_content("#shown") == "20 of 49 records shown"
     assert {tuple(mark for _, mark in entry["answers"]) for entry in visible(page)} == {("✓", "✗")}
     page.keyboard.press("Tab")
@@ -206,45 +247,55 @@ def test_filters_work_by_keyboard_alone(sweep: SweepDir, visit: Callable[..., An
     page.keyboard.type("rt")
     assert page.text_content("#shown") == "0 of 49 records shown"
     assert page.locator("#none").is_visible()
-    for _ in range(3):  # the defect, all cells, and the button
+    for _ in range(3):  # the defect, all runs, and the button
         page.keyboard.press("Tab")
     assert focused(page) == "Reset"
     page.keyboard.press("Enter")
     page.wait_for_function("document.getElementById('shown').textContent.startsWith('29 ')")
 
 
-def test_defects_are_a_filter_and_all_cells_can_be_shown(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_defects_are_a_filter_and_all_runs_can_be_shown(
+    sweep: SweepDir, visit: Callable[..., Any]
+) -> None:
     page = visit(sweep)
-    page.locator("[name=outcome]").select_option(label="all records here")
+    page.locator("[name=outcome]").select_option(label="all records on this page")
     page.locator("[name=defect]").select_option(label="dent")
     entries = visible(page)
     assert 0 < len(entries) < 49
     assert all("defect: dent" in entry["about"] for entry in entries)
     page.locator("[name=first]").select_option(label=f"{SECOND} (45 wrong)")
-    assert all([cell for cell, _ in entry["answers"]] == [SECOND] for entry in visible(page))
-    page.get_by_label("answers of all cells").check()
-    assert all([cell for cell, _ in entry["answers"]] == [SECOND, FIRST] for entry in visible(page))
+    assert all([run for run, _ in entry["answers"]] == [SECOND] for entry in visible(page))
+    page.get_by_label("answers of all runs").check()
+    assert all([run for run, _ in entry["answers"]] == [SECOND, FIRST] for entry in visible(page))
 
 
-def test_curves_are_drawn_over_tokens_by_a_key(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_a_key_switches_the_curves_to_tokens(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep)
-    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [True, False]
+    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [
+        True,
+        False,
+    ]
     page.get_by_label("steps", exact=True).focus()
     page.keyboard.press("ArrowRight")
-    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [False, True]
+    assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE, 320])
-def test_nothing_is_wider_than_the_screen(width: int, sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_nothing_is_wider_than_the_screen(
+    width: int, sweep: SweepDir, visit: Callable[..., Any]
+) -> None:
     page = visit(sweep, width=width)
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.get_by_label("answers of all cells").check()
+    page.get_by_label("answers of all runs").check()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(scheme: str, sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_text_has_enough_contrast(scheme: str, sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scheme=scheme)
     unfold(page)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -253,12 +304,13 @@ def test_text_stands_out_from_what_is_behind_it(scheme: str, sweep: SweepDir, vi
     assert {selector: value for selector, value in lowest.items() if value < READABLE} == {}
 
 
-def test_paper_shows_what_the_screen_folds_away(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_paper_shows_the_folded_details(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scheme="dark")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") > 3
     page.emulate_media(media="print")
     heights = page.evaluate(
-        "[...document.querySelectorAll('details:not([open])')].map(one => one.lastElementChild.offsetHeight)"
+        "[...document.querySelectorAll('details:not([open])')]"
+        ".map(node => node.lastElementChild.offsetHeight)"
     )
     assert min(heights) > 10
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -267,14 +319,14 @@ def test_paper_shows_what_the_screen_folds_away(sweep: SweepDir, visit: Callable
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-def test_without_scripts_everything_is_there(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_without_scripts_every_record_is_shown(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scripts=False)
     assert not page.locator("#filters").is_visible()
     assert page.locator("#entries > li").count() == 49
-    assert page.locator("#entries [data-cell]").count() == 2 * 49
+    assert page.locator("#entries [data-run]").count() == 2 * 49
 
 
-def test_hostile_words_run_nothing(hostile_sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_hostile_text_runs_nothing(hostile_sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(hostile_sweep)
     unfold(page)
     assert page.title() == "2026-11-22_quick · vlmbench report"
@@ -283,11 +335,14 @@ def test_hostile_words_run_nothing(hostile_sweep: SweepDir, visit: Callable[...,
     assert len(re.findall(r"alert\(1\)", page.inner_text("main"))) > 50
 
 
-def test_the_policy_stops_scripts_that_slipped_in(sweep: SweepDir, browser: Any) -> None:
+def test_the_policy_stops_foreign_scripts(sweep: SweepDir, browser: Any) -> None:
     file = write_report(sweep)
     html = file.read_text(encoding="utf-8")
-    slipped = "<script>document.title = 'taken'</script><p onclick=\"document.title = 'taken'\" id=trap>x</p>"
-    file.write_text(html.replace("<main>", f"<main>{slipped}", 1), encoding="utf-8")
+    foreign = (
+        "<script>document.title = 'taken'</script>"
+        "<p onclick=\"document.title = 'taken'\" id=trap>x</p>"
+    )
+    file.write_text(html.replace("<main>", f"<main>{foreign}", 1), encoding="utf-8")
     page = browser.new_page()
     page.goto(file.resolve().as_uri())
     page.locator("#trap").click()
@@ -297,28 +352,42 @@ def test_the_policy_stops_scripts_that_slipped_in(sweep: SweepDir, browser: Any)
 
 
 @pytest.mark.parametrize("width", [360, PHONE])
-def test_answers_and_datasheets_fit_a_phone(width: int, other_page: Path, look: Callable[..., Any]) -> None:
-    page = look(other_page, width=width)
+def test_answers_and_datasheets_fit_a_phone(
+    width: int, other_page: Path, open_file: Callable[..., Any]
+) -> None:
+    page = open_file(other_page, width=width)
     unfold(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_answers_and_datasheets_stand_out(scheme: str, other_page: Path, look: Callable[..., Any]) -> None:
-    page = look(other_page, scheme=scheme)
+def test_answers_and_datasheets_have_enough_contrast(
+    scheme: str, other_page: Path, open_file: Callable[..., Any]
+) -> None:
+    page = open_file(other_page, scheme=scheme)
     unfold(page)
     lowest = {selector: page.evaluate(CONTRAST, selector) for selector in TEXTS}
-    assert {selector: value for selector, value in lowest.items() if value is not None and value < READABLE} == {}
+    assert {
+        selector: value
+        for selector, value in lowest.items()
+        if value is not None and value < READABLE
+    } == {}
 
 
-def test_no_picture_is_missing_on_paper(other_page: Path, look: Callable[..., Any]) -> None:
-    """Printed without having been scrolled through; a picture that loads when it is seen would stay away."""
-    page = look(other_page)
+def test_no_image_is_missing_on_paper(other_page: Path, open_file: Callable[..., Any]) -> None:
+    """Images must not load lazily: a page printed without scrolling would miss them."""
+    page = open_file(other_page)
     assert page.locator("img").count() > 0
-    assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert page.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
 
 
-def test_no_picture_of_the_report_is_missing_on_paper(sweep: SweepDir, visit: Callable[..., Any]) -> None:
+def test_no_image_of_the_report_is_missing_on_paper(
+    sweep: SweepDir, visit: Callable[..., Any]
+) -> None:
     page = visit(sweep)
     assert page.locator("details:not([open]) img").count() > 0
-    assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert page.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )

@@ -1,4 +1,4 @@
-"""The report's small parts: escaping, writing figures, axes, verdict sentences, confidence, settings, thumbnails."""
+"""Test the report's small parts: escapes, figures, axes, verdicts, confidence, thumbnails."""
 
 from __future__ import annotations
 
@@ -12,57 +12,100 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlmbench.report.cells import read_cells
 from vlmbench.report.escape import markdown, markdown_code, one_line
 from vlmbench.report.figures import figure
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import confidence
-from vlmbench.report.pictures import _thumbnail
-from vlmbench.report.runs import duration, energy
+from vlmbench.report.images import _thumbnail_uri
+from vlmbench.report.provenance import duration, energy
+from vlmbench.report.runs import read_runs
 from vlmbench.report.verdicts import SENTENCES, Finding, Question
-from vlmbench.rundir import State, SweepDir
+from vlmbench.runs.folder import State
+from vlmbench.runs.sweep import SweepDir
 from vlmbench.stats import Comparison, verdict
 from vlmbench.types import Prediction, Task
 
 
-def compared(low: float, high: float, **given: Any) -> Comparison:
-    values: dict[str, Any] = {"p_value": 0.0421, "n_records": 60, "n_groups": 20, "n_seeds": 3, "power_note": "Note."}
-    return Comparison(difference=(low + high) / 2, low=low, high=high, mcnemar_p=None, **values | given)
+def make_comparison(low: float, high: float, **given: Any) -> Comparison:
+    values: dict[str, Any] = {
+        "p_value": 0.0421,
+        "n_records": 60,
+        "n_parts": 20,
+        "n_seeds": 3,
+        "power_note": "Note.",
+    }
+    return Comparison(
+        difference=(low + high) / 2, low=low, high=high, mcnemar_p=None, **values | given
+    )
 
 
-def found(comparison: Comparison, **given: Any) -> Finding:
-    question = Question(model="smol", setting="", variant="with", baseline="without", task=Task.JUDGE_PAIR, view="raw")
-    return Finding(question=question, seeds=(0, 1, 2), verdict=verdict(comparison), comparison=comparison, **given)
+def make_finding(comparison: Comparison, **given: Any) -> Finding:
+    question = Question(
+        model="smol",
+        setting="",
+        variant="with",
+        baseline="without",
+        task=Task.JUDGE_PAIR,
+        view="raw",
+    )
+    return Finding(
+        question=question,
+        seeds=(0, 1, 2),
+        verdict=verdict(comparison),
+        comparison=comparison,
+        **given,
+    )
 
 
 @pytest.mark.parametrize(
     ("low", "high", "sentence"),
     [
-        (0.02, 0.1, "smol: with judges held-out raw pairs better than without: +6.0 points of accuracy"),
-        (-0.1, -0.02, "smol: with judges held-out raw pairs worse than without: −6.0 points of accuracy"),
-        (-0.01, 0.01, "smol: with and without differ by no more than 2 points on held-out raw pairs: +0.0 points"),
-        (-0.1, 0.2, "smol: These runs do not tell whether with judges held-out raw pairs better or worse than without"),
+        (
+            0.02,
+            0.1,
+            "smol: with judges held-out raw pairs better than without: +6.0 points of accuracy",
+        ),
+        (
+            -0.1,
+            -0.02,
+            "smol: with judges held-out raw pairs worse than without: −6.0 points of accuracy",
+        ),
+        (
+            -0.01,
+            0.01,
+            "smol: with and without differ by no more than 2 points on held-out raw pairs: "
+            "+0.0 points",
+        ),
+        (
+            -0.1,
+            0.2,
+            "smol: These runs do not tell whether with judges held-out raw pairs better or "
+            "worse than without",
+        ),
     ],
 )
 def test_the_sentence_follows_from_the_verdict(low: float, high: float, sentence: str) -> None:
-    assert found(compared(low, high)).sentence.startswith(sentence)
+    assert make_finding(make_comparison(low, high)).sentence.startswith(sentence)
 
 
-def test_a_sentence_ends_with_what_it_rests_on() -> None:
-    assert found(compared(0.02, 0.1), p_holm=0.0421).sentence.endswith(
+def test_a_sentence_ends_with_its_evidence() -> None:
+    assert make_finding(make_comparison(0.02, 0.1), p_holm=0.0421).sentence.endswith(
         "(95 % interval +2.0 to +10.0 points; p = 0.042; 60 records of 20 parts, 3 seeds). Note."
     )
 
 
-def test_one_of_many_comparisons_that_may_be_chance_is_called_so() -> None:
-    reserved = found(compared(0.02, 0.1), p_holm=0.126, family=3)
-    assert reserved.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126). Note."
-    assert found(compared(-0.1, 0.2), p_holm=0.126, family=3).reservation == "Note."
+def test_a_verdict_among_many_is_marked_as_possible_chance() -> None:
+    reserved = make_finding(make_comparison(0.02, 0.1), p_holm=0.126, family=3)
+    assert (
+        reserved.reservation
+        == "Among 3 such comparisons it may be chance (Holm's p = 0.126). Note."
+    )
+    assert make_finding(make_comparison(-0.1, 0.2), p_holm=0.126, family=3).reservation == "Note."
 
 
-def test_there_are_sentences_for_the_verdicts_and_no_others() -> None:
+def test_every_verdict_has_a_sentence() -> None:
     intervals = [(0.02, 0.1), (-0.1, -0.02), (-0.01, 0.01), (-0.1, 0.2)]
-    assert {verdict(compared(low, high)) for low, high in intervals} == set(SENTENCES)
+    assert {verdict(make_comparison(low, high)) for low, high in intervals} == set(SENTENCES)
 
 
 @pytest.mark.parametrize(
@@ -93,21 +136,27 @@ def test_direction_characters_lose_their_effect() -> None:
 
 
 def test_figures_are_written_in_the_metrics_unit() -> None:
-    row = {"value": 0.8125, "low": 0.7, "high": 0.9, "n": 48, "n_groups": 12}
+    row = {"value": 0.8125, "low": 0.7, "high": 0.9, "n": 48, "n_parts": 12}
     assert figure("accuracy", row).sentence == "81.2 % (70.0 to 90.0 %; n 48, 12 parts)"
     assert figure("auroc", row).sentence == "0.812 (0.700 to 0.900; n 48, 12 parts)"
-    assert figure("reference_gain", row).sentence == "+81.2 points (+70.0 to +90.0 points; n 48, 12 parts)"
+    assert (
+        figure("reference_gain", row).sentence
+        == "+81.2 points (+70.0 to +90.0 points; n 48, 12 parts)"
+    )
     assert figure("accuracy", None).sentence == "–"
 
 
-def test_an_interval_that_nothing_is_known_of_is_called_so() -> None:
-    row = {"value": 0.8, "low": -1.0, "high": 1.0, "n": 48, "n_groups": 1}
+def test_an_unknown_interval_is_named_unknown() -> None:
+    row = {"value": 0.8, "low": -1.0, "high": 1.0, "n": 48, "n_parts": 1}
     assert figure("auroc", row).interval == "interval unknown"
-    assert "of accuracy (interval unknown; p" in found(compared(-1.0, 1.0)).sentence
-    assert "of accuracy (95 % interval −90.0 to +100.0 points; p" in found(compared(-0.9, 1.0)).sentence
+    assert "of accuracy (interval unknown; p" in make_finding(make_comparison(-1.0, 1.0)).sentence
+    assert (
+        "of accuracy (95 % interval −90.0 to +100.0 points; p"
+        in make_finding(make_comparison(-0.9, 1.0)).sentence
+    )
 
 
-def test_axes_hold_what_they_show() -> None:
+def test_axes_hold_their_values() -> None:
     # half a step below 0.43, rounded down: 0.3
     assert share_axis([0.43, None]).low == pytest.approx(0.3)
     assert share_axis([]).low == pytest.approx(0.4)
@@ -119,19 +168,27 @@ def test_axes_hold_what_they_show() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, ""), (7.4, "7 s"), (312.0, "5 min 12 s"), (7260, "2 h 1 min"), (0, "0 s")]
+    ("seconds", "text"),
+    [(None, ""), (7.4, "7 s"), (312.0, "5 min 12 s"), (7260, "2 h 1 min"), (0, "0 s")],
 )
 def test_durations_are_written_in_two_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("joules", "text"), [(None, ""), (0.0, "0.0 Wh"), (9000.0, "2.5 Wh"), (7.2e6, "2.00 kWh")])
+@pytest.mark.parametrize(
+    ("joules", "text"), [(None, ""), (0.0, "0.0 Wh"), (9000.0, "2.5 Wh"), (7.2e6, "2.00 kWh")]
+)
 def test_energy_is_written_in_watt_hours(joules: float | None, text: str) -> None:
     assert energy(joules) == text
 
 
 def prediction(**given: Any) -> Prediction:
-    values: dict[str, Any] = {"task": Task.JUDGE_PAIR, "group": "g", "view": "raw", "expected": "normal"}
+    values: dict[str, Any] = {
+        "task": Task.JUDGE_PAIR,
+        "group": "g",
+        "view": "raw",
+        "expected": "normal",
+    }
     return Prediction(id="r", predicted="abnormal", **values | given)
 
 
@@ -146,16 +203,25 @@ def test_confidence_is_the_share_of_the_labels_probability() -> None:
 def test_thumbnails_are_small_and_keep_sixteen_bit_greys(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((300, 600), 128 * 256, np.uint16)).save(path)
-    head, _, body = _thumbnail(str(path)).partition(",")
+    head, _, body = _thumbnail_uri(str(path)).partition(",")
     image = Image.open(BytesIO(base64.b64decode(body)))
     assert head == "data:image/webp;base64"
     assert image.size == (224, 112)
     assert image.convert("L").getpixel((50, 50)) == pytest.approx(128, abs=2)
 
 
-def test_a_cells_setting_is_what_the_others_do_not_share(make_cell: Any) -> None:
-    cell = make_cell(0, "with_comparison", details={"overrides": ["experiment=quick", "data=x", "trainer.epochs=1"]})
-    make_cell(1, "with_comparison", state=State.RUNNING, details={"overrides": ["experiment=quick", "seed=1"]})
-    first, second = read_cells(SweepDir(cell.path.parent))
+def test_the_setting_of_a_run_is_what_the_other_runs_do_not_share(make_run: Any) -> None:
+    run = make_run(
+        0,
+        "with_comparison",
+        details={"overrides": ["experiment=quick", "data=x", "trainer.epochs=1"]},
+    )
+    make_run(
+        1,
+        "with_comparison",
+        state=State.RUNNING,
+        details={"overrides": ["experiment=quick", "seed=1"]},
+    )
+    first, second = read_runs(SweepDir(run.path.parent))
     assert (first.setting, second.setting) == ("trainer.epochs=1", "")
     assert first.label == "smol · with_comparison · trainer.epochs=1 · seed 0"

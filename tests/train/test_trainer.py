@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader
 from transformers import TrainerControl, TrainerState
 
-from tests.backbones.test_contract import build, sample
+from tests.helpers.backbones import build, sample
 from vlmbench.train.trainer import BucketSampler, PruneCallback, undo_preparation
 
 BUCKETS = [1, 2, 3] * 40
@@ -24,7 +24,7 @@ def test_every_record_comes_once_an_epoch_and_batches_are_of_one_bucket() -> Non
     assert sorted(order) == list(range(len(BUCKETS)))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     mixed = [batch for batch in batches if len({BUCKETS[i] for i in batch}) > 1]
-    # 120 records are sorted in heaps of seven batches: five heaps, and in each two places where a bucket ends.
+    # 120 records are sorted in five heaps of seven batches. In each heap a bucket ends twice.
     assert len(mixed) <= 5 * 2
 
 
@@ -32,7 +32,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     sampler = BucketSampler(BATCH, BUCKETS, seed=3)
     first = list(sampler)
     assert list(sampler) == first
-    loader = Accelerator(cpu=True).prepare(DataLoader(torch.arange(len(BUCKETS)), batch_size=BATCH, sampler=sampler))
+    loader = Accelerator(cpu=True).prepare(
+        DataLoader(torch.arange(len(BUCKETS)), batch_size=BATCH, sampler=sampler)
+    )
     loader.set_epoch(1)  # as the trainer does
     second = torch.cat(list(loader)).tolist()
     assert second != first
@@ -51,7 +53,9 @@ def _fresh_accelerator() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh_accelerator")
-def test_each_run_puts_its_own_mixed_precision_on_a_model_and_takes_it_off(shared_cache: Path) -> None:
+def test_each_run_puts_its_own_mixed_precision_on_a_model_and_takes_it_off(
+    shared_cache: Path,
+) -> None:
     backbone = build("phi3_tiny", shared_cache)
     backbone.model.eval()
 

@@ -1,1 +1,1 @@
-"""What a run needs from one model family: one family a file."""
+"""Model families: the contract with a run, the parts that families share, and one file a family."""

@@ -1,8 +1,8 @@
-"""Layers of a tower that trains, at less cost in mixed precision: what is computed is the same, but for the last bits.
+"""Cheaper layers for a tower that trains in mixed precision, equal but for the last bits.
 
-Under autocast PyTorch's layer norms give float32, and PEFT's adapters read a float32 copy of what comes in; the next
-product turns both into 16 bits again, and the copies are kept for the backward pass. Here everything stays in the type
-in which it comes; sums within a norm are float32 all the same, in the GPU's own kernel.
+Under autocast PyTorch's layer norms return float32, and PEFT's adapters copy their input to
+float32. The next product converts both to 16 bits again, and the backward pass keeps the copies.
+Here every tensor keeps its type. Sums within a norm are still float32, in the GPU's own kernel.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.nn.functional import linear
 
 
 def use_lean_layers(tower: Any) -> None:
-    """Put them in the place of a tower's layer norms and adapters; the modules, and their names, stay."""
+    """Replace the forward of a tower's layer norms and adapters. The modules keep their names."""
     for module in tower.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.forward = partial(_norm, module)
         elif isinstance(module, LoraLayer):
-            module.forward = partial(_adapted, module)
+            module.forward = partial(_adapter, module)
 
 
 def _norm(module: Any, states: Tensor) -> Tensor:
@@ -30,26 +30,33 @@ def _norm(module: Any, states: Tensor) -> Tensor:
         return type(module).forward(module, states)
 
 
-def _adapted(layer: Any, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _adapter(layer: Any, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = only_adapter(layer)
     if name is None:
         return type(layer).forward(layer, states, *args, **kwargs)
+
     out = layer.base_layer(states)
     low = linear(states, layer.lora_A[name].weight.to(states.dtype))
-    # Scaled while small; and added by the product itself, which saves a pass over all that the layer gives.
+    # The small matrix is scaled, and the product adds its result: that saves a pass over `out`.
     up = (layer.lora_B[name].weight * layer.scaling[name]).to(states.dtype)
     return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), up.t()).view(out.shape)
 
 
 def only_adapter(layer: Any) -> str | None:
-    """Its adapter's name, if it is plain LoRA (arXiv:2106.09685), switched on, with one adapter and no dropout."""
-    if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters or len(layer.active_adapters) != 1:
+    """Return the name of the layer's one active adapter, if it is plain LoRA without dropout.
+
+    Return None if there is another number of adapters, or if they are merged or disabled.
+    """
+    if not isinstance(layer, LoraLayer) or layer.merged or layer.disable_adapters:
         return None
+    if len(layer.active_adapters) != 1:
+        return None
+
     (name,) = layer.active_adapters
-    plain = (
+    is_plain = (
         name in layer.lora_A
         and name not in layer.lora_variant
         and isinstance(layer.lora_dropout[name], torch.nn.Identity)
         and layer.lora_B[name].bias is None
     )
-    return name if plain else None
+    return name if is_plain else None

@@ -7,23 +7,31 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Without logits there is nothing to score and no token accuracy; Unsloth leaves them out unless told otherwise.
+# Unsloth returns no logits unless this is set. Scores and token accuracy need them.
 os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
 
-# Unsloth writes the modules that it compiles into one folder and reads them from there: not two processes at a time.
-# Those of one host have a GPU each.
-_CARD = re.sub(r"\W", "_", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path(".cache", _CARD, "unsloth_compiled_cache").resolve()))
+# Unsloth writes its compiled modules to one folder and reads them from there. Two processes cannot
+# share it. The processes of one host have a GPU each.
+_GPU = re.sub(r"\W", "_", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+_FOLDER = Path(".cache", _GPU, "unsloth_compiled_cache").resolve()
+os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER))
 
 import unsloth  # noqa: E402
 
 
 def load(path: str, *, lora: Any, seed: int, quantization: Any | None) -> Any:
-    """A published model on Unsloth's kernels with fresh adapters, as the peft.LoraConfig `lora` has them."""
-    # 16 bits unless `quantization` (a BitsAndBytesConfig) says otherwise; Unsloth's own default is 4.
+    """Return a published model on Unsloth's kernels with new adapters.
+
+    `lora` is their peft.LoraConfig. `quantization` is a BitsAndBytesConfig, or None for 16 bits.
+    """
+    # Unsloth's own default is 4 bits.
     quantized = {} if quantization is None else {"quantization_config": quantization}
     model, _ = unsloth.FastVisionModel.from_pretrained(
-        path, load_in_4bit=False, use_gradient_checkpointing=False, trust_remote_code=False, **quantized
+        path,
+        load_in_4bit=False,
+        use_gradient_checkpointing=False,
+        trust_remote_code=False,
+        **quantized,
     )
     return unsloth.FastVisionModel.get_peft_model(
         model,

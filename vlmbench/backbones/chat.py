@@ -1,218 +1,183 @@
-"""What the models have in common that come with a processor of transformers and a chat template."""
+"""The plain backbone: any model of transformers that has a processor and a chat template.
+
+`ChatBackbone` trains, scores and generates through the model's own processor, from pixels. It needs
+no code of the family. A family that stores vision tokens derives from `tokens.TokenBackbone`.
+"""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.backbones.answers import continued_text, generate_answers, score_labels
-from vlmbench.backbones.base import (
-    IGNORED,
-    PaddingSide,
-    TokenCount,
-    VisionCost,
-    ahead,
-    content_of,
-    keyed,
-    may_look,
-    merge_adapter,
-    opened,
-    pad,
-    pinned,
-    positions,
-    ready,
-    to_device,
-    without_gradients,
-)
-from vlmbench.backbones.template import rendered
+from vlmbench.backbones.adapters import merge_adapter
+from vlmbench.backbones.answers import generate_answers, score_answers
+from vlmbench.backbones.batches import IGNORED, Batch, PaddingSide, complete_batch, pad
+from vlmbench.backbones.contract import TokenCount, VisionCost
+from vlmbench.backbones.devices import prefetch, to_device
+from vlmbench.backbones.layout import Layout, Size, arrange_images, arrange_sizes
+from vlmbench.backbones.template import render_template
+from vlmbench.backbones.towers import tower_flops, without_gradients
 from vlmbench.config import BuildRequest, Vision
-from vlmbench.data.pictures import Picture
-from vlmbench.types import Sample, UserError
+from vlmbench.types import LazyImage, Sample, UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
-    from vlmbench.features.store import Fetched, TokenStore
+    from vlmbench.features.store import TokenStore
 
-REMEMBERED = 4096  # texts
-GAP = 16  # pixels between the pictures of a stitched pair
-
-
-class Layout(StrEnum):
-    two_images = "two_images"  # the pair as two pictures, next to each other before the text
-    stitched = "stitched"  # side by side on one canvas: the publisher of Llama-3.2-Vision advises one picture a prompt
+NUM_CACHED = 4096  # texts or sizes
+USUAL_PATCH = 14  # pixels: the edge of a patch in most vision towers
 
 
-class ChatBackbone(ABC):
-    """A record is one turn: its pictures next to each other, its question, and the answer with the turn's end."""
+class ChatBackbone:
+    """A record is one turn: its images, its question, then the answer with the end of the turn."""
 
-    train_padding: PaddingSide = "left"  # in training: so that answers stand together, and few logits are computed
+    # In training. On the left: answers end together, so few logits are computed.
+    train_padding: PaddingSide = "left"
 
-    def __init__(self, model: Any, processor: Any, *, layout: Layout, request: BuildRequest) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        layout: Layout,
+        request: BuildRequest,
+    ) -> None:
         self.model, self.processor, self.layout = model, processor, layout
         self.tokenizer = processor.tokenizer
         self.vision, self.engine = request.vision, request.engine
-        self.max_tokens = int(model.config.text_config.max_position_embeddings)
-        self._markers = re.compile("|".join(self._marker_patterns()))
+        self.max_tokens = int(model.config.get_text_config().max_position_embeddings)
+        self.store: TokenStore | None = None
+        self._markers = re.compile("|".join(self.marker_patterns()))
+
         if request.vision is Vision.frozen:
-            for module in self._vision_modules():
+            for module in self.vision_modules():
                 without_gradients(module)
-        else:
-            from vlmbench.backbones._lean import use_lean_layers
+        head = model.get_base_model().get_output_embeddings()
+        head.register_forward_pre_hook(_make_contiguous)
 
-            for module in self._vision_modules():
-                use_lean_layers(module)
-        model.get_base_model().lm_head.register_forward_pre_hook(_in_one_piece)
-        self.store = self._open_store(request)
-        # A frozen tower encodes each picture by itself, kept or not: the same tokens either way.
-        self.reads_tokens = request.vision is Vision.frozen and request.weights
+    # A family may override these.
 
-    def _open_store(self, request: BuildRequest) -> TokenStore | None:
-        if request.vision is not Vision.frozen or not request.store.enabled or not request.weights:
-            return None
-        from vlmbench.features.store import TokenStore, refuse_trainable
+    def vision_modules(self) -> Sequence[Any]:
+        """Return the modules that turn pixels into tokens: the tower, then the projector.
 
-        refuse_trainable(*self._vision_modules())
-        device = next(self.model.parameters()).device
-        return TokenStore(request.cache_dir / "features", self.fingerprint(), device=device, settings=request.store)
+        By default this is the tower that transformers finds by its usual names, without projector.
+        """
+        base = self.model.get_base_model()
+        tower = base.get_encoder(modality="image")
+        return () if tower is base else (tower,)
 
-    @abstractmethod
-    def _vision_modules(self) -> Sequence[Any]:
-        """Tower and projector: what makes a picture's tokens."""
+    def marker_patterns(self) -> list[str]:
+        """Return regular expressions of the texts with a meaning of their own: turns, images."""
+        return [re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values()]
 
-    @abstractmethod
-    def _prepare(self, image: Image) -> dict[str, Any]:
-        """What the tower takes of one picture, on the processor. Several threads do this at once."""
+    def make_inputs(
+        self,
+        texts: list[str],
+        images: list[list[LazyImage]],
+        padding_side: PaddingSide,
+    ) -> Batch:
+        """Return the model's inputs for full texts and the images of each text."""
+        rgb_images = prefetch(attrgetter("rgb"), [image for row in images for image in row])
+        nested = [list(islice(rgb_images, len(row))) for row in images]
+        settings = self.text_settings(texts, padding_side)
+        return dict(self.processor(text=texts, images=nested, **settings))
 
-    @abstractmethod
-    def _encode(self, inputs: dict[str, Any]) -> Tensor:
-        """Tokens of one prepared picture after the projector: (tokens, hidden)."""
+    def text_settings(self, texts: Sequence[str], padding_side: PaddingSide) -> dict[str, Any]:
+        """Return the processor's settings for texts that the chat template made."""
+        settings: dict[str, Any] = {
+            "padding": True,
+            "padding_side": padding_side,
+            "return_tensors": "pt",
+        }
+        return settings | self._special_tokens(texts[0])
 
-    @abstractmethod
-    def _length(self, text: str, sizes: Sequence[tuple[int, int]]) -> int:
-        """Positions that a text takes with pictures of these (width, height)."""
+    def text_length(self, text: str, sizes: Sequence[Size]) -> int:
+        """Return the positions of a text with images of these (width, height)."""
+        ids = self.tokenizer(text, **self._special_tokens(text))["input_ids"]
+        return len(ids) + sum(self._measure(size)[0] for size in sizes)
 
-    @abstractmethod
-    def _place(
-        self, texts: list[str], fetched: Fetched, counts: list[int], padding_side: PaddingSide
-    ) -> dict[str, Any]:
-        """Model inputs of texts whose pictures' tokens are ready, or on their way (PENDING): `counts` pictures of each
-        text."""
+    # The contract.
 
     def collate(
-        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
-    ) -> dict[str, Any]:
-        return ready(self._collate(samples, with_answer=with_answer, padding_side=padding_side))
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_answer: bool,
+        padding_side: PaddingSide = "right",
+    ) -> Batch:
+        batch = self.start_batch(samples, with_answer=with_answer, padding_side=padding_side)
+        return complete_batch(batch)
 
-    def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Answers stand at the end of each row, or near it, and logits are computed from the first of them on."""
-        batch = self._collate(samples, with_answer=True, padding_side=self.train_padding)
-        first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
-        kept = batch["labels"].shape[1] - first + 1  # the first is said by the position before it
-        return self._may_look(batch) | {"labels": batch["labels"][:, -kept:], "logits_to_keep": kept}
+    def start_batch(
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_answer: bool,
+        padding_side: PaddingSide,
+    ) -> Batch:
+        """Return the batch of `collate`, of which some inputs may still be on their way."""
+        images = [arrange_images(sample.images, self.layout) for sample in samples]
+        answers = [self._answer(sample.answer) if with_answer else "" for sample in samples]
+        texts = [
+            self._prompt(sample.question, len(row)) + answer
+            for sample, row, answer in zip(samples, images, answers, strict=True)
+        ]
 
-    def _may_look(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The training batch with what says where each position may look, in the form that costs least."""
-        mask = batch["attention_mask"]
-        return batch | {"attention_mask": may_look(self.model, mask, mask.shape[1])}
-
-    def _collate(self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide) -> dict[str, Any]:
-        pictures = [self._pictures(sample.images) for sample in samples]
-        texts = [self._prompt(sample.question, len(shown)) for sample, shown in zip(samples, pictures, strict=True)]
-        ends = [self._answer(sample.answer) for sample in samples] if with_answer else [""] * len(samples)
-        whole = [text + end for text, end in zip(texts, ends, strict=True)]
-        if self.reads_tokens:
-            fetched = self._fetch([picture for shown in pictures for picture in shown])
-            batch = self._place(whole, fetched, [len(shown) for shown in pictures], padding_side)
-        else:
-            images = ahead(opened, [picture for shown in pictures for picture in shown])
-            batch = self._process(whole, [list(islice(images, len(shown))) for shown in pictures], padding_side)
-        batch["position_ids"] = positions(batch["attention_mask"])
+        batch = self.make_inputs(texts, images, padding_side)
         if with_answer:
-            batch["labels"] = self._labels(batch, ends, padding_side)
+            batch["labels"] = self._labels(batch, answers, padding_side)
         return batch
 
-    def _fetch(self, pictures: Sequence[Image | Picture]) -> Fetched:
-        if self.store is not None:
-            return self.store.fetch([keyed(picture) for picture in pictures], self._encode_each)
-        from vlmbench.features.store import Fetched
+    def train_batch(self, samples: Sequence[Sample]) -> Batch:
+        """Return a batch whose logits are computed from the first answer on, not for prompts."""
+        batch = self.start_batch(samples, with_answer=True, padding_side=self.train_padding)
+        first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
+        # The position before the first answer predicts its first token.
+        num_kept = batch["labels"].shape[1] - first + 1
+        return batch | {"labels": batch["labels"][:, -num_kept:], "logits_to_keep": num_kept}
 
-        return Fetched.of(self.encode(pictures))
-
-    def _process(self, texts: list[str], pictures: list[list[Image]], padding_side: PaddingSide) -> dict[str, Any]:
-        inputs = self.processor(
-            text=texts, images=pictures, padding=True, padding_side=padding_side, return_tensors="pt"
-        )
-        return dict(inputs)
-
-    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
-        shown = [stitched_size(sizes)] if self.layout is Layout.stitched and len(sizes) > 1 else list(sizes)
+    def count_tokens(self, sample: Sample, sizes: Sequence[Size]) -> TokenCount:
+        arranged = arrange_sizes(sizes, self.layout)
         answer = self._answer(sample.answer)
-        total = self._length(self._prompt(sample.question, len(shown)) + answer, shown)
-        return TokenCount(total=total, trained=len(self._ids(answer)))
+        text = self._prompt(sample.question, len(arranged)) + answer
+        return TokenCount(total=self.text_length(text, arranged), trained=len(self._ids(answer)))
 
-    def vision_cost(self, size: tuple[int, int]) -> VisionCost:
-        first = next(self._vision_modules()[0].parameters())
-        tokens, flops = self._tokens_and_flops(size)
-        num_bytes = tokens * int(self.model.config.text_config.hidden_size) * first.element_size()
-        return VisionCost(num_bytes=num_bytes, flops=flops)
+    def vision_cost(self, size: Size) -> VisionCost:
+        """Return an estimate: no tokens are stored, and attention is not counted."""
+        modules = self.vision_modules()
+        if not modules:
+            return VisionCost(num_bytes=0, flops=0.0)
 
-    @abstractmethod
-    def _tokens_and_flops(self, size: tuple[int, int]) -> tuple[int, float]:
-        """Of one picture of this (width, height): tokens that are kept, operations of the tower."""
-
-    def encode(self, images: Sequence[Image | Picture]) -> list[Tensor]:
-        """(tokens, hidden) of each picture after the projector; only tiles that show something."""
-        return list(self._encode_each(images))
-
-    def _encode_each(self, images: Iterable[Image | Picture]) -> Iterator[Tensor]:
-        """By itself: in a batch, the last bits would depend on the batch's other pictures. Pictures are opened and
-        prepared some ahead of the tower."""
-        import torch
-
-        for inputs in ahead(self._opened_and_prepared, images):
-            with torch.no_grad():
-                tokens = self._encode(to_device(inputs, self.model))
-            yield tokens
-
-    def _opened_and_prepared(self, image: Image | Picture) -> dict[str, Any]:
-        return pinned(self._prepare(opened(image)), self.model)
-
-    def fingerprint(self) -> str:
-        """Of the processor's settings, the weights, and what rounds otherwise: engine, kind of device, torch."""
-        import torch
-
-        device = next(self.model.parameters()).device
-        settings = f"{self.processor.image_processor.to_json_string()} {self.engine} {device.type} {torch.__version__}"
-        return content_of(settings, *self._vision_modules())
+        _, num_values = self._measure(size)
+        vision_config = getattr(self.model.config, "vision_config", None)
+        patch_size = getattr(vision_config, "patch_size", USUAL_PATCH)
+        num_patches = num_values // (3 * patch_size**2)
+        flops = tower_flops(modules[0], num_patches, pairs=0, layers=0, width=0)
+        return VisionCost(num_bytes=0, flops=flops)
 
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
-        prefix = self._prefix(samples)
-        ids = [self._ids(label) for label in labels]
-        cached = self._may_continue(prefix, ids)
-        return score_labels(self.model, to_device(prefix, self.model), ids, continuation=self._continued, cached=cached)
+        """Score each label in a pass of its own over the whole sequence: right for any model."""
+        import torch
 
-    def _prefix(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """What comes before the answers, at the end of each row."""
-        return self.collate(samples, with_answer=False, padding_side="left")
-
-    def _continued(self, prefix: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-        return continued_text(prefix, n)
-
-    def _may_continue(self, prefix: Mapping[str, Tensor], label_ids: Sequence[Sequence[int]]) -> bool:
-        """Whether the prefix's keys and values still hold when a label follows."""
-        return True
+        columns = []
+        for label in labels:
+            answered = [replace(sample, answer=label) for sample in samples]
+            batch = self.collate(answered, with_answer=True, padding_side="left")
+            columns.append(score_answers(self.model, to_device(batch, self.model)))
+        return torch.stack(columns, 1)
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
-        prefix = to_device(self._prefix(samples), self.model)
-        return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
+        prefix = self.collate(samples, with_answer=False, padding_side="left")
+        return generate_answers(
+            self.model, self.tokenizer, to_device(prefix, self.model), max_new_tokens=max_new_tokens
+        )
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
@@ -224,21 +189,17 @@ class ChatBackbone(ABC):
         self.model.unload().save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def _pictures(self, images: Sequence[Image | Picture]) -> list[Image | Picture]:
-        if self.layout is Layout.stitched and len(images) > 1:
-            return [_stitched(images)]
-        return list(images)
+    # Texts and their tokens. Questions, answers and sizes repeat, so their results are kept.
 
     @cached_property
     def _prompt(self) -> Callable[[str, int], str]:
-        """The text of a question (first) about so many pictures (second). Questions repeat, and a template is slow."""
+        """The function (question, number of images) -> text."""
 
-        @lru_cache(REMEMBERED)
+        @lru_cache(NUM_CACHED)
         def prompt(question: str, num_images: int) -> str:
             self._refuse_markers("question", question)
             content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
-            messages = [{"role": "user", "content": content}]
-            return rendered(self.processor, messages)
+            return render_template(self.processor, [{"role": "user", "content": content}])
 
         return prompt
 
@@ -246,66 +207,62 @@ class ChatBackbone(ABC):
         self._refuse_markers("answer", answer)
         return f"{answer}{self.tokenizer.eos_token}"
 
-    def _marker_patterns(self) -> list[str]:
-        """Regular expressions of what has a meaning of its own to the model: turns, pictures."""
-        return [re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values()]
+    def _refuse_markers(self, kind: str, text: str) -> None:
+        match = self._markers.search(text)
+        if match is not None:
+            raise UserError(
+                f"{kind} {text[:60]!r} holds {match[0]!r}, a marker of the model; reword it"
+            )
 
-    def _refuse_markers(self, what: str, text: str) -> None:
-        found = self._markers.search(text)
-        if found is not None:
-            raise UserError(f"{what} {text[:60]!r} holds {found[0]!r}, a marker of the model; reword it")
+    def _special_tokens(self, text: str) -> dict[str, bool]:
+        """Return the setting against a second start token, if the template wrote the first."""
+        start = self.tokenizer.bos_token
+        return {"add_special_tokens": False} if start and text.startswith(start) else {}
 
     @cached_property
     def _ids(self) -> Callable[[str], tuple[int, ...]]:
-        """The tokens of a text. Answers repeat."""
+        """The function text -> tokens, without special tokens."""
 
-        @lru_cache(REMEMBERED)
+        @lru_cache(NUM_CACHED)
         def ids(text: str) -> tuple[int, ...]:
             return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
         return ids
 
-    def _labels(self, batch: Mapping[str, Tensor], answers: Sequence[str], side: PaddingSide) -> Tensor:
-        """The ids of the answers, which are the last of each full text."""
+    @cached_property
+    def _measure(self) -> Callable[[Size], tuple[int, int]]:
+        """The function (width, height) -> positions beside the text's own, numbers in its pixels.
+
+        It processes a blank image of that size.
+        """
+        from PIL import Image
+
+        @lru_cache(NUM_CACHED)
+        def measure(size: Size) -> tuple[int, int]:
+            blank = LazyImage.of(Image.new("RGB", size))
+            text = self._prompt("?", 1)
+            inputs = self.make_inputs([text], [[blank]], "right")
+            pixels = inputs[self.processor.image_processor.model_input_names[0]]
+            num_more = inputs["input_ids"].shape[1] - self.text_length(text, [])
+            return num_more, pixels.numel()
+
+        return measure
+
+    def _labels(self, batch: Batch, answers: Sequence[str], padding_side: PaddingSide) -> Tensor:
+        """Return labels (B, L): the tokens of each answer, which end its full text."""
         rows = []
-        for ids, mask, answer in zip(batch["input_ids"], batch["attention_mask"], answers, strict=True):
+        for ids, mask, answer in zip(
+            batch["input_ids"], batch["attention_mask"], answers, strict=True
+        ):
             full, expected = ids[mask.bool()].tolist(), list(self._ids(answer))
             if full[-len(expected) :] != expected:
-                raise UserError(f"the answer {answer!r} has other tokens beside its prompt than alone; reword it")
+                raise UserError(
+                    f"the answer {answer!r} is tokenised differently after the prompt; reword it"
+                )
             rows.append([IGNORED] * (len(full) - len(expected)) + expected)
-        return pad(rows, IGNORED, side)
+        return pad(rows, IGNORED, padding_side)
 
 
-def _in_one_piece(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A hook before the output layer: of a slice of the positions, PyTorch would make one small product a record."""
+def _make_contiguous(head: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy the slice before the output layer: PyTorch makes one product of it, not one a record."""
     return args[0].contiguous(), *args[1:]
-
-
-def _stitched(images: Sequence[Image | Picture]) -> Picture:
-    parts = [keyed(image) for image in images]
-    keys = tuple(part.key for part in parts)
-    return Picture(lambda: stitch([part.image for part in parts]), place=("stitched", GAP, keys))
-
-
-def stitch(images: Sequence[Image]) -> Image:
-    """The pictures side by side on white, scaled to the height of the tallest."""
-    from PIL import Image
-
-    widths, height = _scaled([image.size for image in images])
-    canvas = Image.new("RGB", stitched_size([image.size for image in images]), "white")
-    left = 0
-    for image, width in zip(images, widths, strict=True):
-        canvas.paste(image.resize((width, height)), (left, 0))
-        left += width + GAP
-    return canvas
-
-
-def stitched_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(width, height) of the canvas of pictures of these (width, height)."""
-    widths, height = _scaled(sizes)
-    return sum(widths) + GAP * (len(widths) - 1), height
-
-
-def _scaled(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
-    height = max(high for _, high in sizes)
-    return [max(1, round(wide * height / high)) for wide, high in sizes], height

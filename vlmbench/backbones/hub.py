@@ -1,36 +1,52 @@
-"""Published models at their real size: whether this machine can run them, and how they are loaded."""
+"""Published models: whether this machine can run them, and how they are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlmbench.backbones.base import adapted, draw_adapters, peft_config
-from vlmbench.backbones.chat import Layout
-from vlmbench.backbones.saved import saved_config
-from vlmbench.config import BuildRequest, Engine, ModelConfig
+from vlmbench.backbones.adapters import (
+    add_adapters,
+    draw_adapters,
+    peft_config,
+    read_adapter_config,
+)
+from vlmbench.backbones.chat import ChatBackbone
+from vlmbench.backbones.family import ChatFamily
+from vlmbench.backbones.layout import Layout
+from vlmbench.config import BuildRequest, Engine, ModelConfig, setting
 from vlmbench.types import UserError
 
 
 @dataclass(kw_only=True)
-class HubConfig(ModelConfig):
-    """Base of the models that come from the hub, or from a folder with the hub's files."""
+class HubConfig(ChatFamily, ModelConfig):
+    """Base of the models from the hub, or from a folder with the hub's files."""
 
     unsloth = True
-    gigabytes: ClassVar[Mapping[int, int]]  # of GPU memory that training takes at least, by bits
+    model_type: ClassVar[str]  # of the model's config.json
+    gigabytes: ClassVar[Mapping[int, int]]  # bits -> the least GPU memory for training, 10^9 bytes
+    # The modules that stay at 16 bits in a model of 4 bits.
+    kept_whole: ClassVar[Sequence[str]] = ("vision_tower", "multi_modal_projector")
 
-    path: str = ""  # hub name or local folder
-    bits: int = 16  # of the frozen weights: 16, or 4 for QLoRA
-    layout: Layout = Layout.two_images
+    path: str = setting("", "Name on the hub, or a local folder.")
+    bits: int = setting(16, "Bits of a frozen weight: 16, or 4 for QLoRA.")
+    layout: Layout = setting(
+        Layout.two_images,
+        "two_images: a pair is two images; stitched: one image shows the pair side by side.",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+
         if self.bits not in self.gigabytes:
-            raise UserError(f"model.bits={self.bits}: it must be 16 or 4; set model.bits=16 or model.bits=4")
+            choices = " or ".join(str(bits) for bits in self.gigabytes)
+            cures = " or ".join(f"model.bits={bits}" for bits in self.gigabytes)
+            raise UserError(f"model.bits must be {choices}, got {self.bits}; set {cures}")
 
     def weights_at(self, request: BuildRequest) -> str:
-        """The folder or hub name that weights and processor come from."""
+        """Return the folder or hub name of the weights and the processor."""
         return self.path if request.merged is None else str(request.merged)
 
     def for_export(self) -> ModelConfig:
@@ -39,75 +55,96 @@ class HubConfig(ModelConfig):
     def requirements(self) -> Sequence[str]:
         import torch
 
-        lacking = list(missing_weights(self.path))
+        missing = list(missing_weights(self.path))
         if not torch.cuda.is_available():
-            return [*lacking, "there is no CUDA GPU"]
+            return [*missing, "there is no CUDA GPU"]
+
         memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        if memory < self.gigabytes[self.bits]:
-            lacking.append(f"{memory:.0f} GB of GPU memory are less than the {self.gigabytes[self.bits]} GB it takes")
-        return lacking
+        needed = self.gigabytes[self.bits]
+        if memory < needed:
+            missing.append(f"the GPU has {memory:.0f} GB of memory, and training needs {needed} GB")
+        return missing
+
+    def build(self, request: BuildRequest) -> ChatBackbone:
+        model = load_model(self, request)
+        processor = self.load_processor(self.weights_at(request))
+        return self.backbone(model, processor, layout=self.layout, request=request)
 
 
 def missing_weights(path: str) -> Iterator[str]:
-    """What stands in the way of loading `path`, a local folder or a hub name; nothing where it can be loaded.
+    """Return what prevents loading `path`, a local folder or a hub name.
 
-    Nothing is downloaded: a hub name that is not on this machine counts as available unless the hub is switched off
-    (HF_HUB_OFFLINE).
+    Nothing is downloaded. A hub name that is not on this machine counts as available, unless
+    HF_HUB_OFFLINE switches the hub off.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     if Path(path).is_dir():
         if not (Path(path) / "config.json").exists():
-            yield f"{path} has no config.json: it is not a model's folder"
+            yield f"{path} has no config.json, so it is not a model's folder"
         return
+
     if path.startswith((".", "/", "~")):
-        yield f"there is no folder {path}"
+        yield f"the folder {path} does not exist"
         return
+
     try:
         cached = try_to_load_from_cache(path, "config.json")
     except HFValidationError:
         yield f"{path} is neither a folder nor a name on the hub"
         return
+
     if constants.HF_HUB_OFFLINE and not isinstance(cached, str):
-        yield f"the weights of {path} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them"
+        yield f"the weights of {path} are not here, and HF_HUB_OFFLINE forbids a download"
 
 
 def import_engine(request: BuildRequest) -> None:
-    """Import Unsloth where it will run: it changes transformers, so it has to come first."""
+    """Import Unsloth if it will run. It changes transformers, so it must come first."""
     if request.engine is Engine.unsloth and request.weights:
         from vlmbench.backbones import _unsloth  # noqa: F401
 
 
-def load_adapted(
-    config: HubConfig,
-    request: BuildRequest,
-    *,
-    model_type: str,
-    targets: Callable[[Any], str],
-    kept_whole: Sequence[str],
-) -> Any:
-    """The published model of `config` with adapters, on the engine of `request`: a peft.PeftModel.
+def load_model(config: HubConfig, request: BuildRequest) -> Any:
+    """Return the published model of `config` with adapters, on the engine of `request`.
 
-    `targets` gives, from the model's own configuration, the regular expression of the modules that get adapters; with
-    4 bits, modules named in `kept_whole` stay at 16. Raises UserError where the path holds another type of model.
+    The result is a peft.PeftModel. Raises UserError if the path holds another type of model.
     """
     import_engine(request)
+    config.register_classes()
+
     path = config.weights_at(request)
     published = _published_config(path, request)
-    if published.model_type != model_type:
+    if published.model_type != config.model_type:
         raise UserError(
-            f"model.path={path}: it holds a model of type {published.model_type}, not {model_type}; name the "
-            "folder of such a model, or choose another model"
+            f"model.path={path}: it holds a model of type {published.model_type}, not "
+            f"{config.model_type}; name the folder of such a model, or choose another model"
         )
-    quantization = _quantization(kept_whole) if config.bits == 4 else None
-    if request.engine is not Engine.unsloth or not request.weights:
-        base = _load(path, quantization) if request.weights else _on_meta(published)
-        return adapted(base, request, lora=config.lora, targets=targets(published))
+
+    targets = config.targets(published, request.vision)
+    quantization = _quantization(config.kept_whole) if config.bits == 4 else None
+    if request.engine is Engine.unsloth and request.weights:
+        return _load_with_unsloth(path, config, request, targets, quantization)
+
+    base = _load(path, quantization) if request.weights else _on_meta(published)
+    return add_adapters(base, request, lora=config.lora, targets=targets)
+
+
+def _load_with_unsloth(
+    path: str,
+    config: HubConfig,
+    request: BuildRequest,
+    targets: str,
+    quantization: Any | None,
+) -> Any:
     from vlmbench.backbones import _unsloth
 
-    lora = peft_config(config.lora, targets(published)) if request.adapter is None else saved_config(request.adapter)
+    if request.adapter is None:
+        lora = peft_config(config.lora, targets)
+    else:
+        lora = read_adapter_config(request.adapter)
     model = _unsloth.load(path, lora=lora, seed=request.seed, quantization=quantization)
+
     if request.adapter is None:
         draw_adapters(model, request.seed)
     else:
@@ -116,26 +153,44 @@ def load_adapted(
 
 
 def _published_config(path: str, request: BuildRequest) -> Any:
-    """The model's own configuration. Raises UserError where it, or weights that are no pickle, cannot be had."""
+    """Return the model's own configuration.
+
+    Raises UserError if it cannot be read, or if the weights are pickles.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    if lacking := list(missing_weights(path)):
-        raise UserError(f"model.path={path}: {'; '.join(lacking)}; name a folder with the hub's files")
-    if request.weights and Path(path).is_dir() and not list(Path(path).glob("*.safetensors")):
+    if missing := list(missing_weights(path)):
         raise UserError(
-            f"model.path={path}: there are no weights (*.safetensors); files in PyTorch's own format are pickles, "
-            "which are never loaded: convert them"
+            f"model.path={path}: {'; '.join(missing)}; name a folder with the hub's files"
         )
+
+    is_folder = Path(path).is_dir()
+    if request.weights and is_folder and not list(Path(path).glob("*.safetensors")):
+        raise UserError(
+            f"model.path={path}: there are no weights (*.safetensors). Files in PyTorch's own "
+            "format are pickles, which are never loaded; convert them to safetensors"
+        )
+
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, StrictDataclassError) as error:
-        # No such name, no permission, no network, no configuration.
-        raise UserError(f"model.path={path}: the model's config.json cannot be read ({error})") from error
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+        StrictDataclassError,
+    ) as error:
+        # No such name, no permission, no network, or no valid configuration.
+        raise UserError(
+            f"model.path={path}: the model's config.json cannot be read ({error}); "
+            "check the name, or name a folder with the hub's files"
+        ) from error
 
 
 def load_exported(folder: Path) -> Any:
-    """The model of an exported folder with its processor, in the type that it was saved in."""
+    """Return the model of an exported folder, in the type of its files."""
     from transformers import AutoModelForImageTextToText
 
     return AutoModelForImageTextToText.from_pretrained(
@@ -158,11 +213,13 @@ def _load(path: str, quantization: Any | None) -> Any:
             use_safetensors=True,
         )
     except SafetensorError as error:
-        raise UserError(f"model.path={path}: a file of weights is damaged ({error}); fetch it again") from error
+        raise UserError(
+            f"model.path={path}: a file of weights is damaged ({error}); download it again"
+        ) from error
 
 
 def _quantization(kept_whole: Sequence[str]) -> Any:
-    """QLoRA's 4-bit weights (Dettmers et al. 2023, arXiv:2305.14314), but for the modules named."""
+    """Return QLoRA's 4 bits (Dettmers et al. 2023, arXiv:2305.14314), not for `kept_whole`."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -180,4 +237,6 @@ def _on_meta(published: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(published, dtype=torch.bfloat16, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_config(
+            published, dtype=torch.bfloat16, trust_remote_code=False
+        )

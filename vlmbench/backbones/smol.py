@@ -1,48 +1,41 @@
-"""The small model that trains on a laptop's CPU: see models/smol for what it can and cannot do."""
+"""The small model that trains on a laptop's CPU; models/smol says what it can and cannot do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.backbones.answers import continued_text, generate_answers, score_labels
-from vlmbench.backbones.base import (
-    PaddingSide,
-    TokenCount,
-    VisionCost,
-    adapted,
-    content_of,
-    keyed,
-    merge_adapter,
-    opened,
-    text_batch,
-    to_device,
-)
+from vlmbench.backbones.adapters import add_adapters, merge_adapter
+from vlmbench.backbones.answers import continue_text, generate_answers, score_labels
+from vlmbench.backbones.batches import Batch, PaddingSide, text_batch
+from vlmbench.backbones.contract import TokenCount, VisionCost
+from vlmbench.backbones.devices import to_device
+from vlmbench.backbones.layout import Size
+from vlmbench.backbones.towers import weights_hash
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
-from vlmbench.data.pictures import Picture
-from vlmbench.types import Sample, UserError
+from vlmbench.types import LazyImage, Sample, UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from vlmbench.features.store import TokenStore
 
-FEATURES = 864  # numbers that describe a picture
-TOWER_FLOPS = (
-    0.8e9  # of EfficientNet-Lite0 on 224 pixels (arXiv:1905.11946 and its Lite variant: 0.4 G multiplications)
-)
+NUM_FEATURES = 864  # numbers that describe an image
+# EfficientNet-Lite0 on 224 x 224 pixels: 0.4 G multiplications (arXiv:1905.11946, Lite variant).
+TOWER_FLOPS = 0.8e9
 LORA_TARGETS = r"language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 @schema("model", "smol")
 @dataclass(kw_only=True)
 class SmolModelConfig(ModelConfig):
+    """Settings of conf/model/smol.yaml."""
+
     licence = (
-        "SmolLM2-135M-Instruct and EfficientNet-Lite0 are under Apache-2.0, and so is the projector of vlmbench; keep "
-        "their notices with the weights."
+        "SmolLM2-135M-Instruct and EfficientNet-Lite0 are under Apache-2.0, and so is the "
+        "projector of vlmbench; keep their notices with the weights."
     )
 
     def requirements(self) -> Sequence[str]:
@@ -54,33 +47,56 @@ class SmolModelConfig(ModelConfig):
         ]
 
     def build(self, request: BuildRequest) -> SmolBackbone:
-        import torch
-
-        from vlmbench.features.store import TokenStore
-        from vlmbench.models.smol import pretrained
-
         if request.vision is not Vision.frozen:
             raise UserError(
-                f"trainer.vision={request.vision}: smol's tower is always frozen; set trainer.vision=frozen"
+                f"trainer.vision={request.vision}: smol's tower is always frozen; "
+                "set trainer.vision=frozen"
             )
         if request.engine is Engine.unsloth:
-            raise UserError("trainer.engine=unsloth: smol runs on transformers only; set trainer.engine=auto")
-        if request.merged is not None:
-            base, tokenizer, tower = pretrained.load_exported(request.merged)
-        else:
-            load = pretrained.load_model if request.weights else pretrained.meta_model
-            base, tokenizer = load(request.cache_dir), pretrained.load_tokenizer(request.cache_dir)
-            tower = pretrained.load_vision_tower()
-        model = adapted(base, request, lora=self.lora, targets=LORA_TARGETS, trained=["projector"])
+            raise UserError(
+                "trainer.engine=unsloth: smol runs on transformers only; set trainer.engine=auto"
+            )
+
+        base, tokenizer, tower = _load(request)
+        model = add_adapters(
+            base, request, lora=self.lora, targets=LORA_TARGETS, trained=["projector"]
+        )
         backbone = SmolBackbone(model, tokenizer, tower)
         if request.store.enabled:
-            folder, device = request.cache_dir / "features", torch.device("cpu")
-            backbone.store = TokenStore(folder, backbone.fingerprint(), device=device, settings=request.store)
+            backbone.store = _open_store(backbone, request)
         return backbone
 
 
+def _load(request: BuildRequest) -> tuple[Any, Any, Any]:
+    """Return model, tokenizer and tower."""
+    from vlmbench.models.smol import pretrained
+
+    if request.merged is not None:
+        return pretrained.load_exported(request.merged)
+
+    load = pretrained.load_model if request.weights else pretrained.meta_model
+    base, tokenizer = load(request.cache_dir), pretrained.load_tokenizer(request.cache_dir)
+    return base, tokenizer, pretrained.load_vision_tower()
+
+
+def _open_store(backbone: SmolBackbone, request: BuildRequest) -> TokenStore:
+    import torch
+
+    from vlmbench.features.store import TokenStore
+
+    return TokenStore(
+        request.cache_dir / "features",
+        backbone.fingerprint(),
+        device=torch.device("cpu"),
+        settings=request.store,
+    )
+
+
 class SmolBackbone:
-    """A pair is `[reference][query][comparison] question newline answer`; a single picture has no comparison."""
+    """A pair is `[reference][query][comparison] question newline answer`.
+
+    A single image has no comparison token.
+    """
 
     engine, vision = Engine.transformers, Vision.frozen
 
@@ -93,51 +109,70 @@ class SmolBackbone:
         self.max_tokens = int(model.config.text_config.max_position_embeddings)
 
     def collate(
-        self, samples: Sequence[Sample], *, with_answer: bool, padding_side: PaddingSide = "right"
-    ) -> dict[str, Tensor]:
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_answer: bool,
+        padding_side: PaddingSide = "right",
+    ) -> Batch:
         import torch
 
         prompts = [self._prompt(sample.question, len(sample.images)) for sample in samples]
         answers = [self._answer(sample.answer) for sample in samples] if with_answer else None
-        batch = text_batch(prompts, answers, pad_id=self.tokenizer.pad_token_id, side=padding_side)
-        # A record with one picture has it twice, so that a batch may mix both kinds; it is placed once.
+        batch = text_batch(
+            prompts, answers, pad_id=self.tokenizer.pad_token_id, padding_side=padding_side
+        )
+
+        # A single image stands twice, so that a batch may mix pairs and single images. The model
+        # places it once.
         pairs = [(sample.images[0], sample.images[-1]) for sample in samples]
-        batch["picture_features"] = torch.stack([torch.stack(self.tokens(pair)) for pair in pairs])
+        features = [torch.stack(self.tokens(pair)) for pair in pairs]
+        batch["image_features"] = torch.stack(features)
         return batch
 
-    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
-        trained = len(self._answer(sample.answer))
-        return TokenCount(total=len(self._prompt(sample.question, len(sizes))) + trained, trained=trained)
-
-    def train_batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def train_batch(self, samples: Sequence[Sample]) -> Batch:
         return self.collate(samples, with_answer=True)
 
-    def vision_cost(self, size: tuple[int, int]) -> VisionCost:
-        return VisionCost(num_bytes=FEATURES * 4, flops=TOWER_FLOPS)
+    def count_tokens(self, sample: Sample, sizes: Sequence[Size]) -> TokenCount:
+        num_trained = len(self._answer(sample.answer))
+        num_prompt = len(self._prompt(sample.question, len(sizes)))
+        return TokenCount(total=num_prompt + num_trained, trained=num_trained)
 
-    def tokens(self, images: Sequence[Image | Picture]) -> list[Tensor]:
-        """(864,) of each picture, from the store."""
+    def vision_cost(self, size: Size) -> VisionCost:
+        return VisionCost(num_bytes=NUM_FEATURES * 4, flops=TOWER_FLOPS)
+
+    def tokens(self, images: Sequence[LazyImage]) -> list[Tensor]:
+        """Return the features (864,) of each image, from the store if there is one."""
         if self.store is None:
-            return self.encode([opened(image) for image in images])
-        pictures = [keyed(image) for image in images]
-        return self.store.get(pictures, lambda some: (self.encode([picture.image])[0] for picture in some))
+            return self.encode(images)
+        return self.store.get(images, self._encode_each)
 
-    def encode(self, images: Sequence[Image]) -> list[Tensor]:
-        """(864,) of each picture: before the projector, which trains."""
-        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return list(self.tower(pixels))
+    def _encode_each(self, images: Iterable[LazyImage]) -> Iterator[Tensor]:
+        return (self.encode([image])[0] for image in images)
+
+    def encode(self, images: Sequence[LazyImage]) -> list[Tensor]:
+        """Return the features (864,) of each image, before the projector, which trains."""
+        rgb_images = [image.rgb for image in images]
+        inputs = self.image_processor(images=rgb_images, return_tensors="pt")
+        return list(self.tower(inputs["pixel_values"]))
 
     def fingerprint(self) -> str:
-        return content_of(self.image_processor.to_json_string(), self.tower)
+        """Return a hash of everything that `encode` depends on, except the image."""
+        return weights_hash(self.image_processor.to_json_string(), self.tower)
 
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:
-        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
-        ids = [self._answer(label)[:-1] for label in labels]
-        return score_labels(self.model, prefix, ids, continuation=continued_text)
+        label_ids = [self._answer(label)[:-1] for label in labels]
+        prefix = self._prefix(samples)
+        return score_labels(self.model, prefix, label_ids, continuation=continue_text)
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
-        prefix = to_device(self.collate(samples, with_answer=False, padding_side="left"), self.model)
+        prefix = self._prefix(samples)
         return generate_answers(self.model, self.tokenizer, prefix, max_new_tokens=max_new_tokens)
+
+    def _prefix(self, samples: Sequence[Sample]) -> Batch:
+        """Return the inputs before the answers, at the end of each row, on the model's device."""
+        batch = self.collate(samples, with_answer=False, padding_side="left")
+        return to_device(batch, self.model)
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
@@ -154,14 +189,15 @@ class SmolBackbone:
 
     def _prompt(self, question: str, num_images: int) -> list[int]:
         config = self.model.config
-        pictures = [config.image_token_id] * num_images
+        images = [config.image_token_id] * num_images
         comparison = [config.comparison_token_id] if num_images > 1 else []
-        return pictures + comparison + self._ids(f"{question}\n")
+        return images + comparison + self._ids(f"{question}\n")
 
     def _answer(self, answer: str) -> list[int]:
         # The leading space makes a label one token of the vocabulary: " abnormal".
         return [*self._ids(f" {answer}"), self.tokenizer.eos_token_id]
 
     def _ids(self, text: str) -> list[int]:
-        # Markers of pictures that stand in a user's text are words like any other.
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        # In a user's text, an image marker is an ordinary word.
+        tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(tokens["input_ids"])

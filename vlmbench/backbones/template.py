@@ -1,4 +1,7 @@
-"""Chat templates come with a model's files: they are rendered in transformers' sandbox, and not for ever."""
+"""Render a model's chat template: in transformers' sandbox, and with a limit on its work.
+
+Chat templates come with a model's files, which may be hostile.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,55 @@ from typing import Any
 
 from vlmbench.types import UserError
 
-MOST_LINES = 100_000  # of the template's compiled code: a template takes some hundred
-COMPILED = "<template>"  # what Jinja calls the file of a template's code
-PRODUCTS = frozenset({"*", "**"})  # a single one can take for ever, or all of the memory
-WRONG = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+MAX_LINES = 100_000  # of the template's compiled code; a template runs some hundred
+COMPILED = "<template>"  # Jinja's file name for the code of a template
+PRODUCTS = frozenset({"*", "**"})  # a single product can fill the memory or never end
+TEMPLATE_ERRORS = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+)
 
 
 class _TooLongError(Exception):
     """A template that does not end in reasonable time."""
 
 
-def rendered(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
-    """The text of a conversation. Raises UserError where the template does what the sandbox refuses, does not end, or
-    could fill the memory with one product."""
+def render_template(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a conversation.
+
+    Raises UserError if the template breaks a rule of the sandbox, fails, does not end, or
+    multiplies.
+    """
     from jinja2 import TemplateError
 
     for source in _sources(processor):
         _refuse_products(source)
+
     try:
-        with _limited():
-            return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    except (TemplateError, _TooLongError, *WRONG) as error:
+        with _limit_lines():
+            text = processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+            return str(text)
+    except (TemplateError, _TooLongError, *TEMPLATE_ERRORS) as error:
         raise UserError(
-            f"the model's chat template cannot be used ({type(error).__name__}: {error}); take the publisher's files"
+            f"the model's chat template cannot be used ({type(error).__name__}: {error}); "
+            "use the publisher's files"
         ) from error
 
 
 def _sources(processor: Any) -> list[str]:
-    """Templates of the processor and of its tokenizer, one each or several by name."""
-    found: list[str] = []
+    """Return the templates of the processor and its tokenizer: each has one, or several by name."""
+    sources: list[str] = []
     for owner in (processor, getattr(processor, "tokenizer", None)):
         template = getattr(owner, "chat_template", None)
-        found += [template] if isinstance(template, str) else list((template or {}).values())
-    return found
+        sources += [template] if isinstance(template, str) else list((template or {}).values())
+    return sources
 
 
 @lru_cache
@@ -52,23 +71,30 @@ def _refuse_products(source: str) -> None:
     from jinja2 import Environment, TemplateSyntaxError
 
     try:
-        operators = {value for _, kind, value in Environment().lex(source) if kind == "operator"}  # noqa: S701
+        tokens = list(Environment().lex(source))  # noqa: S701
     except TemplateSyntaxError as error:
-        raise UserError(f"the model's chat template is none ({error}); take the publisher's files") from error
-    if operators & PRODUCTS:
-        raise UserError("the model's chat template multiplies, which none has to; take the publisher's files")
+        raise UserError(
+            f"the model's chat template is not valid Jinja ({error}); use the publisher's files"
+        ) from error
+
+    operators = {value for _, kind, value in tokens if kind == "operator"}
+    if forbidden := sorted(operators & PRODUCTS):
+        raise UserError(
+            f"the model's chat template uses `{forbidden[0]}`; refused because it can exhaust "
+            "memory; use the publisher's files"
+        )
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
-    """Count the lines that templates run in this thread, and end what takes too many."""
+def _limit_lines() -> Iterator[None]:
+    """Count the lines that templates run in this thread, and stop a template at the limit."""
     lines = count()
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != COMPILED:
             return None
-        if next(lines) > MOST_LINES:
-            raise _TooLongError(f"more than {MOST_LINES} lines were run")
+        if next(lines) > MAX_LINES:
+            raise _TooLongError(f"it ran more than {MAX_LINES} lines")
         return trace
 
     before = sys.gettrace()

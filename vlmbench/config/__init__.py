@@ -1,10 +1,19 @@
 """The typed configuration of a run."""
 
+from vlmbench.config.choices import CONF, choices, default_choices
 from vlmbench.config.data import PromptConfig, SourceConfig, SplitConfig, VariantConfig, ViewConfig
-from vlmbench.config.judge import JudgeConfig, Pairing
+from vlmbench.config.deploy import (
+    DeployConfig,
+    ExportConfig,
+    Pairing,
+    PredictConfig,
+    ServeConfig,
+)
 from vlmbench.config.model import BuildRequest, Engine, LoraConfig, ModelConfig, StoreConfig, Vision
-from vlmbench.config.registry import check_range, register_plugins, runnable_models, schema
+from vlmbench.config.reference import REQUIRED, SettingRow, describe_settings, find_settings
+from vlmbench.config.registry import register_plugins, runnable_models, schema, schemas
 from vlmbench.config.run import RunConfig, Stage
+from vlmbench.config.settings import Settings, check_range, setting
 from vlmbench.config.training import (
     AUTO,
     AUTO_WITHOUT_GPU,
@@ -19,17 +28,24 @@ from vlmbench.config.training import (
 __all__ = [
     "AUTO",
     "AUTO_WITHOUT_GPU",
+    "CONF",
+    "REQUIRED",
     "BuildRequest",
+    "DeployConfig",
     "Engine",
     "EvalConfig",
-    "JudgeConfig",
+    "ExportConfig",
     "LoraConfig",
     "ModelConfig",
     "Pairing",
+    "PredictConfig",
     "PromptConfig",
     "PrunerConfig",
     "RunConfig",
     "ScoreMethod",
+    "ServeConfig",
+    "SettingRow",
+    "Settings",
     "SourceConfig",
     "SplitConfig",
     "Stage",
@@ -41,7 +57,13 @@ __all__ = [
     "ViewConfig",
     "Vision",
     "check_range",
+    "choices",
+    "default_choices",
+    "describe_settings",
+    "find_settings",
     "register_plugins",
     "runnable_models",
     "schema",
+    "schemas",
+    "setting",
 ]

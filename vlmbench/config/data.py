@@ -1,4 +1,4 @@
-"""Data: where pictures come from, which records train, how pictures are shown, how questions are worded."""
+"""Settings of the data: sources, variants, views and prompts."""
 
 from __future__ import annotations
 
@@ -6,96 +6,154 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
-from vlmbench.config.registry import check_range
-from vlmbench.types import Record, Task, UserError
+from vlmbench.config.settings import Settings, setting
+from vlmbench.types import Record, Split, Task, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(kw_only=True)
-class SourceConfig(ABC):
-    """Base of conf/source: where pictures and records come from. `labels` maps the user's words to labels."""
+class SourceConfig(Settings, ABC):
+    """Base of conf/source: the origin of images and records."""
 
-    # A mapping, str -> str, or a list of the labels of the numbers 0, 1, ...; None: empty. Any: OmegaConf lets the
-    # command line add no key to a dict[str, str].
-    labels: Any = None
+    config_group: ClassVar[str] = "source"
+
+    # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
+    labels: Any = setting(
+        None,
+        "Labels of your words, such as {ng: abnormal, ok: normal}, or of the numbers 0, 1: "
+        "[normal, abnormal]; null: the words are the labels.",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+
         labels = dict(enumerate(self.labels)) if isinstance(self.labels, list) else self.labels
         if not isinstance(labels, Mapping | None):
-            raise UserError(f"source.labels={labels}: map your words to labels, as in source.labels={{ng: abnormal}}")
+            raise UserError(
+                f"source.labels must map your words to labels, got {labels}; "
+                "set 'source.labels={ng: abnormal}'"
+            )
+
         self.labels = {str(word): str(label) for word, label in (labels or {}).items()}
 
     @abstractmethod
     def prepare(self, data_dir: Path) -> Path:
-        """Write pictures and manifest.jsonl into a folder of `data_dir` named by this config's content, unless they
-        are there already, and give the manifest's path. The folder appears whole or not at all."""
+        """Write images and manifest.jsonl below `data_dir` and return the manifest's path.
+
+        Files that exist already stay. A hash of this configuration names the folder. The folder
+        appears complete or not at all.
+        """
 
 
 @dataclass(kw_only=True)
-class SplitConfig:
-    """Shares of the parts (groups) on each side."""
+class SplitConfig(Settings):
+    """Shares of the parts in the training, validation and test set."""
 
-    train: float = 0.7
-    val: float = 0.1
-    test: float = 0.2
+    config_group: ClassVar[str] = "data.split"
+
+    train: float = setting(0.7, "Share of the parts that train.", at_least=0, at_most=1)
+    val: float = setting(0.1, "Share of the parts that validate.", at_least=0, at_most=1)
+    test: float = setting(0.2, "Share of the parts that test.", at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "test"):
-            check_range(f"data.split.{name}", getattr(self, name), 0, 1)
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise UserError(f"data.split: {self.train} + {self.val} + {self.test} is not 1; make the shares add up")
+        super().__post_init__()
+
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise UserError(
+                f"data.split must add up to 1, got {self.train} + {self.val} + {self.test} = "
+                f"{total:g}; set 'data.split={{train: 0.7, val: 0.1, test: 0.2}}'"
+            )
+
+    @property
+    def shares(self) -> dict[Split, float]:
+        """Return the share of each split."""
+        return {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
 
 
 @dataclass(kw_only=True)
-class VariantConfig(ABC):
-    """Base of conf/data: which of the training side's records train. Every variant is tested on the same records."""
+class VariantConfig(Settings, ABC):
+    """Base of conf/data: which records of the training set train.
+
+    All variants of a sweep share their test set.
+    """
+
+    config_group: ClassVar[str] = "data"
 
     split: SplitConfig = field(default_factory=SplitConfig)
-    split_seed: int = 0  # apart from `seed`, so that every seed of a sweep is tested on the same records
-    allow_leak: bool = False  # a leak is an error; true makes it a warning that the report repeats
+    split_seed: int = setting(
+        0, "Seed of the split. It is not `seed`, so that all seeds of a sweep share their test set."
+    )
+    allow_leak: bool = setting(
+        False, "false: a leak between the splits is an error; true: the report warns of it."
+    )
 
     @abstractmethod
-    def select(self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int) -> list[int]:
-        """Positions, in the training side's `records`, of those that train; one may repeat. Pure.
+    def select(
+        self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int
+    ) -> list[int]:
+        """Return the positions in `records`, the training set, of the records that train.
 
-        `cost` counts the trained tokens of a record: those of its answer.
+        A position may repeat. `cost` counts a record's trained tokens: the tokens of its answer.
+        The function is pure.
         """
 
     def notes(self, tasks: Collection[Task]) -> list[str]:
-        """What the report has to repeat about the selection, given the tasks that the source has; a sentence each."""
+        """Return what the report repeats about the selection, a sentence each.
+
+        `tasks` are the tasks of the source.
+        """
         return []
 
 
 @dataclass(kw_only=True)
-class ViewConfig(ABC):
-    """Base of conf/view: the processed view, beside the raw one that every run has."""
+class ViewConfig(Settings, ABC):
+    """Base of conf/view: the processed view. Every run has the raw view too."""
 
-    name: str = MISSING
+    config_group: ClassVar[str] = "view"
+
+    name: str = setting(MISSING, "Name of the processed view in records.", cure="rt")
 
     @abstractmethod
     def build(self, references: Sequence[Path]) -> Callable[[Image], Image]:
-        """A deterministic picture -> picture function; `references` are the training side's reference pictures."""
+        """Return a deterministic function from image to image.
+
+        `references` are the reference images of the training set.
+        """
 
     @abstractmethod
     def fingerprint(self, references: Sequence[str]) -> str:
-        """Of everything that the function depends on; `references` are the sha256 of the reference pictures."""
+        """Return a hash of everything that the function depends on.
+
+        `references` are the SHA-256 hashes of the reference images.
+        """
 
 
 @dataclass(kw_only=True)
-class PromptConfig:
+class PromptConfig(Settings):
     """conf/prompt: the words of every task in one language."""
 
-    questions: dict[str, str] = MISSING  # task -> question
-    labels: dict[str, str] = MISSING  # label -> the word the model says
-    phrases: dict[str, str] = field(default_factory=dict)  # replaced in the rest of the answers, longest first
+    config_group: ClassVar[str] = "prompt"
+
+    questions: dict[str, str] = setting(MISSING, "Question of each task.")
+    labels: dict[str, str] = setting(MISSING, "Word that the model answers for each label.")
+    phrases: dict[str, str] = setting(
+        factory=dict,
+        meaning="Replacements in the rest of the answers, such as defects; the longest come first.",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+
         for task in Task:
             if task not in self.questions:
-                raise UserError(f"prompt.questions: no question for task {task}; add prompt.questions.{task}")
+                raise UserError(
+                    f"prompt.questions has no question for task {task}; "
+                    f"set '+prompt.questions.{task}=Is this part normal or abnormal?'"
+                )

@@ -1,4 +1,4 @@
-"""Models: on which engine, with which adapters, and what a build is asked for."""
+"""Settings of models: engine, adapters, vision-token store, and the request to build a model."""
 
 from __future__ import annotations
 
@@ -9,41 +9,60 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vlmbench.config.registry import check_range
+from vlmbench.config.settings import Settings, setting
 
 
 class Engine(StrEnum):
-    auto = "auto"  # Unsloth where there is a CUDA GPU, transformers elsewhere
+    """The library that loads and trains a model."""
+
+    auto = "auto"  # Unsloth on a CUDA GPU, transformers elsewhere
     unsloth = "unsloth"
     transformers = "transformers"
 
 
 class Vision(StrEnum):
-    frozen = "frozen"  # the vision tower stays as it is
-    lora = "lora"  # adapters in the vision tower too
+    """Whether the vision tower trains."""
+
+    frozen = "frozen"  # the vision tower stays unchanged
+    lora = "lora"  # the vision tower gets adapters too
 
 
 @dataclass(kw_only=True)
-class StoreConfig:
-    """conf/store: the vision-token store, which serves where the vision tower is frozen. Budgets in 10^9 bytes."""
+class StoreConfig(Settings):
+    """conf/store: the vision-token store, which needs a frozen vision tower.
 
-    enabled: bool = True
-    device_gb: float | None = None  # on the model's device; None: half of what is free
-    host_gb: float | None = None  # in the host's memory, beside a GPU; None: half of what is free
-    disk_gb: float = 100.0  # under cache_dir, for all models together; 0: nothing is written
+    Budgets are in 10^9 bytes.
+    """
 
-    def __post_init__(self) -> None:
-        check_range("store.device_gb", self.device_gb, 0)
-        check_range("store.host_gb", self.host_gb, 0)
-        check_range("store.disk_gb", self.disk_gb, 0)
+    config_group: ClassVar[str] = "store"
+
+    enabled: bool = setting(
+        True, "Encode each image once; false: encode it whenever a record shows it."
+    )
+    device_gb: float | None = setting(
+        None,
+        "GB on the model's device; null: half of the free memory.",
+        at_least=0,
+        cure="null",
+    )
+    host_gb: float | None = setting(
+        None,
+        "GB in the host's memory, with a GPU only; null: half of the free memory.",
+        at_least=0,
+        cure="null",
+    )
+    disk_gb: float = setting(
+        100.0, "GB under cache_dir, for all models together; 0: store nothing on disk.", at_least=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What a run asks of a backbone. `seed` draws fresh adapters, unless the folder `adapter` has trained ones.
+    """How a backbone builds its model.
 
-    `merged` is the folder of an exported model, which is loaded instead of the published one. Without `weights` the
-    model is on the meta device: it can tokenise and be counted, but not run.
+    `seed` draws fresh adapters, unless the folder `adapter` holds trained ones. `merged` is the
+    folder of an exported model, which replaces the published one. Without `weights`, the model is
+    on the meta device: it tokenises and counts, but does not run.
     """
 
     seed: int
@@ -57,36 +76,41 @@ class BuildRequest:
 
 
 @dataclass(kw_only=True)
-class LoraConfig:
+class LoraConfig(Settings):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    config_group: ClassVar[str] = "model.lora"
 
-    def __post_init__(self) -> None:
-        check_range("model.lora.r", self.r, 1)
-        check_range("model.lora.alpha", self.alpha, 1)
-        check_range("model.lora.dropout", self.dropout, 0, 1)
+    r: int = setting(16, "Rank of the adapters.", at_least=1)
+    alpha: int = setting(32, "The adapters' output is scaled by alpha / r.", at_least=1)
+    dropout: float = setting(
+        0.0, "Dropout on the adapters' input, a probability.", at_least=0, at_most=1
+    )
 
 
 @dataclass(kw_only=True)
-class ModelConfig(ABC):
+class ModelConfig(Settings, ABC):
     """Base of conf/model: one family of vision-language models."""
+
+    config_group: ClassVar[str] = "model"
 
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     unsloth: ClassVar[bool] = False  # whether trainer.engine=auto may choose Unsloth
-    licence: ClassVar[str] = "The base model is random, for tests; it has no licence of its own."  # of the base model
+    # The base model's licence; a family of published models sets its own.
+    licence: ClassVar[str] = "The base model is random, for tests; it has no licence of its own."
 
     @abstractmethod
     def requirements(self) -> Sequence[str]:
-        """What this machine lacks to run the model, a sentence each; empty where it can. Downloads nothing."""
+        """Return what this machine lacks to run the model, a sentence each. Download nothing."""
 
     @abstractmethod
     def build(self, request: BuildRequest) -> Any:
-        """A `vlmbench.backbones.base.Backbone`. Raises UserError where the request does not suit the family."""
+        """Return a `vlmbench.backbones.contract.Backbone`.
+
+        Raise UserError if the family cannot build the request.
+        """
 
     def for_export(self) -> ModelConfig:
-        """The settings whose weights an adapter can be merged into: those that are not packed into 4 bits."""
+        """Return the settings of a model that an adapter can merge into, without 4-bit weights."""
         return self

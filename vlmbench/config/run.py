@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from vlmbench.config.data import PromptConfig, SourceConfig, VariantConfig, ViewConfig
-from vlmbench.config.judge import JudgeConfig
+from vlmbench.config.deploy import ExportConfig, PredictConfig, ServeConfig
 from vlmbench.config.model import ModelConfig, StoreConfig
-from vlmbench.config.registry import check_range
+from vlmbench.config.settings import Settings, setting
 from vlmbench.config.training import EvalConfig, PrunerConfig, TrackingConfig, TrainerConfig
 
 
 class Stage(StrEnum):
-    """What to do: `run` is all of prepare, check, train, evaluate and report."""
+    """The work that a command does. `run` prepares, checks, trains, evaluates and reports."""
 
     run = "run"
     prepare = "prepare"
@@ -32,16 +32,25 @@ class Stage(StrEnum):
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything that a run depends on."""
 
-    stage: Stage = Stage.run
-    name: str = MISSING
-    sweep: str = MISSING  # the folder of this sweep's cells
-    cell: str = MISSING  # the end of a cell's folder name, after its number
-    seed: int = 0
-    data_dir: str = "data"  # pictures and manifests that sources write
-    cache_dir: str = MISSING  # processed pictures and stored vision tokens
+    stage: Stage = setting(Stage.run, "What to do; run: prepare, check, train, evaluate, report.")
+    name: str = setting("baseline", "Name of the sweep; an experiment sets its own.")
+    sweep: str = setting(MISSING, "Folder of the sweep's runs.", default_text="runs/<date>_<name>")
+    run_label: str = setting(
+        MISSING,
+        "End of a run folder's name, after its number.",
+        default_text="<model>_<data>_s<seed>",
+    )
+    seed: int = setting(
+        0,
+        "Seed of the fresh adapters, the order of the records and the choice of the variant.",
+        at_least=0,
+        at_most=2**32 - 1,
+    )
+    data_dir: str = setting("data", "Folder of the images and manifests that sources write.")
+    cache_dir: str = setting(".cache", "Folder of processed images and stored vision tokens.")
     model: ModelConfig = MISSING
     source: SourceConfig = MISSING
     data: VariantConfig = MISSING
@@ -52,29 +61,41 @@ class RunConfig:
     store: StoreConfig = MISSING
     eval: EvalConfig = MISSING
     tracking: TrackingConfig = MISSING
-    grace_s: float = 25.0  # after SIGTERM, for the step that is being taken and its checkpoint; Slurm waits 30 s
-    judge: JudgeConfig = MISSING
-    run: str | None = None  # stage=predict, export and serve: the finished cell
-    images: list[str] = field(default_factory=list)  # stage=predict: the reference and the query, or one picture
+    predict: PredictConfig = MISSING
+    export: ExportConfig = MISSING
+    serve: ServeConfig = MISSING
+    grace_s: float = setting(
+        25.0,
+        "Seconds after SIGTERM for the current step and its checkpoint; Slurm waits 30 s.",
+        at_least=0.1,
+    )
+    run: str | None = setting(
+        None, "Folder of the finished run that stage=predict, export and serve use."
+    )
+    images: list[str] = setting(
+        factory=list, meaning="Images for stage=predict: [reference, query], or [image]."
+    )
 
-    def __post_init__(self) -> None:
-        check_range("seed", self.seed, 0, 2**32 - 1)
-        check_range("grace_s", self.grace_s, 0.1)
+
+# A group whose choices share one dataclass has it as schema/<group>/base.
+BASES: Mapping[str, type] = {
+    "prompt": PromptConfig,
+    "trainer": TrainerConfig,
+    "pruner": PrunerConfig,
+    "store": StoreConfig,
+    "eval": EvalConfig,
+    "tracking": TrackingConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "serve": ServeConfig,
+}
 
 
 def _register_bases() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunConfig)
-    bases: Mapping[str, type] = {
-        "prompt": PromptConfig,
-        "trainer": TrainerConfig,
-        "pruner": PrunerConfig,
-        "store": StoreConfig,
-        "eval": EvalConfig,
-        "tracking": TrackingConfig,
-        "judge": JudgeConfig,
-    }
-    for group, node in bases.items():
+
+    for group, node in BASES.items():
         store.store(group=f"schema/{group}", name="base", node=node)
 
 

@@ -1,14 +1,14 @@
-"""Training, evaluation, and what is told to others of them."""
+"""Settings of training, evaluation, pruning and experiment tracking."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from vlmbench.config.model import Engine, Vision
-from vlmbench.config.registry import check_range
+from vlmbench.config.settings import Settings, setting
 from vlmbench.types import UserError
 
 AUTO = "auto"
@@ -16,118 +16,162 @@ AUTO_WITHOUT_GPU = 8  # records a step
 
 
 @dataclass(kw_only=True)
-class TrainerConfig:
+class TrainerConfig(Settings):
     """conf/trainer: supervised fine-tuning."""
 
-    engine: Engine = Engine.auto
-    vision: Vision = Vision.frozen
-    epochs: float = 3.0
-    max_steps: int | None = None  # None: as many as the epochs take
-    # Records a step; auto: as many of the longest as fit on the GPU. Any: OmegaConf fails to merge `int | str`.
-    batch_size: Any = 8
-    gradient_accumulation: int = 1
-    learning_rate: float = 2e-4
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    scheduler: str = "cosine"
-    gradient_checkpointing: bool = False
-    max_tokens: int | None = None  # longest record in tokens, None: the model's own limit; a longer one is an error
-    log_steps: int = 5
-    eval_steps: int | None = 50  # None: never while training
-    eval_records: int = 200  # validation records scored at each evaluation
-    early_stopping: int | None = None  # evaluations without a better balanced accuracy before stopping
-    resume: bool = True  # go on from the last checkpoint of an unfinished cell
+    config_group: ClassVar[str] = "trainer"
+
+    engine: Engine = setting(
+        Engine.auto, "Training library; auto: Unsloth on a CUDA GPU, transformers elsewhere."
+    )
+    vision: Vision = setting(
+        Vision.frozen, "frozen: the vision tower stays unchanged; lora: it gets adapters too."
+    )
+    epochs: float = setting(3.0, "Passes over the training records.", at_least=0.001)
+    max_steps: int | None = setting(
+        None, "Optimiser steps; null: as many as the epochs take.", at_least=1, cure="null"
+    )
+    # Any: OmegaConf fails to merge `int | str`.
+    batch_size: Any = setting(
+        8, "Records a step; auto: as many of the longest records as fit on the GPU.", at_least=1
+    )
+    gradient_accumulation: int = setting(1, "Batches an optimiser step.", at_least=1)
+    learning_rate: float = setting(
+        5e-4, "Learning rate at the end of the warm-up.", at_least=0, at_most=1
+    )
+    warmup_ratio: float = setting(
+        0.05, "Share of the steps in which the learning rate rises.", at_least=0, at_most=1
+    )
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.", at_least=0)
+    max_grad_norm: float = setting(
+        1.0, "Norm to which gradients are clipped; 0: no clipping.", at_least=0
+    )
+    scheduler: str = setting("cosine", "Learning rate schedule, by its name in transformers.")
+    gradient_checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: less memory, more time."
+    )
+    max_tokens: int | None = setting(
+        None,
+        "Longest allowed record in tokens, longer ones are an error; null: the model's own limit.",
+        at_least=1,
+        cure="null",
+    )
+    log_steps: int = setting(5, "Steps between two lines of the training log.", at_least=1)
+    eval_steps: int | None = setting(
+        50,
+        "Steps between two evaluations on validation records; null: no evaluation in training.",
+        at_least=1,
+    )
+    eval_records: int = setting(200, "Validation records that each evaluation scores.", at_least=1)
+    early_stopping: int | None = setting(
+        None,
+        "Evaluations without a better balanced accuracy before training stops; null: never.",
+        at_least=1,
+        cure="null",
+    )
+    resume: bool = setting(True, "Continue from the last checkpoint of an unfinished run.")
 
     def __post_init__(self) -> None:
-        check_range("trainer.epochs", self.epochs, 0.001)
-        check_range("trainer.max_steps", self.max_steps, 1)
         if self.batch_size != AUTO and type(self.batch_size) is not int:
-            raise UserError(f"trainer.batch_size={self.batch_size}: it must be a whole number or {AUTO}")
-        check_range("trainer.batch_size", self.num_rows, 1)
-        check_range("trainer.gradient_accumulation", self.gradient_accumulation, 1)
-        check_range("trainer.learning_rate", self.learning_rate, 0, 1)
-        check_range("trainer.warmup_ratio", self.warmup_ratio, 0, 1)
-        check_range("trainer.weight_decay", self.weight_decay, 0)
-        check_range("trainer.max_grad_norm", self.max_grad_norm, 0)
-        check_range("trainer.max_tokens", self.max_tokens, 1)
-        check_range("trainer.log_steps", self.log_steps, 1)
-        check_range("trainer.eval_steps", self.eval_steps, 1)
-        check_range("trainer.eval_records", self.eval_records, 1)
-        check_range("trainer.early_stopping", self.early_stopping, 1)
+            raise UserError(
+                f"trainer.batch_size must be an integer or {AUTO}, got {self.batch_size}; "
+                "set trainer.batch_size=8"
+            )
+        super().__post_init__()
+
         if self.early_stopping is not None and self.eval_steps is None:
-            raise UserError("trainer.early_stopping needs evaluations to count; set trainer.eval_steps=<steps>")
+            raise UserError(
+                "trainer.early_stopping needs evaluations in training; set trainer.eval_steps=50"
+            )
 
     @property
     def num_rows(self) -> int:
-        """Records a step; with `auto`, what a machine without a GPU takes."""
+        """Return the records a step; for `auto`, the number on a machine without a GPU."""
         return self.batch_size if isinstance(self.batch_size, int) else AUTO_WITHOUT_GPU
 
     def planned_steps(self, num_records: int) -> int:
-        """Optimiser steps that training on so many records takes, early stopping aside."""
+        """Return the optimiser steps for `num_records` training records without early stopping."""
         if self.max_steps is not None:
             return self.max_steps
+
         batches = math.ceil(num_records / self.num_rows)
-        return math.ceil(max(1, math.ceil(batches / self.gradient_accumulation)) * self.epochs)
+        steps_per_epoch = max(1, math.ceil(batches / self.gradient_accumulation))
+
+        return math.ceil(steps_per_epoch * self.epochs)
 
 
 @dataclass(kw_only=True)
-class PrunerConfig:
-    """conf/pruner: cells that look bad beside a sweep's finished ones are not trained to the end.
+class PrunerConfig(Settings):
+    """conf/pruner: stop a run early if it looks worse than the sweep's finished runs.
 
-    After an evaluation, a cell stops whose best value so far is not among the upper `percentile` of what those had at
-    the same step: with 50, the median stopping rule (Golovin et al. 2017, doi:10.1145/3097983.3098043).
+    After an evaluation, the run compares its best value so far with the finished runs' best values
+    at the same step. It stops if its value is not among the upper `percentile` percent. The value
+    50 is the median stopping rule (Golovin et al. 2017, doi:10.1145/3097983.3098043).
     """
 
-    enabled: bool = True
-    percentile: float = 50.0
-    startup_trials: int = 5  # finished cells that there must be
-    warmup_steps: int = 0  # before this step nothing is stopped
+    config_group: ClassVar[str] = "pruner"
 
-    def __post_init__(self) -> None:
-        check_range("pruner.percentile", self.percentile, 0, 100)
-        check_range("pruner.startup_trials", self.startup_trials, 1)
-        check_range("pruner.warmup_steps", self.warmup_steps, 0)
+    enabled: bool = setting(True, "Stop runs early; false: train every run to its end.")
+    percentile: float = setting(
+        50.0,
+        "A run continues while it is among this percentage of the best runs.",
+        at_least=0,
+        at_most=100,
+    )
+    startup_trials: int = setting(5, "Finished runs needed before any run is stopped.", at_least=1)
+    warmup_steps: int = setting(0, "Optimiser steps before a run may be stopped.", at_least=0)
 
 
 class ScoreMethod(StrEnum):
+    """How a model's answer to a held-out record is obtained."""
+
     score = "score"  # compare the labels' log-probabilities
-    generate = "generate"  # write an answer and parse it
+    generate = "generate"  # generate an answer and parse it
 
 
 @dataclass(kw_only=True)
-class EvalConfig:
-    """conf/eval: how held-out records are answered."""
+class EvalConfig(Settings):
+    """conf/eval: how a model answers held-out records."""
 
-    method: ScoreMethod = ScoreMethod.score
-    batch_size: int = 16
-    max_new_tokens: int = 32
-    limit: int | None = None  # held-out records per task and view, None: all
-    probes: bool = True  # swapped, self-paired, blank-reference and closing pairs
+    config_group: ClassVar[str] = "eval"
 
-    def __post_init__(self) -> None:
-        check_range("eval.batch_size", self.batch_size, 1)
-        check_range("eval.max_new_tokens", self.max_new_tokens, 1)
-        check_range("eval.limit", self.limit, 1)
+    method: ScoreMethod = setting(
+        ScoreMethod.score,
+        "score: compare the labels' log-probabilities; generate: generate an answer and parse it.",
+    )
+    batch_size: int = setting(16, "Records a forward pass.", at_least=1)
+    max_new_tokens: int = setting(32, "Longest generated answer, in tokens.", at_least=1)
+    limit: int | None = setting(
+        None, "Held-out records of each task and view; null: all.", at_least=1, cure="null"
+    )
+    probes: bool = setting(
+        True, "Evaluate swapped, self-paired, blank-reference and closing pairs too."
+    )
 
 
 class TrackingMode(StrEnum):
+    """The target of Weights & Biases' logs: its servers, local files, or nothing."""
+
     online = "online"
     offline = "offline"
     off = "off"
 
 
 @dataclass(kw_only=True)
-class TrackingConfig:
+class TrackingConfig(Settings):
     """conf/tracking: Weights & Biases."""
 
-    mode: TrackingMode = TrackingMode.offline
-    project: str = "vlmbench"
-    entity: str | None = None
-    sample_predictions: int = 40  # rows of the predictions table
-    adapter: bool = True  # log the adapter as an artifact
-    report: bool = True  # log a sweep's report, its pictures included, as a closing run
-    timeout_s: float = 60.0  # that W&B's servers may make a run wait, at its start and at its end
+    config_group: ClassVar[str] = "tracking"
 
-    def __post_init__(self) -> None:
-        check_range("tracking.timeout_s", self.timeout_s, 1)
+    mode: TrackingMode = setting(
+        TrackingMode.offline,
+        "online: log to W&B's servers; offline: to local files for `wandb sync`; off: do not log.",
+    )
+    project: str = setting("vlmbench", "W&B project.")
+    entity: str | None = setting(None, "W&B user or team; null: the key's own.")
+    sample_predictions: int = setting(40, "Rows of the predictions table.")
+    adapter: bool = setting(True, "Log the adapter as an artifact.")
+    report: bool = setting(True, "Log a sweep's report, with its images, as a closing run.")
+    timeout_s: float = setting(
+        60.0, "Seconds to wait for W&B's servers, at a run's start and at its end.", at_least=1
+    )

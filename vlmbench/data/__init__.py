@@ -1,1 +1,1 @@
-"""Pictures and records: manifest, splits, prompts, views, and the plug-ins that fill them."""
+"""Images and records: manifest, splits, prompts and views, and the plug-ins that provide them."""

@@ -1,61 +1,95 @@
-"""What an experiment's data hold, in figures."""
+"""Count a run's data: records by split, task, view and label, and the leaks between splits."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vlmbench.data.dataset import Subset
 from vlmbench.data.load import MAX_LEAKS, Data
 from vlmbench.data.prompts import Wording
+from vlmbench.data.records import Subset
 from vlmbench.types import JUDGING, LABELS, Record, Split, Task
+
+TaskView = tuple[str, str]
+Counts = tuple[int, int, int]  # records, records with the positive label, parts
 
 
 def census(data: Data) -> dict[str, Any]:
-    """`sides`: a row for each side, task and view with its records of each label, and its parts; `pictures`: how many
-    were read; `leaks`: how many were found (and allowed), and the first of them in words."""
+    """Return the counts of a run's data, ready for JSON.
+
+    `splits` has a row for each split, task and view: the records of each label, and the number of
+    parts. `images` is the number of images. `leaks` has the number of allowed leaks (`found`) and
+    the messages of the first ones (`first`).
+    """
+    rows: list[dict[str, Any]] = []
+    for split in Split:
+        records = getattr(data, split.value)
+        rows += _split_rows(split, records)
+
+    first_leaks = list(data.leaks[:MAX_LEAKS])
     return {
-        "sides": [row for split in Split for row in _rows(split, getattr(data, split.value))],
-        "pictures": len(data.facts),
-        "leaks": {"found": len(data.leaks), "first": list(data.leaks[:MAX_LEAKS])},
+        "splits": rows,
+        "images": len(data.facts),
+        "leaks": {"found": len(data.leaks), "first": first_leaks},
     }
 
 
 def validation_counts(
-    records: Iterable[Record], kinds: Iterable[tuple[Task, str]]
-) -> dict[tuple[str, str], tuple[int, int, int]]:
-    """Of each judging task and view among `kinds`: validation records, those of the positive label, their parts."""
-    found: dict[tuple[str, str], list[Record]] = {(task, view): [] for task, view in kinds if task in JUDGING}
+    records: Iterable[Record],
+    kinds: Iterable[tuple[Task, str]],
+) -> dict[TaskView, Counts]:
+    """Return the counts of the validation records for each judging task and view in `kinds`.
+
+    The counts are: records, records with the positive label, parts.
+    """
+    by_task_view: dict[TaskView, list[Record]] = {}
+    for task, view in kinds:
+        if task in JUDGING:
+            by_task_view[task, view] = []
+
     for record in records:
-        if (record.task, record.view) in found:
-            found[record.task, record.view].append(record)
-    return {
-        (task, view): (
-            len(some),
-            sum(record.label == LABELS[record.task][1] for record in some),
-            len({record.group for record in some}),
-        )
-        for (task, view), some in found.items()
-    }
+        task_view = record.task, record.view
+        if task_view in by_task_view:
+            by_task_view[task_view].append(record)
+
+    return {task_view: _count_records(members) for task_view, members in by_task_view.items()}
 
 
 def questions(records: Iterable[Record], wording: Wording) -> dict[str, str]:
-    """Of each judging task the question that most of its records ask, the first of several."""
-    asked: dict[Task, Counter[str]] = {}
+    """Return the most frequent question of each judging task; of equally frequent, the first."""
+    counts: dict[Task, Counter[str]] = defaultdict(Counter)
     for record in records:
         if record.task in JUDGING:
-            asked.setdefault(record.task, Counter())[wording.question(record)] += 1
-    return {str(task): counts.most_common(1)[0][0] for task, counts in asked.items()}
+            question = wording.question(record)
+            counts[record.task][question] += 1
+
+    result = {}
+    for task, questions_of_task in counts.items():
+        [(question, _)] = questions_of_task.most_common(1)
+        result[str(task)] = question
+    return result
 
 
-def _rows(split: Split, records: Subset) -> Iterator[dict[str, Any]]:
-    labels: dict[tuple[str, str], Counter[str]] = {}
-    parts: dict[tuple[str, str], set[str]] = {}
+def _count_records(records: list[Record]) -> Counts:
+    positive = sum(record.label == LABELS[record.task][1] for record in records)
+    parts = {record.group for record in records}
+    return len(records), positive, len(parts)
+
+
+def _split_rows(split: Split, records: Subset) -> Iterator[dict[str, Any]]:
+    labels: dict[TaskView, Counter[str]] = defaultdict(Counter)
+    parts: dict[TaskView, set[str]] = defaultdict(set)
     for record in records:
-        place = (str(record.task), record.view)
-        labels.setdefault(place, Counter())[record.label] += 1
-        parts.setdefault(place, set()).add(record.group)
+        task_view = (str(record.task), record.view)
+        labels[task_view][record.label] += 1
+        parts[task_view].add(record.group)
+
     for (task, view), counts in labels.items():
-        by_label = dict(sorted(counts.items()))
-        yield {"side": str(split), "task": task, "view": view, "labels": by_label, "parts": len(parts[task, view])}
+        yield {
+            "split": str(split),
+            "task": task,
+            "view": view,
+            "labels": dict(sorted(counts.items())),
+            "parts": len(parts[task, view]),
+        }

@@ -1,4 +1,4 @@
-"""What a data set is, in figures: counts, pictures, duplicates, the split it would get and its leaks."""
+"""Describe a data set in figures: counts, images, duplicates, the split it would get, its leaks."""
 
 from __future__ import annotations
 
@@ -11,166 +11,229 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.data.census import validation_counts
-from vlmbench.data.dataset import side
+from vlmbench.data.images import ImageFacts
 from vlmbench.data.load import MAX_LEAKS
-from vlmbench.data.looks import near_duplicates
-from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, hash_name
-from vlmbench.data.pictures import PictureFacts
-from vlmbench.data.prepared import read_misfits
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, hash_name
+from vlmbench.data.near_duplicates import near_duplicates
+from vlmbench.data.prepared import read_invalid_rows
+from vlmbench.data.records import records_of_split
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
 from vlmbench.types import Split, UserError
 
-MOST_LISTED = 50  # duplicates, sizes and values of meta that are named; all are counted
+MAX_LISTED = 50  # duplicates, sizes and values of meta that are named; all are counted
+
+TaskViewLabel = tuple[str, str, str]
 
 
 def datasheet(
     manifest: Manifest,
-    facts: Mapping[int, PictureFacts],
+    facts: Mapping[int, ImageFacts],
     shares: Mapping[Split, float],
     *,
     split_seed: int,
     allow_leak: bool,
 ) -> dict[str, Any]:
-    """The figures, ready for JSON. `facts` are of every picture; the other arguments are those of the split."""
-    sides, split = _split(manifest, facts, shares, split_seed=split_seed, allow_leak=allow_leak)
-    names = _names(manifest)
-    known = {name: facts[hash_name(name)] for name in names}
-    left_out = read_misfits(manifest.path)
+    """Return the figures, ready for JSON.
+
+    `facts` must have every image. The other arguments are those of the split.
+    """
+    splits, split = _describe_split(
+        manifest, facts, shares, split_seed=split_seed, allow_leak=allow_leak
+    )
+    images = {name: facts[hash_name(name)] for name in _image_names(manifest)}
+    modes = Counter(fact.mode for fact in images.values())
+    conversions: Counter[str] = Counter()
+    for fact in images.values():
+        conversions.update(conversion.value for conversion in fact.conversions)
+    records_per_part = np.unique(manifest.groups, return_counts=True)[1]
+
     return {
         "folder": manifest.folder.resolve().name,
         "manifest": manifest.path.name,
         "records": len(manifest),
-        "groups": len(np.unique(manifest.groups)),
-        "pictures": len(known),
-        "counts": _counts(manifest, sides),
-        "records_per_group": _spread(np.unique(manifest.groups, return_counts=True)[1]),
-        "meta": _meta(manifest),
-        "sizes": _sizes(known),
-        "modes": dict(Counter(one.mode for one in known.values()).most_common()),
-        "conversions": dict(Counter(how.value for one in known.values() for how in one.conversions).most_common()),
-        "duplicates": _duplicates(known),
+        "parts": len(records_per_part),
+        "images": len(images),
+        "counts": _count_records(manifest, splits),
+        "records_per_part": _spread(records_per_part),
+        "meta": _count_meta(manifest),
+        "sizes": _count_sizes(images),
+        "modes": dict(modes.most_common()),
+        "conversions": dict(conversions.most_common()),
+        "duplicates": _find_duplicates(images),
         "split": split,
-        "validation": _validation(manifest, sides),
-        "left_out": None if left_out is None else _left_out(left_out.count, left_out.total, left_out.named),
+        "validation": _count_validation(manifest, splits),
+        "left_out": _describe_left_out(manifest),
     }
 
 
-def _split(
+def datasheet_path(manifest: Path, suffix: str) -> Path:
+    """Return the datasheet's path: beside its manifest, under its name."""
+    return manifest.with_name(f"{manifest.stem}.datasheet{suffix}")
+
+
+def _describe_split(
     manifest: Manifest,
-    facts: Mapping[int, PictureFacts],
+    facts: Mapping[int, ImageFacts],
     shares: Mapping[Split, float],
     *,
     split_seed: int,
     allow_leak: bool,
-) -> tuple[NDArray[np.int8] | None, dict[str, Any]]:
-    """The side of every record, None where it cannot be split, and what the datasheet says of it."""
-    said: dict[str, Any] = {"seed": split_seed, "shares": {str(split): share for split, share in shares.items()}}
-    said |= {"fixed_records": int((manifest.splits != NO_SPLIT).sum()), "allow_leak": allow_leak}
-    try:
-        sides = split_records(manifest, shares, seed=split_seed, by_group_only=allow_leak)
-    except UserError as error:
-        return None, said | {
-            "error": str(error).replace(str(manifest.path), manifest.path.name),
-            "sides": {},
-            "leaks": 0,
-            "leaks_named": [],
-        }
-    leaks = find_leaks(manifest, sides, facts)
-    counted = {
-        str(split): {
-            "records": int((sides == index).sum()),
-            "groups": len(np.unique(manifest.groups[sides == index])),
-        }
-        for index, split in enumerate(SPLITS)
+) -> tuple[SplitIndices | None, dict[str, Any]]:
+    """Return the split of every record, None if it is impossible, and its description."""
+    settings: dict[str, Any] = {
+        "seed": split_seed,
+        "shares": {str(split): share for split, share in shares.items()},
+        "fixed_records": int((manifest.splits != NO_SPLIT).sum()),
+        "allow_leak": allow_leak,
     }
-    messages = leak_messages(manifest, leaks[:MAX_LEAKS], sides)
-    named = [message.replace(str(manifest.path), manifest.path.name) for message in messages]
-    return sides, said | {"error": None, "sides": counted, "leaks": len(leaks), "leaks_named": named}
+    try:
+        splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+    except UserError as error:
+        message = _without_folder(str(error), manifest)
+        return None, settings | {"error": message, "splits": {}, "leaks": 0, "leaks_named": []}
+
+    leaks = find_leaks(manifest, splits, facts)
+    messages = leak_messages(manifest, leaks[:MAX_LEAKS], splits)
+    return splits, settings | {
+        "error": None,
+        "splits": _count_splits(manifest, splits),
+        "leaks": len(leaks),
+        "leaks_named": [_without_folder(message, manifest) for message in messages],
+    }
 
 
-def _names(manifest: Manifest) -> dict[str, None]:
-    """The pictures' paths within the manifest's folder, each once, in the order of the rows."""
-    paths = (image.path for record in manifest for image in record.images)
-    return dict.fromkeys(path.relative_to(manifest.folder).as_posix() for path in paths)
+def _without_folder(message: str, manifest: Manifest) -> str:
+    return message.replace(str(manifest.path), manifest.path.name)
 
 
-def _counts(manifest: Manifest, sides: NDArray[np.int8] | None) -> list[dict[str, Any]]:
-    """A row for each task, view and label: records, groups, and records on each side."""
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    groups: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+def _count_splits(manifest: Manifest, splits: SplitIndices) -> dict[str, dict[str, int]]:
+    counts = {}
+    for index, split in enumerate(SPLITS):
+        members = splits == index
+        parts = np.unique(manifest.groups[members])
+        counts[str(split)] = {"records": int(members.sum()), "parts": len(parts)}
+
+    return counts
+
+
+def _image_names(manifest: Manifest) -> list[str]:
+    """Return the images' paths within the manifest's folder, once each, in the order of rows."""
+    names: dict[str, None] = {}
+    for record in manifest:
+        for image in record.images:
+            path = image.path.relative_to(manifest.folder)
+            names[path.as_posix()] = None
+
+    return list(names)
+
+
+def _count_records(manifest: Manifest, splits: SplitIndices | None) -> list[dict[str, Any]]:
+    """Return a row for each task, view and label: records, parts, and records in each split."""
+    rows: dict[TaskViewLabel, dict[str, Any]] = {}
+    parts: dict[TaskViewLabel, set[str]] = defaultdict(set)
     for index, record in enumerate(manifest):
         key = (str(record.task), record.view, record.label)
-        row = rows.setdefault(key, {"records": 0, "groups": 0, **{str(split): 0 for split in SPLITS}})
+        parts[key].add(record.group)
+        if key not in rows:
+            rows[key] = {
+                "task": key[0],
+                "view": key[1],
+                "label": key[2],
+                "records": 0,
+                "parts": 0,
+                **{str(split): 0 for split in SPLITS},
+            }
+
+        row = rows[key]
         row["records"] += 1
-        groups[key].add(record.group)
-        if sides is not None:
-            row[str(SPLITS[sides[index]])] += 1
-    named = ("task", "view", "label")
-    return [
-        {**dict(zip(named, key, strict=True)), **row, "groups": len(groups[key])} for key, row in sorted(rows.items())
-    ]
+        row["parts"] = len(parts[key])
+        if splits is not None:
+            split = SPLITS[splits[index]]
+            row[str(split)] += 1
+
+    return [row for _, row in sorted(rows.items())]
 
 
-def _validation(manifest: Manifest, sides: NDArray[np.int8] | None) -> list[dict[str, Any]]:
-    """A row for each judging task and view: the records that scores would be calibrated on."""
-    if sides is None:
+def _count_validation(manifest: Manifest, splits: SplitIndices | None) -> list[dict[str, Any]]:
+    """Return a row for each judging task and view: the records that calibrate its scores."""
+    if splits is None:
         return []
+
     kinds = ((record.task, record.view) for record in manifest)
-    counts = validation_counts(side(manifest, sides, Split.VAL), kinds)
+    counts = validation_counts(records_of_split(manifest, splits, Split.VAL), kinds)
     return [
-        {"task": str(task), "view": view, "records": records, "positive": positive, "groups": groups}
-        for (task, view), (records, positive, groups) in sorted(counts.items())
+        {
+            "task": str(task),
+            "view": view,
+            "records": records,
+            "positive": positive,
+            "parts": parts,
+        }
+        for (task, view), (records, positive, parts) in sorted(counts.items())
     ]
 
 
 def _spread(values: NDArray[Any]) -> dict[str, float]:
-    return {"least": int(values.min()), "median": float(np.median(values)), "most": int(values.max())}
+    return {
+        "least": int(values.min()),
+        "median": float(np.median(values)),
+        "most": int(values.max()),
+    }
 
 
-def _meta(manifest: Manifest) -> dict[str, dict[str, int]]:
-    """The commonest values of each key of `meta`; a key whose values are all different is left out."""
+def _count_meta(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Return the most frequent values of each key of `meta`.
+
+    A key whose values are mostly different is left out.
+    """
     values: dict[str, Counter[str]] = defaultdict(Counter)
     for record in manifest:
         for key, value in record.meta.items():
             values[key][value] += 1
+
     return {
-        key: dict(counts.most_common(MOST_LISTED))
+        key: dict(counts.most_common(MAX_LISTED))
         for key, counts in sorted(values.items())
         if len(counts) < max(2, sum(counts.values()) / 2)
     }
 
 
-def _sizes(known: Mapping[str, PictureFacts]) -> dict[str, Any]:
-    """Upright sizes in pixels."""
-    counts = Counter(f"{one.width} x {one.height}" for one in known.values())
+def _count_sizes(images: Mapping[str, ImageFacts]) -> dict[str, Any]:
+    """Return the upright sizes in pixels."""
+    sizes = [(fact.width, fact.height) for fact in images.values()]
+    counts = Counter(f"{width} x {height}" for width, height in sizes)
+    widths, heights = np.array(sizes).T
+
     return {
-        "width": _spread(np.array([one.width for one in known.values()])),
-        "height": _spread(np.array([one.height for one in known.values()])),
+        "width": _spread(widths),
+        "height": _spread(heights),
         "different": len(counts),
-        "commonest": dict(counts.most_common(MOST_LISTED)),
+        "commonest": dict(counts.most_common(MAX_LISTED)),
     }
 
 
-def _duplicates(known: Mapping[str, PictureFacts]) -> dict[str, Any]:
-    """Pictures that are the same file under several names, and different files that look the same."""
-    by_content: dict[str, list[str]] = defaultdict(list)
-    for name, one in known.items():
-        by_content[one.sha256].append(name)
-    same = [names for names in by_content.values() if len(names) > 1]
-    firsts = [names[0] for names in by_content.values()]
-    near = near_duplicates([known[name] for name in firsts])
+def _find_duplicates(images: Mapping[str, ImageFacts]) -> dict[str, Any]:
+    """Return the files that stand under several names, and the different files that look alike."""
+    names_of_file: dict[str, list[str]] = defaultdict(list)
+    for name, fact in images.items():
+        names_of_file[fact.sha256].append(name)
+
+    same = [names for names in names_of_file.values() if len(names) > 1]
+    firsts = [names[0] for names in names_of_file.values()]
+    near = near_duplicates([images[name] for name in firsts])
+    near_names = [[firsts[i], firsts[j]] for i, j in near[:MAX_LISTED]]
     return {
         "same_file": sum(len(names) - 1 for names in same),
-        "same_file_named": same[:MOST_LISTED],
+        "same_file_named": same[:MAX_LISTED],
         "near_pairs": len(near),
-        "near_pairs_named": [[firsts[one], firsts[other]] for one, other in near[:MOST_LISTED]],
+        "near_pairs_named": near_names,
     }
 
 
-def _left_out(count: int, total: int, named: Any) -> dict[str, Any]:
-    return {"count": count, "total": total, "named": [{"place": one.place, "why": one.why} for one in named]}
+def _describe_left_out(manifest: Manifest) -> dict[str, Any] | None:
+    left_out = read_invalid_rows(manifest.path)
+    if left_out is None:
+        return None
 
-
-def datasheet_path(manifest: Path, suffix: str) -> Path:
-    """Where the datasheet lies: beside its manifest, under its name."""
-    return manifest.with_name(f"{manifest.stem}.datasheet{suffix}")
+    named = [{"location": row.location, "reason": row.reason} for row in left_out.named]
+    return {"count": left_out.count, "total": left_out.total, "named": named}

@@ -1,4 +1,4 @@
-"""One experiment's data: the manifest's records on their sides, every picture read once, leaks found or ruled out."""
+"""Load a run's data: split the manifest's records, read every image once, and check for leaks."""
 
 from __future__ import annotations
 
@@ -7,177 +7,227 @@ import logging
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from vlmbench.data.dataset import Subset, side
+from vlmbench.data.images import Conversion, ImageFacts, image_facts
+from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.manifest import Manifest, hash_name
-from vlmbench.data.pictures import Conversion, PictureFacts, picture_facts
-from vlmbench.data.prepared import read_misfits
+from vlmbench.data.prepared import read_invalid_rows
+from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
-from vlmbench.data.wrongs import MAX_ERRORS
 from vlmbench.types import Record, Split, UserError
 
 log = logging.getLogger(__name__)
 
 MAX_LEAKS = 10  # leaks named in one message
-FACTS = 2  # raise it when other facts are read, or kept in another way
+FACTS_REVISION = 2  # raise it when other facts are read, or stored in another format
 FACT_NAMES = ("keys", "sha256", "sizes", "phash", "thumbnails", "modes", "conversions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """The sides of an experiment. `facts` maps a picture's 64-bit name hash to what was read from its file; `leaks` are
-    sentences on what stands on two sides and was allowed to."""
+    """The records of a run by split, and the facts of their images.
+
+    `facts` maps an image's 64-bit name hash to its facts. `leaks` has a sentence for each leak that
+    was allowed.
+    """
 
     manifest: Manifest
     train: Subset
     val: Subset
     test: Subset
-    facts: Mapping[int, PictureFacts]
+    facts: Mapping[int, ImageFacts]
     leaks: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
-        """(width, height) of the pictures of a manifest's record."""
-        keys = [hash_name(self.manifest.name(image.path)) for image in record.images]
+        """Return (width, height) of each image of one of the manifest's records."""
+        keys = [hash_name(self.manifest.image_name(image.path)) for image in record.images]
         return [(self.facts[key].width, self.facts[key].height) for key in keys]
 
 
 def load_data(
-    manifest: Manifest, shares: Mapping[Split, float], *, split_seed: int, allow_leak: bool, cache_dir: Path
+    manifest: Manifest,
+    shares: Mapping[Split, float],
+    *,
+    split_seed: int,
+    allow_leak: bool,
+    cache_dir: Path,
 ) -> Data:
-    """Read every picture, split by part and check the sides.
+    """Return the records by split, after every image was read and checked for leaks.
 
-    Raises UserError that names each unreadable picture, a leak's two rows, or an empty side.
-    `allow_leak` makes leaks warnings and splits by group alone, so that pictures may be shared.
+    Raises UserError that names unreadable images, the two rows of each leak, or an empty split.
+    With `allow_leak`, leaks are warnings, and splits may share images.
     """
-    facts = read_pictures(manifest, cache_dir)
-    _check_declared(manifest, facts)
-    sides = split_records(manifest, shares, seed=split_seed, by_group_only=allow_leak)
-    leaks = leak_messages(manifest, find_leaks(manifest, sides, facts), sides)
+    facts = read_images(manifest, cache_dir)
+    _check_declared_hashes(manifest, facts)
+
+    splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+    leaks = leak_messages(manifest, find_leaks(manifest, splits, facts), splits)
     if leaks and not allow_leak:
-        more = [f"... and {len(leaks) - MAX_LEAKS} more"] if len(leaks) > MAX_LEAKS else []
-        cure = (
-            "what is learnt must not be asked: put these rows into one group, fix their split, or set "
-            "data.allow_leak=true to make this a warning that the report repeats"
-        )
-        raise UserError("\n".join([*leaks[:MAX_LEAKS], *more, cure]))
-    parts = {split: side(manifest, sides, split) for split in Split}
-    left_out = read_misfits(manifest.path)
-    warnings = [left_out.sentence] if left_out else []
-    warnings += [f"{len(leaks)} leaks between the sides were allowed (data.allow_leak): {leaks[0]}"] if leaks else []
+        raise _leak_error(leaks)
+
     return Data(
         manifest=manifest,
-        train=parts[Split.TRAIN],
-        val=parts[Split.VAL],
-        test=parts[Split.TEST],
+        train=records_of_split(manifest, splits, Split.TRAIN),
+        val=records_of_split(manifest, splits, Split.VAL),
+        test=records_of_split(manifest, splits, Split.TEST),
         facts=facts,
         leaks=tuple(leaks),
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(manifest, leaks)),
     )
 
 
-def data_hash(manifest: Manifest, facts: Mapping[int, PictureFacts]) -> str:
-    """Of the manifest's bytes and of the bytes of every picture that it names."""
+def data_hash(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> str:
+    """Return the SHA-256 of the manifest's bytes and of every image that it names."""
     with manifest.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    for name, picture in sorted(facts.items()):
-        digest.update(f"{name:016x} {picture.sha256}\n".encode())
+    for name, image in sorted(facts.items()):
+        digest.update(f"{name:016x} {image.sha256}\n".encode())
+
     return digest.hexdigest()
 
 
-def read_pictures(manifest: Manifest, cache_dir: Path) -> dict[int, PictureFacts]:
-    """The facts of every picture that the manifest names, from `cache_dir` where none of the files has changed.
+def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
+    """Return the facts of every image in the manifest, from the cache if no file has changed.
 
-    Raises UserError that names each picture that cannot be used and the row that wants it (MAX_ERRORS of them).
+    Raises UserError that names each unusable image and its row, up to MAX_ERRORS.
     """
-    names: dict[str, int] = {}
+    first_rows: dict[str, int] = {}
     for index, record in enumerate(manifest):
         for image in record.images:
-            names.setdefault(manifest.name(image.path), index)
-    cached = cache_dir / "pictures" / f"{_state(manifest, names)}.npz"
-    if cached.exists() and (known := _load_facts(cached)) is not None:
-        return known
-    facts, errors = {}, []
-    for name, index in tqdm(names.items(), desc="read pictures", unit="picture", disable=len(names) < 100):
-        try:
-            facts[hash_name(name)] = picture_facts(manifest.folder / name, inside=manifest.folder)
-        except UserError as error:
-            errors.append(f"{manifest.place(index)}: {error}")
-            if len(errors) >= MAX_ERRORS:
-                break
-    if errors:
-        raise UserError("\n".join(errors))
-    _save_facts(cached, facts)
+            first_rows.setdefault(manifest.image_name(image.path), index)
+
+    cached = cache_dir / "images" / f"{_files_version(manifest, first_rows)}.npz"
+    facts = _load_facts(cached) if cached.exists() else None
+    if facts is None:
+        facts = _read_facts(manifest, first_rows)
+        _save_facts(cached, facts)
     return facts
 
 
-def _check_declared(manifest: Manifest, facts: Mapping[int, PictureFacts]) -> None:
+def _leak_error(leaks: Sequence[str]) -> UserError:
+    lines = list(leaks[:MAX_LEAKS])
+    if len(leaks) > MAX_LEAKS:
+        lines.append(f"... and {len(leaks) - MAX_LEAKS} more")
+
+    lines.append(
+        "the test set must not hold what the model was trained on: give these rows one group, fix "
+        "their split, or set data.allow_leak=true to make this a warning that the report repeats"
+    )
+    return UserError("\n".join(lines))
+
+
+def _warnings(manifest: Manifest, leaks: Sequence[str]) -> list[str]:
+    warnings = []
+    left_out = read_invalid_rows(manifest.path)
+    if left_out:
+        warnings.append(left_out.sentence)
+    if leaks:
+        warnings.append(
+            f"{len(leaks)} leaks between the splits were allowed (data.allow_leak): {leaks[0]}"
+        )
+    return warnings
+
+
+def _read_facts(manifest: Manifest, first_rows: Mapping[str, int]) -> dict[int, ImageFacts]:
+    """Read the images. `first_rows` maps an image's name to the index of its first record."""
+    facts: dict[int, ImageFacts] = {}
+    errors: list[str] = []
+    progress = tqdm(
+        first_rows.items(), desc="read images", unit="image", disable=len(first_rows) < 100
+    )
+    for name, index in progress:
+        try:
+            facts[hash_name(name)] = image_facts(manifest.folder / name, inside=manifest.folder)
+        except UserError as error:
+            errors.append(f"{manifest.location(index)}: {error}")
+            if len(errors) >= MAX_ERRORS:
+                break
+
+    if errors:
+        raise UserError("\n".join(errors))
+    return facts
+
+
+def _check_declared_hashes(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> None:
+    """Raise UserError for an image whose SHA-256 is not the one in its row."""
     for index, record in enumerate(manifest):
         for image in record.images:
-            name = manifest.name(image.path)
-            found = facts[hash_name(name)].sha256
-            if image.sha256 and image.sha256 != found:
+            name = manifest.image_name(image.path)
+            actual = facts[hash_name(name)].sha256
+            if image.sha256 and image.sha256 != actual:
                 raise UserError(
-                    f"{manifest.place(index)}: {name} has sha256 {found[:12]}..., the row says {image.sha256[:12]}...; "
-                    "the picture was changed after the manifest was written, restore it or fix the row"
+                    f"{manifest.location(index)}: {name} has sha256 {actual[:12]}..., but the row "
+                    f"says {image.sha256[:12]}...; the image was changed after the manifest was "
+                    "written, restore the image or fix the row"
                 )
 
 
-def _state(manifest: Manifest, names: Mapping[str, int]) -> str:
-    """Changes whenever a picture's file may have changed."""
-    digest = hashlib.sha256(f"{FACTS} {manifest.folder.resolve()}".encode())
+def _files_version(manifest: Manifest, names: Mapping[str, int]) -> str:
+    """Return a hash that changes whenever an image file may have changed."""
+    digest = hashlib.sha256(f"{FACTS_REVISION} {manifest.folder.resolve()}".encode())
     for name in names:
         try:
             stat = (manifest.folder / name).stat()
-        except OSError:  # reported with its row when it is read
+        except OSError:  # read_images reports it with its row
             continue
-        # The time of the last change too: a picture may be replaced by one of the same size and time of writing.
+
+        # st_ctime too: another image may have the same size and st_mtime.
         digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
+
     return digest.hexdigest()[:32]
 
 
-def _save_facts(path: Path, facts: Mapping[int, PictureFacts]) -> None:
+def _save_facts(path: Path, facts: Mapping[int, ImageFacts]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = list(facts.values())
+    conversions = ["|".join(conversion.name for conversion in fact.conversions) for fact in values]
+
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder) / "facts.npz"
         np.savez(
             unfinished,
             keys=np.array(list(facts), dtype=np.uint64),
-            sha256=np.array([value.sha256 for value in values]),
-            sizes=np.array([(value.width, value.height) for value in values], dtype=np.int32),
-            phash=np.array([value.phash for value in values], dtype=np.uint64),
-            thumbnails=np.stack([value.thumbnail for value in values]),
-            modes=np.array([value.mode for value in values]),
-            conversions=np.array(["|".join(conversion.name for conversion in value.conversions) for value in values]),
+            sha256=np.array([fact.sha256 for fact in values]),
+            sizes=np.array([(fact.width, fact.height) for fact in values], dtype=np.int32),
+            phash=np.array([fact.phash for fact in values], dtype=np.uint64),
+            thumbnails=np.stack([fact.thumbnail for fact in values]),
+            modes=np.array([fact.mode for fact in values]),
+            conversions=np.array(conversions),
         )
         unfinished.replace(path)
 
 
-def _load_facts(path: Path) -> dict[int, PictureFacts] | None:
-    """None for a damaged file, which is removed: the pictures are read again."""
+def _load_facts(path: Path) -> dict[int, ImageFacts] | None:
+    """Return the cached facts. Return None for a damaged file, which is removed."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             columns = [stored[name] for name in FACT_NAMES]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s: what was read of the pictures is damaged (%s); they are read again", path, error)
+        log.warning(
+            "%s: the cached facts of the images are damaged (%s); the images are read again",
+            path,
+            error,
+        )
         path.unlink(missing_ok=True)
         return None
-    return {
-        int(key): PictureFacts(
+
+    facts: dict[int, ImageFacts] = {}
+    for key, sha256, size, phash, thumbnail, mode, names in zip(*columns, strict=True):
+        conversions = tuple(Conversion[name] for name in str(names).split("|") if name)
+        facts[int(key)] = ImageFacts(
             sha256=str(sha256),
             width=int(size[0]),
             height=int(size[1]),
             phash=int(phash),
             thumbnail=thumbnail,
             mode=str(mode),
-            conversions=tuple(Conversion[name] for name in str(conversions).split("|") if name),
+            conversions=conversions,
         )
-        for key, sha256, size, phash, thumbnail, mode, conversions in zip(*columns, strict=True)
-    }
+    return facts

@@ -1,4 +1,4 @@
-"""Folders of pictures and their manifest, made once and named by the content of the config that makes them."""
+"""Write folders of images with their manifest, once for each configuration that makes them."""
 
 from __future__ import annotations
 
@@ -14,92 +14,123 @@ from typing import Any
 import msgspec
 from filelock import FileLock
 
-from vlmbench.data.wrongs import Misfit
-from vlmbench.files import sync, sync_tree
+from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.system.files import sync, sync_tree
 from vlmbench.types import Record
 
 MANIFEST = "manifest.jsonl"
-MISFITS = "misfits.json"
-MOST_NAMED = 100  # misfits whose places are kept
+INVALID_ROWS = "invalid_rows.json"
+MAX_NAMED = 100  # invalid rows with location and reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """The rows that were left out in preparing a folder: `count` of `total`, the first of them named."""
+class LeftOutRows:
+    """The rows left out of a prepared folder: `count` of `total`, the first ones in `named`."""
 
     count: int
     total: int
-    named: tuple[Misfit, ...]
+    named: tuple[InvalidRow, ...]
 
     @property
     def sentence(self) -> str:
         first = self.named[0]
         return (
-            f"{self.count} of {self.total} rows did not fit and were left out (source.misfits=skip), the first at "
-            f"{first.place}: {first.why}"
+            f"{self.count} of {self.total} rows were invalid and were left out "
+            f"(source.invalid_rows=skip), the first at {first.location}: {first.reason}"
         )
 
 
-def prepared_folder(data_dir: Path, name: str, content: Any, fill: Callable[[Path], None]) -> Path:
-    """The folder `data_dir/<name>-<hash of content>`, filled by `fill(empty folder)` where it is not there yet.
+def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Path], None]) -> Path:
+    """Return the path of the manifest in the folder `data_dir/<name>-<hash of settings>`.
 
-    It appears whole or not at all, also when several processes ask at once or one is killed. `content` is a dataclass
-    of everything that the files depend on. Gives the path of its manifest.
+    `settings` is a dataclass of everything that the files depend on. If the folder does not exist,
+    `fill(empty folder)` writes its files. The folder then appears complete or not at all, also
+    when several processes start at once or one is killed.
     """
-    text = json.dumps(asdict(content), sort_keys=True, default=str)
+    text = json.dumps(asdict(settings), sort_keys=True, default=str)
     target = data_dir / f"{name}-{sha256(text.encode()).hexdigest()[:12]}"
+
     data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(data_dir / f".{target.name}.lock"):
         if not target.exists():
-            for abandoned in data_dir.glob(f".{target.name}.*/"):  # by processes that were killed
-                shutil.rmtree(abandoned)
-            unfinished = Path(tempfile.mkdtemp(dir=data_dir, prefix=f".{target.name}."))
-            try:
-                fill(unfinished)
-                unfinished.chmod(0o755)
-                sync_tree(unfinished)
-                unfinished.rename(target)
-                sync(data_dir)
-            except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                raise
+            _fill_folder(target, fill)
     return target / MANIFEST
 
 
+def _fill_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a hidden folder beside the target and rename it when it is complete."""
+    data_dir = target.parent
+    for abandoned in data_dir.glob(f".{target.name}.*/"):  # by processes that were killed
+        shutil.rmtree(abandoned)
+
+    unfinished = Path(tempfile.mkdtemp(dir=data_dir, prefix=f".{target.name}."))
+    try:
+        fill(unfinished)
+        unfinished.chmod(0o755)
+        sync_tree(unfinished)
+        unfinished.rename(target)
+        sync(data_dir)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
 def manifest_row(record: Record, folder: Path) -> dict[str, Any]:
-    """The JSON object of a record: defaults left out, picture paths relative to `folder`."""
+    """Return a record's JSON object without defaults. Image paths are relative to `folder`."""
     images = []
     for image in record.images:
-        row = {"path": image.path.relative_to(folder).as_posix(), "role": image.role, "view": image.view}
-        images.append(row | ({"sha256": image.sha256} if image.sha256 else {}))
-    row = {"id": record.id, "task": record.task, "group": record.group, "label": record.label, "answer": record.answer}
+        image_row = {
+            "path": image.path.relative_to(folder).as_posix(),
+            "role": image.role,
+            "view": image.view,
+        }
+        if image.sha256:
+            image_row["sha256"] = image.sha256
+        images.append(image_row)
+
+    row = {
+        "id": record.id,
+        "task": record.task,
+        "group": record.group,
+        "label": record.label,
+        "answer": record.answer,
+        "images": images,
+    }
     optional = {
         "question": record.question,
         "options": dict(record.options),
         "split": record.split,
         "meta": dict(record.meta),
     }
-    return {**row, "images": images, **{key: value for key, value in optional.items() if value}}
+    return row | {key: value for key, value in optional.items() if value}
 
 
 def write_manifest(folder: Path, records: Iterable[Record]) -> None:
-    """Write the records into the folder's manifest; their pictures lie in the folder."""
+    """Write the records into the folder's manifest. Their images must lie in the folder."""
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(manifest_row(record, folder), ensure_ascii=False) + "\n")
+            row = manifest_row(record, folder)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_misfits(folder: Path, misfits: Sequence[Misfit], *, total: int) -> None:
-    """Keep beside the manifest which of `total` rows were left out; nothing where none was."""
-    if misfits:
-        named = [asdict(misfit) for misfit in misfits[:MOST_NAMED]]
-        text = json.dumps({"count": len(misfits), "total": total, "named": named}, ensure_ascii=False, indent=2)
-        (folder / MISFITS).write_text(text + "\n", encoding="utf-8")
+def write_invalid_rows(folder: Path, invalid_rows: Sequence[InvalidRow], *, total: int) -> None:
+    """Write which of `total` rows were left out, beside the manifest. No rows: no file."""
+    if not invalid_rows:
+        return
+
+    named = [asdict(row) for row in invalid_rows[:MAX_NAMED]]
+    content = {"count": len(invalid_rows), "total": total, "named": named}
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    (folder / INVALID_ROWS).write_text(text + "\n", encoding="utf-8")
 
 
-def read_misfits(manifest: Path) -> LeftOut | None:
-    """What was left out in preparing the folder of this manifest; None: nothing, or it was not prepared here."""
-    path = manifest.with_name(MISFITS)
+def read_invalid_rows(manifest: Path) -> LeftOutRows | None:
+    """Return the rows left out of a prepared folder.
+
+    Returns None if there are none, or if vlmbench did not prepare the folder of this manifest.
+    """
+    path = manifest.with_name(INVALID_ROWS)
     if manifest.name != MANIFEST or not path.is_file():
         return None
-    return msgspec.json.decode(path.read_bytes(), type=LeftOut)
+
+    return msgspec.json.decode(path.read_bytes(), type=LeftOutRows)

@@ -1,4 +1,4 @@
-"""The words of a record: its question, its answer and its labels in the run's language."""
+"""The words of a record in the run's language: its question, its answer and its labels."""
 
 from __future__ import annotations
 
@@ -8,82 +8,114 @@ from dataclasses import dataclass, field
 
 from vlmbench.types import LABELS, Record, Task, UserError
 
+_LETTER = re.compile(r"\(?(\w)(?:$|[.:),])")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """`questions` by task, `labels` by label, `phrases` replaced in what follows the label, longest first."""
+    """Questions by task, label words by label, and phrases.
+
+    `phrases` are replaced in the text after the label, the longest first.
+    """
 
     questions: Mapping[str, str]
     labels: Mapping[str, str]
     phrases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise UserError where a task's labels could not be told apart by their words."""
+        """Raise UserError if one label word of a task begins with the other."""
         for task in LABELS:
             negative, positive = self.label_words(task).values()
-            if negative.startswith(positive) or positive.startswith(negative):
+            shorter, longer = sorted((negative, positive), key=len)
+            if longer.startswith(shorter):
                 raise UserError(
-                    f"prompt.labels: {negative!r} and {positive!r} ({task}) begin alike; choose words that differ "
-                    "from their start, so that the label can be told from its first words"
+                    f"prompt.labels: {negative!r} and {positive!r} ({task}) begin alike; choose "
+                    "words that differ from their start, because the first words of an answer "
+                    "decide its label"
                 )
 
     def label_words(self, task: Task) -> dict[str, str]:
-        """Label -> the word that the model says for it, of a task with two labels."""
+        """Return the word that the model says for each label of a task with two labels."""
         return {label: self.labels.get(label, label) for label in LABELS[task]}
 
     def words_of(self, record: Record) -> dict[str, str]:
-        """Label -> the word that the model says for it, of any record; an option's letter is its own word."""
-        return self.label_words(record.task) if record.task in LABELS else {letter: letter for letter in record.labels}
+        """Return the word that the model says for each label of a record.
+
+        An option's letter is its own word.
+        """
+        if record.task in LABELS:
+            return self.label_words(record.task)
+
+        return {letter: letter for letter in record.labels}
 
     def question(self, record: Record) -> str:
-        """The record's own question or the task's; that of a choice with its options and how to answer."""
+        """Return the record's own question, or else its task's question.
+
+        For a multiple choice: the question, the options, and the task's question.
+        """
         if record.task is not Task.CHOOSE_OPTION:
             return record.question or self.questions[record.task]
-        options = (f"{letter}. {text}" for letter, text in record.options.items())
-        return "\n".join([record.question, *options, self.questions[record.task]])
+
+        lines = [record.question]
+        for letter, text in record.options.items():
+            lines.append(f"{letter}. {text}")
+        lines.append(self.questions[record.task])
+        return "\n".join(lines)
 
     def answer(self, record: Record) -> str:
-        """The label's word, then the rest of the record's answer."""
+        """Return the label's word, then the rest of the record's answer."""
         rest = record.answer[len(record.label) :]
-        if record.task is Task.CHOOSE_OPTION:  # options are in the words of their question
+        if record.task is Task.CHOOSE_OPTION:  # options keep the words of their question
             return record.label + rest
+
+        word = self.labels.get(record.label, record.label)
         for phrase in sorted(self.phrases, key=len, reverse=True):
             rest = rest.replace(phrase, self.phrases[phrase])
-        return self.labels.get(record.label, record.label) + rest
+        return word + rest
 
     def parse(self, text: str, task: Task) -> str | None:
-        """The label that a generated answer names, None where it names none: no guessing.
+        """Return the label that a generated answer names; None if it names none.
 
-        The answer has to begin with exactly one label's word, ended by a boundary: "normally ..." is not "normal".
+        The answer must begin with exactly one label's word, followed by a boundary: "normally ..."
+        is not "normal". Nothing is guessed.
         """
-        said = text.strip().casefold()
+        answer = text.strip().casefold()
         for label, word in self.label_words(task).items():
-            if _begins(said, word.casefold()):
+            if _begins_with(answer, word.casefold()):
                 return label
+
         return None
 
     def parse_option(self, text: str, options: Mapping[str, str]) -> str | None:
-        """The letter of the option that a generated answer names, None where it names none: no guessing.
+        """Return the letter of the option that a generated answer names; None if it names none.
 
-        The answer has to be, or begin with, the whole text of exactly one option, or begin with a letter as in "B",
-        "(b)", "B.", "B: ...". "A jagged break" is not option A unless that is its text.
+        The answer must begin with the whole text of exactly one option, or with a letter as in "B",
+        "(b)", "B.", "B: ...". "A jagged break" is not option A unless that is its text. Nothing is
+        guessed.
         """
-        said = text.strip().casefold()
-        texts = {letter: option.strip().rstrip(".").casefold() for letter, option in options.items()}
-        named = [letter for letter, option in texts.items() if option and _begins(said, option)]
-        longest = max((len(texts[letter]) for letter in named), default=0)
-        best = [letter for letter in named if len(texts[letter]) == longest]
-        if best:
+        answer = text.strip().casefold()
+        lengths: dict[str, int] = {}  # of the options that the answer begins with
+        for letter, option in options.items():
+            text = option.strip().rstrip(".").casefold()
+            if text and _begins_with(answer, text):
+                lengths[letter] = len(text)
+
+        if lengths:
+            longest = max(lengths.values())
+            best = [letter for letter, length in lengths.items() if length == longest]
             return best[0] if len(best) == 1 else None
-        match = _LETTER.match(said)
-        found = [letter for letter in options if match and letter.casefold() == match[1]]
-        return found[0] if len(found) == 1 else None
+
+        match = _LETTER.match(answer)
+        if match is None:
+            return None
+        letters = [letter for letter in options if letter.casefold() == match[1]]
+        return letters[0] if len(letters) == 1 else None
 
 
-_LETTER = re.compile(r"\(?(\w)(?:$|[.:),])")
+def _begins_with(answer: str, words: str) -> bool:
+    """Return whether the answer begins with the words, followed by a boundary."""
+    if not answer.startswith(words):
+        return False
 
-
-def _begins(said: str, words: str) -> bool:
-    """Whether the text begins with the words, ended by a boundary."""
-    rest = said.removeprefix(words)
-    return said.startswith(words) and not rest[:1].isalnum() and rest[:1] not in ("_", "-")
+    following = answer[len(words) :][:1]
+    return not following.isalnum() and following not in ("_", "-")

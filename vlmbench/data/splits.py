@@ -1,4 +1,7 @@
-"""Sides of the experiment, without leaks: what a model saw in training is never asked of it afterwards."""
+"""Split records into training, validation and test sets without leaks.
+
+Train, validation and test sets are split by part. No part and no image is in two of them.
+"""
 
 from __future__ import annotations
 
@@ -11,141 +14,221 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from vlmbench.data.looks import near_duplicates
-from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest
-from vlmbench.data.pictures import PictureFacts
+from vlmbench.data.images import ImageFacts
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, Hashes, Indices, Manifest, SplitIndices
+from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.types import Split, UserError
+
+Components = NDArray[np.int32]  # the number of each record's split component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """Two rows (manifest indices) on different sides that share something."""
+    """Two rows (manifest indices) in different splits, and what they share."""
 
     first: int
     second: int
-    what: str
+    shared: str
 
 
 def split_records(
-    manifest: Manifest, shares: Mapping[Split, float], *, seed: int, by_group_only: bool = False
-) -> NDArray[np.int8]:
-    """The side of every record (N,), an index into SPLITS.
+    manifest: Manifest,
+    shares: Mapping[Split, float],
+    *,
+    seed: int,
+    by_part_only: bool = False,
+) -> SplitIndices:
+    """Return the split of every record (N,), an index into SPLITS.
 
-    Records that share a group or a picture hang together and go to one side, whole; sides are filled in an order that
-    depends on `seed` and the names alone, so adding a part moves no other far. A side fixed by the manifest stays.
-    `by_group_only` lets pictures be shared between sides: for manifests where one golden reference serves all.
-    Raises UserError when a side that should have records is empty.
+    Records that share a part or an image form a split component, which is never divided. The order
+    in which components fill the splits depends on `seed` and the names alone. So adding a part
+    moves few others. A split that the manifest fixes stays.
+
+    With `by_part_only`, splits may share images: for manifests whose parts share one reference.
+    Raises UserError if a split with a share above 0 has no record.
     """
-    parts = _components(manifest, by_group_only=by_group_only)
-    sides = np.full(parts.max() + 1, NO_SPLIT, dtype=np.int8)
+    components = _find_components(manifest, by_part_only=by_part_only)
+    num_components = components.max() + 1
     fixed = manifest.splits != NO_SPLIT
-    free = np.ones(len(sides), dtype=bool)
-    free[parts[fixed]] = False
-    order = _order(parts, manifest.groups, seed)
-    order = order[free[order]]
-    counts = np.bincount(parts[~fixed], minlength=len(sides))[order]
-    # The middle of each part on the line from 0 to the number of records: which share it lies in.
-    middles = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+    is_free = np.ones(num_components, dtype=bool)
+    is_free[components[fixed]] = False
+
+    order = _random_order(components, manifest.groups, seed)
+    order = order[is_free[order]]
+    counts = np.bincount(components[~fixed], minlength=num_components)[order]
+    split_of = np.full(num_components, NO_SPLIT, dtype=np.int8)
+    split_of[order] = _fill_splits(counts, shares)
+    _fill_empty_splits(split_of, order, shares)
+
+    # Free records of a component with fixed records go with the first fixed one.
+    fixed_components = components[fixed]
+    fixed_splits = manifest.splits[fixed]
+    split_of[fixed_components[::-1]] = fixed_splits[::-1]
+
+    splits = np.where(fixed, manifest.splits, split_of[components]).astype(np.int8)
+    _check_splits(manifest, splits, components, shares)
+    return splits
+
+
+def _fill_splits(counts: NDArray[np.intp], shares: Mapping[Split, float]) -> SplitIndices:
+    """Return the splits of components with `counts` records each, which fill them in order.
+
+    Each component's middle, on the line from 0 to the number of records, decides its split.
+    """
+    middles = np.cumsum(counts) - counts / 2
+    positions = middles / max(counts.sum(), 1)
+
     edges = np.cumsum([shares[split] for split in SPLITS])
-    sides[order] = np.minimum(np.searchsorted(edges, middles, side="right"), len(SPLITS) - 1)
-    _fill_empty_sides(sides, order, shares)
-    # A record without a side of its own, in a part where others have theirs, goes with the first of them.
-    sides[parts[fixed][::-1]] = manifest.splits[fixed][::-1]
-    result = np.where(fixed, manifest.splits, sides[parts]).astype(np.int8)
-    _check_sides(manifest, result, parts, shares)
-    return result
+    indices = np.searchsorted(edges, positions, side="right")
+    splits: SplitIndices = np.minimum(indices, len(SPLITS) - 1).astype(np.int8)
+    return splits
 
 
-def _fill_empty_sides(sides: NDArray[np.int8], order: NDArray[np.int64], shares: Mapping[Split, float]) -> None:
-    """With few parts a small share may catch none: give it one of the side that has the most."""
+def _fill_empty_splits(splits: SplitIndices, order: Indices, shares: Mapping[Split, float]) -> None:
+    """Move a component from the largest split to each empty one, in place.
+
+    With few components a small share may get none.
+    """
     for index, split in enumerate(SPLITS):
-        counts = np.bincount(sides[sides != NO_SPLIT], minlength=len(SPLITS))
-        if shares[split] > 0 and counts[index] == 0 and counts.max() > 1:
-            rich = order[sides[order] == counts.argmax()]
-            sides[rich[-1:]] = index
+        counts = np.bincount(splits[splits != NO_SPLIT], minlength=len(SPLITS))
+        is_empty = shares[split] > 0 and counts[index] == 0
+        if is_empty and counts.max() > 1:
+            largest = order[splits[order] == counts.argmax()]
+            splits[largest[-1:]] = index
 
 
-def _components(manifest: Manifest, *, by_group_only: bool) -> NDArray[np.int32]:
-    """For every record the number of the part that it hangs together with, through groups and pictures."""
-    groups = np.unique(manifest.groups, return_inverse=True)[1]
-    if by_group_only:
-        return groups.astype(np.int32)
-    pictures = np.unique(manifest.pictures, return_inverse=True)[1].reshape(-1, 2)
-    num_groups = int(groups.max()) + 1
-    rows = np.repeat(groups, 2)
-    columns = num_groups + pictures.ravel()
-    nodes = num_groups + int(pictures.max()) + 1
-    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(nodes, nodes))
-    labels: NDArray[np.int32] = connected_components(graph, directed=False)[1]
-    return np.unique(labels[groups], return_inverse=True)[1].astype(np.int32)
+def _find_components(manifest: Manifest, *, by_part_only: bool) -> Components:
+    """Return the number of each record's split component (N,): records that share parts or images.
+
+    The components are those of a graph whose nodes are parts and images, with an edge for each
+    image of each record.
+    """
+    _, parts = np.unique(manifest.groups, return_inverse=True)
+    if by_part_only:
+        return parts.astype(np.int32)
+
+    _, images = np.unique(manifest.images, return_inverse=True)
+    num_parts = int(parts.max()) + 1
+    num_nodes = num_parts + int(images.max()) + 1
+    rows = np.repeat(parts, 2)  # a record has two image hashes
+    columns = num_parts + images.ravel()
+    edges = np.ones(len(rows), dtype=np.int8)
+    graph = coo_array((edges, (rows, columns)), shape=(num_nodes, num_nodes))
+
+    _, labels = connected_components(graph, directed=False)
+    _, components = np.unique(labels[parts], return_inverse=True)
+    return components.astype(np.int32)
 
 
-def _order(parts: NDArray[np.int32], groups: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
-    """The parts in random order, each placed by the smallest of its groups' hashes and `seed`."""
-    names = np.full(parts.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(names, parts, groups)
-    keys = [xxhash.xxh3_64_intdigest(int(name).to_bytes(8, "little"), seed=seed) for name in names]
+def _random_order(components: Components, groups: Hashes, seed: int) -> Indices:
+    """Return the components in random order, which `seed` and the smallest group hash decide."""
+    largest = np.iinfo(np.uint64).max
+    names = np.full(components.max() + 1, largest, dtype=np.uint64)
+    np.minimum.at(names, components, groups)
+
+    keys = []
+    for name in names.tolist():
+        content = name.to_bytes(8, "little")
+        keys.append(xxhash.xxh3_64_intdigest(content, seed=seed))
     return np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
 
 
-def _check_sides(
-    manifest: Manifest, sides: NDArray[np.int8], parts: NDArray[np.int32], shares: Mapping[Split, float]
+def _check_splits(
+    manifest: Manifest,
+    splits: SplitIndices,
+    components: Components,
+    shares: Mapping[Split, float],
 ) -> None:
     for index, split in enumerate(SPLITS):
-        if shares[split] > 0 and not (sides == index).any():
-            largest = int(np.bincount(parts).max())
+        is_empty = not (splits == index).any()
+        if shares[split] > 0 and is_empty:
+            largest = int(np.bincount(components).max())
             raise UserError(
-                f"{manifest.path}: no record is left for the {split} side: {largest} of {len(manifest)} records hang "
-                "together by shared groups and pictures; use several reference pictures, change data.split, or let "
-                "pictures be shared with data.allow_leak=true"
+                f"{manifest.path}: no record is left for the {split} split: {largest} of "
+                f"{len(manifest)} records share parts or images and must stay together; use "
+                "several reference images, change data.split, or allow splits to share images "
+                "with data.allow_leak=true"
             )
 
 
-def find_leaks(manifest: Manifest, sides: NDArray[np.int8], facts: Mapping[int, PictureFacts]) -> list[Leak]:
-    """What stands on more than one side: groups, pictures (by content) and near-duplicates (by looks), one leak each.
+def find_leaks(
+    manifest: Manifest,
+    splits: SplitIndices,
+    facts: Mapping[int, ImageFacts],
+) -> list[Leak]:
+    """Return the leaks between splits, at most one for each pair of rows, in order.
 
-    `facts` maps the manifest's 64-bit picture hashes to what was read from the files; pictures without facts are
-    compared by name only.
+    A leak is a shared group, a shared image (by path or by content) or a pair of near-duplicates.
+    `facts` maps the manifest's 64-bit image hashes to the images' facts. Images without facts are
+    compared by path only.
     """
-    leaks = _shared(manifest.groups, sides, np.arange(len(manifest)), "group")
-    flat, owners = manifest.pictures.ravel(), np.repeat(np.arange(len(manifest)), 2)
-    leaks += _shared(flat, sides[owners], owners, "picture")
+    records = np.arange(len(manifest))
+    images = manifest.images.ravel()
+    owners = np.repeat(records, 2)
+    leaks = _find_shared(manifest.groups, splits, records, "group")
+    leaks += _find_shared(images, splits[owners], owners, "image")
+
     if facts:
-        known = np.array([picture in facts for picture in flat.tolist()])
-        flat, owners = flat[known], owners[known]
-        contents = np.array([int(facts[picture].sha256[:16], 16) for picture in flat.tolist()], dtype=np.uint64)
-        leaks += _shared(contents, sides[owners], owners, "picture content")
-        leaks += _near_duplicates(flat, sides[owners], owners, facts)
+        has_facts = np.array([image in facts for image in images.tolist()])
+        images = images[has_facts]
+        owners = owners[has_facts]
+
+        hashes = [facts[image].sha256 for image in images.tolist()]
+        contents = np.array([int(sha256[:16], 16) for sha256 in hashes], dtype=np.uint64)
+        leaks += _find_shared(contents, splits[owners], owners, "image content")
+        leaks += _find_near_duplicates(images, splits[owners], owners, facts)
+
+    # The first of several leaks between two rows stays.
     unique = {(leak.first, leak.second): leak for leak in reversed(leaks)}
     return sorted(unique.values(), key=lambda leak: (leak.first, leak.second))
 
 
-def _shared(keys: NDArray[np.uint64], sides: NDArray[np.int8], owners: NDArray[np.int64], what: str) -> list[Leak]:
-    """One leak for every key that occurs on two sides."""
-    order = np.lexsort((sides, keys))
-    same = (keys[order][1:] == keys[order][:-1]) & (sides[order][1:] != sides[order][:-1])
-    pairs = ((int(owners[order[i]]), int(owners[order[i + 1]])) for i in np.flatnonzero(same))
-    return [Leak(first=min(pair), second=max(pair), what=f"the same {what}") for pair in pairs]
+def _find_shared(keys: Hashes, splits: SplitIndices, owners: Indices, name: str) -> list[Leak]:
+    """Return a leak for every key that occurs in two splits. `owners` are the keys' records."""
+    order = np.lexsort((splits, keys))
+    keys = keys[order]
+    splits = splits[order]
+    owners = owners[order]
+    same_key = keys[1:] == keys[:-1]
+    other_split = splits[1:] != splits[:-1]
+
+    leaks = []
+    for i in np.flatnonzero(same_key & other_split):
+        first, second = sorted(owners[i : i + 2].tolist())
+        leaks.append(Leak(first=first, second=second, shared=f"the same {name}"))
+    return leaks
 
 
-def _near_duplicates(
-    pictures: NDArray[np.uint64], sides: NDArray[np.int8], owners: NDArray[np.int64], facts: Mapping[int, PictureFacts]
+def _find_near_duplicates(
+    images: Hashes,
+    splits: SplitIndices,
+    owners: Indices,
+    facts: Mapping[int, ImageFacts],
 ) -> list[Leak]:
-    """Pictures on two sides that look the same."""
-    first = np.unique(np.stack([pictures, sides.astype(np.uint64)]), axis=1, return_index=True)[1]
-    pictures, sides, owners = pictures[first], sides[first], owners[first]
-    rows = (
-        sorted((int(owners[one]), int(owners[other])))
-        for one, other in near_duplicates([facts[picture] for picture in pictures.tolist()], apart=sides)
-    )
-    return [Leak(first=row, second=other, what="pictures that look the same") for row, other in rows]
+    """Return a leak for each pair of images in two splits that look the same."""
+    image_and_split = np.stack([images, splits.astype(np.uint64)])
+    _, first = np.unique(image_and_split, axis=1, return_index=True)
+    images = images[first]
+    splits = splits[first]
+    owners = owners[first]
+
+    pairs = near_duplicates([facts[image] for image in images.tolist()], apart=splits)
+    leaks = []
+    for i, j in pairs:
+        first_row, second_row = sorted((int(owners[i]), int(owners[j])))
+        shared = "images that look the same"
+        leaks.append(Leak(first=first_row, second=second_row, shared=shared))
+    return leaks
 
 
-def leak_messages(manifest: Manifest, leaks: Sequence[Leak], sides: NDArray[np.int8]) -> list[str]:
-    """A sentence for each leak that names the two rows."""
+def leak_messages(manifest: Manifest, leaks: Sequence[Leak], splits: SplitIndices) -> list[str]:
+    """Return a sentence for each leak that names the two rows."""
+
+    def name_row(index: int) -> str:
+        record = manifest[index]
+        split = SPLITS[splits[index]]
+        return f"{manifest.location(index)} (id {record.id!r}, {split})"
+
     return [
-        f"{manifest.place(leak.first)} (id {manifest[leak.first].id!r}, {SPLITS[sides[leak.first]]}) and "
-        f"{manifest.place(leak.second)} (id {manifest[leak.second].id!r}, {SPLITS[sides[leak.second]]}) "
-        f"have {leak.what}"
-        for leak in leaks
+        f"{name_row(leak.first)} and {name_row(leak.second)} have {leak.shared}" for leak in leaks
     ]

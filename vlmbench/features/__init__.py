@@ -1,1 +1,1 @@
-"""The vision-token store."""
+"""The vision-token store: find an image's tokens, or encode it once and keep them."""

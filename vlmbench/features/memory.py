@@ -1,4 +1,4 @@
-"""Levels of the store in memory: on the model's device, and in the host's."""
+"""Levels of the store in memory: on the model's device, and on the host."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SLAB = 2**28  # bytes: PyTorch gives powers of two without waste
-ALIGNED = 64  # bytes
-SHARE = 0.5  # of the memory that is free, unless a budget is set
+SLAB = 2**28  # bytes: PyTorch allocates powers of two without waste
+ALIGNED = 64  # bytes: a slot begins where a tensor of any type may begin
+SHARE = 0.5  # of the free memory, unless a budget is set
 
 
 class MemoryLevel:
     """Tensors by key within a budget of bytes.
 
-    What was used since `begin_run` stays; of the rest, the least recently used make room. An epoch shows every picture
-    once: where not all fit, each new one would push out one that is shown again sooner, and of random epochs of which
-    71 % fit, 36 % would be found instead of 71 %.
+    Tensors used since `begin_run` stay. The least recently used of the others make room. An epoch
+    shows each image once, so under plain LRU a new tensor would push out one that is needed sooner.
+    With random epochs and room for 71 % of the images, LRU would find 36 %. This finds 71 %.
     """
 
     def __init__(self, budget: int) -> None:
         self.budget, self.num_bytes = budget, 0
-        self._tensors: OrderedDict[str, Tensor] = OrderedDict()  # the least recently used first
+        self._tensors: OrderedDict[str, Tensor] = OrderedDict()  # least recently used first
         self._used: set[str] = set()
 
     def begin_run(self) -> None:
-        """What was used before may make room from here on."""
+        """Let all present tensors make room until they are used again."""
         self._used.clear()
 
     def get(self, key: str) -> Tensor | None:
+        """Return the tensor and mark it as used, or return None."""
         tensor = self._tensors.get(key)
         if tensor is not None:
             self._tensors.move_to_end(key)
             self._used.add(key)
         return tensor
 
-    def makes_room(self, num_bytes: int) -> bool:
-        """Whether so many bytes fit, after those made room that do so."""
+    def make_room(self, num_bytes: int) -> bool:
+        """Remove what may go until `num_bytes` fit; return whether they fit."""
         while self._tensors and self.num_bytes + num_bytes > self.budget >= num_bytes:
             oldest = next(iter(self._tensors))
             if oldest in self._used:
@@ -49,72 +50,81 @@ class MemoryLevel:
         return self.num_bytes + num_bytes <= self.budget
 
     def put(self, key: str, tensor: Tensor) -> bool:
-        """Keep the tensor, if it fits; whether one is kept under this key."""
-        if key not in self._tensors and self.makes_room(tensor.nbytes):
+        """Keep the tensor if it fits; return whether the level holds this key."""
+        if key not in self._tensors and self.make_room(tensor.nbytes):
             self._tensors[key] = tensor
             self.num_bytes += tensor.nbytes
             self._used.add(key)
         return key in self._tensors
 
     def remove(self, key: str) -> None:
+        """Remove the tensor if it is here."""
         tensor = self._tensors.pop(key, None)
         if tensor is not None:
             self.num_bytes -= tensor.nbytes
 
 
 class PinnedMemory:
-    """Tensors in pinned host memory, packed into slabs. Several threads may ask for them at once.
+    """Tensors in pinned host memory, packed into slabs. Several threads may use it at once.
 
-    PyTorch's own allocator gives each tensor the next power of two: 16.8 MB for the 13.1 MB of a Mllama tile. Its
-    place is free again once nobody holds it (views of it do not count) and `stream` has read what it was to read.
+    PyTorch's own allocator gives each tensor the next power of two: 16.8 MB for the 13.1 MB of a
+    Mllama tile. A tensor's slot is free again when nobody holds the tensor and `stream` has read
+    it. Views of the tensor do not hold the slot.
     """
 
     def __init__(self, stream: Any | None, *, slab: int = SLAB) -> None:
         self._stream, self._slab = stream, slab
-        self._free: dict[int, deque[tuple[Tensor, Any | None]]] = defaultdict(deque)  # places by bytes
-        self._one_at_a_time = Lock()
+        self._free: dict[int, deque[tuple[Tensor, Any | None]]] = defaultdict(deque)  # by bytes
+        self._lock = Lock()
         self.num_bytes = 0  # of all slabs
 
     def copy(self, tensor: Tensor) -> Tensor:
-        """From a GPU the copy arrives after all that `stream` was given before: nobody waits for it here."""
+        """Return a copy. From a GPU, `stream` makes it later, and the caller does not wait."""
         copied = self.empty_like(tensor)
         if self._stream is None or not tensor.is_cuda:
             copied.copy_(tensor)
-        else:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                copied.copy_(tensor, non_blocking=True)
-            tensor.record_stream(self._stream)
+            return copied
+
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            copied.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)
         return copied
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        """A place for numbers of the tensor's shape and type."""
-        place = self._place(tensor.nbytes)
-        made = place.view(tensor.dtype).view(tensor.shape)
-        weakref.finalize(made, self._give_back, place).atexit = False
-        return made
+        """Return an uninitialised tensor of this shape and type."""
+        slot = self._take_slot(tensor.nbytes)
+        empty = slot.view(tensor.dtype).view(tensor.shape)
+        weakref.finalize(empty, self._free_slot, slot).atexit = False
+        return empty
 
-    def _place(self, size: int) -> Tensor:
-        with self._one_at_a_time:
+    def _take_slot(self, size: int) -> Tensor:
+        with self._lock:
             free = self._free[size]
             if not free:
-                step = -(-size // ALIGNED) * ALIGNED  # places begin where any type may
-                count = max(1, self._slab // step)
-                slab = torch.empty(count * step, dtype=torch.uint8, pin_memory=self._stream is not None)
-                self.num_bytes += len(slab)
-                free.extend((slab[i * step : i * step + size], None) for i in range(count))
-            place, read = free.popleft()
-        if read is not None:
-            read.synchronize()
-        return place
+                free.extend((slot, None) for slot in self._new_slots(size))
+            slot, last_read = free.popleft()
 
-    def _give_back(self, place: Tensor) -> None:
-        read = None if self._stream is None else self._stream.record_event()
-        self._free[place.nbytes].append((place, read))
+        if last_read is not None:
+            last_read.synchronize()
+        return slot
+
+    def _new_slots(self, size: int) -> list[Tensor]:
+        step = -(-size // ALIGNED) * ALIGNED
+        count = max(1, self._slab // step)
+        is_pinned = self._stream is not None
+        slab = torch.empty(count * step, dtype=torch.uint8, pin_memory=is_pinned)
+
+        self.num_bytes += len(slab)
+        return [slab[number * step : number * step + size] for number in range(count)]
+
+    def _free_slot(self, slot: Tensor) -> None:
+        last_read = None if self._stream is None else self._stream.record_event()
+        self._free[slot.nbytes].append((slot, last_read))
 
 
 def device_budget(device: torch.device, gigabytes: float | None) -> int:
-    """Bytes on the device: as set, or half of what is free now."""
+    """Return bytes on the device: the setting, or half of the free memory."""
     if gigabytes is not None:
         return round(gigabytes * 1e9)
     if device.type == "cuda":
@@ -123,7 +133,7 @@ def device_budget(device: torch.device, gigabytes: float | None) -> int:
 
 
 def host_budget(gigabytes: float | None) -> int:
-    """Bytes of host memory: as set, or half of what is available now."""
+    """Return bytes of host memory: the setting, or half of the available memory."""
     import psutil
 
     if gigabytes is not None:

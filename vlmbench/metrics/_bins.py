@@ -1,4 +1,4 @@
-"""Predictions by how sure they are."""
+"""Predictions binned by confidence."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sureness:
-    """Of each record, (n): the probability of its predicted label, and the bin m of ((m - 1) / 10, m / 10]."""
+class ConfidenceBins:
+    """`confidence` is the probability of each record's predicted label, (n).
+
+    `bins` is the number m of its bin ((m - 1) / 10, m / 10], (n).
+    """
 
     confidence: NDArray[np.float64]
     bins: NDArray[np.intp]
 
 
-def sureness(records: Sequence[Prediction]) -> Sureness | None:
-    """Of records of one task; None unless all have scores."""
+def bin_by_confidence(records: Sequence[Prediction]) -> ConfidenceBins | None:
+    """Return the bins of records of one task; None unless all records have scores."""
     positive = positive_probabilities(records)
     if positive is None:
         return None
+
     confidence = np.maximum(positive, 1 - positive)
-    return Sureness(confidence=confidence, bins=np.ceil(confidence * BINS).astype(np.intp))
+    bins = np.ceil(confidence * BINS).astype(np.intp)
+    return ConfidenceBins(confidence=confidence, bins=bins)

@@ -6,16 +6,55 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlmbench.metrics._select import is_positive, ordinary, share
+from vlmbench.metrics import MetricInfo
+from vlmbench.metrics._select import is_positive, select_ordinary, share
 from vlmbench.types import LABELS, Prediction, Rate
+
+FIGURES = (
+    MetricInfo(
+        name="accuracy",
+        title="Accuracy",
+        unit="share",
+        better="higher",
+        meaning="Share of records answered right.",
+        section="headline",
+        order=10,
+        long_title="accuracy",
+        of_decisions=True,
+    ),
+    MetricInfo(
+        name="balanced_accuracy",
+        title="Balanced accuracy",
+        unit="share",
+        better="higher",
+        meaning="Mean of the shares answered right under each label: guessing gives 50 %, however "
+        "rare defects are.",
+        section="headline",
+        order=20,
+        long_title="balanced accuracy",
+    ),
+    MetricInfo(
+        name="unparsed",
+        title="Unparsed",
+        unit="share",
+        better="lower",
+        meaning="Share of written answers that name no label. Each of them counts as wrong.",
+        order=80,
+        on_card=False,
+    ),
+)
 
 
 def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
-    """`accuracy`; `unparsed`, the share of answers that name no label (each counts as wrong); `balanced_accuracy`,
-    the mean of both classes' recalls, where the task has two and both occur."""
-    records = ordinary(predictions)
+    """Return `accuracy`, `unparsed` and `balanced_accuracy`.
+
+    `unparsed` is the share of answers that name no label; each counts as wrong.
+    `balanced_accuracy`, the mean of both classes' recalls, needs two classes that both occur.
+    """
+    records = select_ordinary(predictions)
     if not records:
         return {}
+
     accuracy = share(records, lambda prediction: prediction.correct)
     figures: dict[str, Rate | float] = {
         "accuracy": accuracy,
@@ -23,7 +62,11 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     }
     if records[0].task not in LABELS:
         return figures
-    positive, correct = is_positive(records), np.array(accuracy.hits)
+
+    positive = is_positive(records)
+    correct = np.array(accuracy.hits)
     if positive.any() and not positive.all():
-        figures["balanced_accuracy"] = float(correct[positive].mean() + correct[~positive].mean()) / 2
+        recalls = correct[positive].mean() + correct[~positive].mean()
+        figures["balanced_accuracy"] = float(recalls) / 2
+
     return figures

@@ -1,18 +1,39 @@
-"""Whether the order of the two pictures matters where it should not."""
+"""Whether the order of the two images changes the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmbench.metrics._select import with_base
+from vlmbench.metrics import MetricInfo
+from vlmbench.metrics._select import pair_with_base
 from vlmbench.types import Prediction, Probe, Rate
+
+FIGURES = (
+    MetricInfo(
+        name="swap_symmetry",
+        title="Swap",
+        unit="share",
+        better="higher",
+        meaning="Share of pairs that keep their label when the two images are swapped.",
+        section="consistency",
+        order=90,
+        long_title="same label when swapped",
+    ),
+)
 
 
 def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
-    """`swap_symmetry`: the share of swapped pairs that get the same label as the pair itself (the symmetry of
-    PairBench, arXiv:2502.15210). An unparsable answer agrees with nothing, not even with another."""
-    pairs = with_base(predictions, Probe.SWAP)
+    """Return `swap_symmetry`: the share of swapped pairs with the same label as the pair itself.
+
+    This is the symmetry of PairBench (arXiv:2502.15210). An answer that names no label agrees with
+    nothing, not even with another such answer.
+    """
+    pairs = pair_with_base(predictions, Probe.SWAP)
     if not pairs:
         return {}
-    hits = tuple(probe.predicted is not None and probe.predicted == base.predicted for probe, base in pairs)
-    return {"swap_symmetry": Rate(hits=hits, groups=tuple(probe.group for probe, _ in pairs))}
+
+    hits = tuple(
+        probe.predicted is not None and probe.predicted == base.predicted for probe, base in pairs
+    )
+    parts = tuple(probe.group for probe, _ in pairs)
+    return {"swap_symmetry": Rate(hits=hits, parts=parts)}

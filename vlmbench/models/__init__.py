@@ -1,1 +1,1 @@
-"""Model code in the habits of transformers: usable on its own."""
+"""Model code in the conventions of transformers, which works without the rest of vlmbench."""

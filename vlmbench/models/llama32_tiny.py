@@ -1,4 +1,5 @@
-"""Llama-3.2-Vision's own class with small random weights and a tokenizer trained on the spot: it learns nothing."""
+"""Llama-3.2-Vision's class with small random weights and a new tokenizer: the model learns
+nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +13,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-TILE = 28  # side of a tile in pixels
+TILE = 28  # width and height of a tile in pixels
 MAX_TILES = 4
 IMAGE = "<|image|>"
 BEGIN, PAD, TURN_END = "<|begin_of_text|>", "<|finetune_right_pad_id|>", "<|eot_id|>"
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 CORPUS = (
-    "Is the second part normal or abnormal? Same part or different part? Same shape or different shape?",
-    "normal abnormal same part different part same shape different shape a scratch a dent a chip the hole is missing",
+    "Is the second part normal or abnormal? Same part or different part? "
+    "Same shape or different shape?",
+    "normal abnormal same part different part same shape different shape "
+    "a scratch a dent a chip the hole is missing",
 )
-# The real template's form, in short.
+# A short form of the published template.
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     f"{HEADER}{{{{ message.role }}}}{HEADER_END}\n\n"
@@ -33,7 +36,10 @@ TEMPLATE = (
 
 
 def tiny_processor() -> MllamaProcessor:
-    """Byte-level BPE of a few hundred tokens with the model's special ones, and pictures of 28 x 28 pixels a tile."""
+    """Return a processor with tiles of 28 x 28 pixels and a tokenizer of a few hundred tokens.
+
+    The tokenizer is a byte-level BPE with the model's special tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,8 +50,10 @@ def tiny_processor() -> MllamaProcessor:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    # Last, as in the real model: its id is just outside of the vocabulary that can be predicted.
+
+    # Last, as in the published model: its id is the first one outside the predicted vocabulary.
     tokenizer.add_special_tokens([IMAGE])
+
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
@@ -53,14 +61,17 @@ def tiny_processor() -> MllamaProcessor:
         pad_token=PAD,
         additional_special_tokens=[HEADER, HEADER_END, "<|python_tag|>", IMAGE],
     )
-    images = MllamaImageProcessorPil(size={"height": TILE, "width": TILE}, max_image_tiles=MAX_TILES)
+    images = MllamaImageProcessorPil(
+        size={"height": TILE, "width": TILE}, max_image_tiles=MAX_TILES
+    )
+
     return MllamaProcessor(images, fast, chat_template=TEMPLATE)
 
 
 def tiny_mllama(
     tokenizer: PreTrainedTokenizerFast, *, max_tokens: int, seed: int = 0
 ) -> MllamaForConditionalGeneration:
-    """A random model of about 100,000 parameters in float32 for that tokenizer."""
+    """Return a random model of about 100,000 parameters in float32 for `tokenizer`."""
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     config = MllamaConfig(
         vision_config={
@@ -91,11 +102,14 @@ def tiny_mllama(
         },
         image_token_index=image_id,
     )
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MllamaForConditionalGeneration(config)
+
     for name, parameter in model.named_parameters():
-        # A fresh Mllama's gates are closed: no picture would be seen.
+        # The gates of a new Mllama are closed, and no image would have an effect.
         if "gate" in name and parameter.numel() == 1:
             torch.nn.init.constant_(parameter, 1.0)
+
     return model.eval()

@@ -1,4 +1,4 @@
-"""A sweep's folder -> report/index.html (one self-contained page), report.md and verdicts.json."""
+"""Write the report of a sweep: index.html (self-contained), report.md and verdicts.json."""
 
 from vlmbench.report.build import comparison_table, state_table, write_report
 

@@ -1,11 +1,11 @@
-"""Write the report of a sweep: the steps, in order."""
+"""Write the report of a sweep: read the runs, collect the content, render the files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -14,87 +14,138 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from vlmbench.files import write_whole
-from vlmbench.report.cells import Cell, read_cells
-from vlmbench.report.dataset import data_sets, diets, samples
+from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code
-from vlmbench.report.facts import cautions, doubts, outcome, progress
-from vlmbench.report.forest import difference_axis, share_axis
+from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
+from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
-from vlmbench.report.judgement import Place, by_seed, places
-from vlmbench.report.runs import settings, what_was_run
+from vlmbench.report.provenance import setting_differences, sweep_facts
+from vlmbench.report.runs import RunResult, read_runs
+from vlmbench.report.scores import TaskViewScores, by_seed, task_view_scores
 from vlmbench.report.steps import steps
-from vlmbench.report.tables import Table, accuracy_table, consistency_tables, further_tables, headline_table, named
+from vlmbench.report.tables import (
+    Table,
+    accuracy_table,
+    consistency_tables,
+    further_tables,
+    headline_table,
+    task_view_title,
+)
 from vlmbench.report.terminal import plain_states, plain_tables
-from vlmbench.report.verdicts import Finding, Refusal, by_place, findings
-from vlmbench.rundir import SweepDir, to_json
+from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
+from vlmbench.runs.folder import to_json
+from vlmbench.runs.sweep import SweepDir
+from vlmbench.system.files import write_whole
 
 
 def write_report(sweep: SweepDir) -> Path:
-    """Read every cell of the sweep; write index.html, report.md and verdicts.json; give the page's path.
+    """Write index.html, report.md and verdicts.json. Return the path of the page.
 
-    Raises UserError where the folder holds no cell.
+    Raise UserError if the folder holds no run.
     """
-    cells = read_cells(sweep)
-    found, refused = findings(cells)
-    content = _content(sweep.path.resolve().name, cells, found, refused)
+    runs = read_runs(sweep)
+    answers, refusals = findings(runs)
+    content = _content(
+        sweep.path.resolve().name,
+        runs,
+        answers,
+        refusals,
+    )
+
+    rows = [finding.to_row() for finding in answers]
+    write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
+
+    template = markdown_environment().get_template("report.md.j2")
+    write_whole(sweep.report / "report.md", template.render(content))
+
     page = sweep.report / "index.html"
-    write_whole(sweep.report / "verdicts.json", to_json([finding.to_row() for finding in found]) + "\n")
-    write_whole(sweep.report / "report.md", markdown_environment().get_template("report.md.j2").render(content))
-    write_whole(page, _page(content, _plots(cells, content["places"])))
+    write_whole(page, _page(content, _plots(runs, content["scores"])))
     return page
 
 
 def comparison_table(sweep: SweepDir) -> str:
-    """Cells by main figures as plain text. Raises UserError where the folder holds no cell."""
-    return plain_tables(read_cells(sweep))
+    """Return the runs and their main figures as plain text.
+
+    Raise UserError if the folder holds no run.
+    """
+    return plain_tables(read_runs(sweep))
 
 
 def state_table(sweep: SweepDir) -> str:
-    """How far each cell has come, as plain text. Raises UserError where the folder holds no cell."""
-    return plain_states(read_cells(sweep))
+    """Return the state of each run as plain text. Raise UserError if the folder holds no run."""
+    return plain_states(read_runs(sweep))
 
 
-def _content(title: str, cells: Sequence[Cell], found: Sequence[Finding], refused: Sequence[Refusal]) -> dict[str, Any]:
-    headline, accuracy = headline_table(cells), accuracy_table(cells)
-    further, consistency = further_tables(cells), consistency_tables(cells)
-    legends = (table.legend for table in (headline, accuracy, *consistency, *further))
+def _content(
+    title: str,
+    runs: Sequence[RunResult],
+    answers: Sequence[Finding],
+    refusals: Sequence[Refusal],
+) -> dict[str, Any]:
+    """Return the values that the page and the Markdown are rendered from."""
     return {
         "title": title,
-        "cells": cells,
-        "cautions": cautions(cells, refused),
-        "outcome": outcome(cells, found),
-        "findings": found,
-        "elsewhere": [(named(*place), answers) for place, answers in by_place(found).items()],
-        "difference_axis": difference_axis(v for f in found for v in (f.comparison.low, f.comparison.high)),
-        "headline": headline,
-        "doubts": doubts(cells),
-        "share_axis": _share_axis(headline),
-        "steps": steps(cells, found),
-        "progress": progress(cells),
-        "accuracy": accuracy,
-        "further": further,
-        "consistency": consistency,
-        "glossary": list(dict.fromkeys(chain.from_iterable(legends))),
-        "places": places(cells),
-        "gallery": gallery(cells, found),
-        "data_sets": data_sets(cells),
-        "diets": diets(cells),
-        "samples": samples(cells),
-        "runs": what_was_run(cells),
-        "settings": settings(cells),
+        "runs": runs,
+        "cautions": cautions(runs, refusals),
+        "outcome": outcome(runs, answers),
+        "findings": answers,
+        "other_findings": _other_findings(answers),
+        "difference_axis": _difference_axis(answers),
+        "guessing_notes": guessing_notes(runs),
+        "steps": steps(runs, answers),
+        "progress": progress(runs),
+        "scores": task_view_scores(runs),
+        "gallery": gallery(runs, answers),
+        "data_sets": data_sets(runs),
+        "training_mixes": training_mixes(runs),
+        "sample_groups": sample_groups(runs),
+        "provenance": sweep_facts(runs),
+        "settings": setting_differences(runs),
+        **_tables(runs),
     }
 
 
-def _share_axis(headline: Table) -> Any:
+def _other_findings(answers: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    """Return the findings besides the main ones, by the title of their task and view."""
+    groups = by_task_view(answers)
+    return [(task_view_title(*task_view), members) for task_view, members in groups.items()]
+
+
+def _tables(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return the tables of figures, the axis of the headline, and the meaning of every column."""
+    headline, accuracy = headline_table(runs), accuracy_table(runs)
+    further, consistency = further_tables(runs), consistency_tables(runs)
+
+    legends = [table.legend for table in (headline, accuracy, *consistency, *further)]
+    return {
+        "headline": headline,
+        "share_axis": _share_axis(headline),
+        "accuracy": accuracy,
+        "further": further,
+        "consistency": consistency,
+        "glossary": _unique(chain.from_iterable(legends)),
+    }
+
+
+def _unique(entries: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(entries))
+
+
+def _difference_axis(answers: Sequence[Finding]) -> Axis:
+    comparisons = [finding.comparison for finding in answers]
+    return difference_axis(chain.from_iterable((each.low, each.high) for each in comparisons))
+
+
+def _share_axis(headline: Table) -> Axis:
     return share_axis(row.figures[0].low for row in headline.rows if row.figures)
 
 
 def _page(content: Mapping[str, Any], plots: Mapping[str, Any]) -> str:
-    """The page. Its policy lets this script run, known by its hash, and nothing else."""
+    """Return the HTML. Its security policy allows its own script, by hash, and no other."""
     environment = html_environment()
     script, _, _ = PackageLoader("vlmbench.report").get_source(environment, "page.js")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
     return environment.get_template("index.html.j2").render(
         content,
         **plots,
@@ -103,23 +154,34 @@ def _page(content: Mapping[str, Any], plots: Mapping[str, Any]) -> str:
     )
 
 
-def _plots(cells: Sequence[Cell], places: Sequence[Place]) -> dict[str, Any]:
-    """Nothing without matplotlib, which the page then says: the figures under the plots are there all the same."""
+def _plots(runs: Sequence[RunResult], scores: Sequence[TaskViewScores]) -> dict[str, Any]:
+    """Return the plots. Without matplotlib there are none, and the page tells how to get them."""
     if find_spec("matplotlib") is None:
-        return {"panels": {}, "legend": [], "judged_plots": {}, "most_points": 0, "plots_missing": True}
-    from vlmbench.report.plots import curves, judgement
+        return {
+            "panels": {},
+            "legend": [],
+            "score_plots": {},
+            "most_points": 0,
+            "plots_missing": True,
+        }
+
+    from vlmbench.report.plots import curves
+    from vlmbench.report.plots.scores import score_plots
 
     return {
-        "panels": {"step": curves.panels(cells, curves.STEPS), "tokens": curves.panels(cells, curves.TOKENS)},
-        "legend": curves.legend(cells),
+        "panels": {
+            "step": curves.panels(runs, curves.STEPS),
+            "tokens": curves.panels(runs, curves.TOKENS),
+        },
+        "legend": curves.legend(runs),
         "most_points": curves.MOST_POINTS,
-        "judged_plots": judgement.plots(places, curves.styles(cells)),
+        "score_plots": score_plots(scores, curves.line_styles(runs)),
         "plots_missing": False,
     }
 
 
 def html_environment() -> Environment:
-    """Templates of pages: whatever they print is escaped."""
+    """Return the environment of the HTML templates, which escapes every printed value."""
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
@@ -128,20 +190,37 @@ def html_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["by_seed"] = by_seed
-    environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
+    environment.filters["breakable"] = _breakable
     return environment
 
 
+def _breakable(name: str) -> Markup:
+    """Return the name with a possible line break after each underscore."""
+    return escape(name).replace("_", Markup("_<wbr>"))
+
+
 def markdown_environment() -> Environment:
-    """Whatever a template prints is escaped, unless a filter made it Markup: the same rule as for the page."""
+    """Return the environment of the Markdown templates, which escapes all but Markup values."""
     environment = Environment(  # noqa: S701 - HTML escapes would show as such in Markdown
         loader=PackageLoader("vlmbench.report"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=lambda value: value if isinstance(value, Markup) else markdown(str(value)),
+        finalize=_escape_markdown,
     )
-    environment.filters["yaml"] = lambda value: Markup(json.dumps(str(value)))  # noqa: S704 - a quoted scalar
-    environment.filters["code"] = lambda value: Markup(markdown_code(str(value)))  # noqa: S704 - a code span
+    environment.filters["yaml"] = _yaml_scalar
+    environment.filters["code"] = _code_span
     return environment
+
+
+def _escape_markdown(value: Any) -> str:
+    return value if isinstance(value, Markup) else markdown(str(value))
+
+
+def _yaml_scalar(value: Any) -> Markup:
+    return Markup(json.dumps(str(value)))  # noqa: S704 - a quoted scalar
+
+
+def _code_span(value: Any) -> Markup:
+    return Markup(markdown_code(str(value)))  # noqa: S704 - a code span

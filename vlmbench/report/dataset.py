@@ -1,4 +1,4 @@
-"""The data page: how many records of what, on which side, what leaks were looked for, and what pictures look like."""
+"""The data section: records by split, leaks, training records of each variant, sample records."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbench.report.cells import Cell, Series, series_of
-from vlmbench.report.pictures import Picture, pictures_of
-from vlmbench.report.tables import named
+from vlmbench.report.images import Thumbnail, thumbnails_of
+from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.tables import task_view_title
 from vlmbench.types import Prediction, Probe, Task
 
-SAMPLES = 4  # of each task and view: one of each label and defect in turn
+SAMPLES = 4  # for each task and view: one of each label and defect in turn
+DATA_KEYS = ("splits", "images", "leaks", "parts")  # of metrics.json that identify a data set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SideRow:
-    """The records of one side, task and view."""
+class SplitRow:
+    """The records of one split, task and view."""
 
-    side: str
+    split: str
     task: str
     view: str
     records: int
@@ -29,18 +30,21 @@ class SideRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """What cells were made from: `about` names them where not all share it; `source` are the source's settings."""
+    """The data of some runs: `about` names the runs, unless all runs share it.
+
+    `source` holds the settings of the source.
+    """
 
     about: tuple[str, ...]
     source: tuple[tuple[str, str], ...]
-    rows: tuple[SideRow, ...]
+    rows: tuple[SplitRow, ...]
     leaks: str
     leaking: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diet:
-    """What a series trained on."""
+class TrainingMix:
+    """The training records of a series."""
 
     series: Series
     records: str
@@ -50,48 +54,58 @@ class Diet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A held-out record to look at."""
+class SampleRecord:
+    """A held-out record and its images."""
 
     record: Prediction
-    pictures: tuple[Picture, ...]
+    images: tuple[Thumbnail, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """Some records of one task and view."""
+class SampleGroup:
+    """Sample records of one task and view."""
 
     title: str
-    records: tuple[Sample, ...]
+    records: tuple[SampleRecord, ...]
 
 
-def data_sets(cells: Sequence[Cell]) -> list[DataSet]:
-    """One, where all cells that wrote figures share it."""
-    known: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.metrics.get("data"):
-            data = {key: cell.metrics["data"].get(key) for key in ("sides", "pictures", "leaks", "groups")}
-            known.setdefault(json.dumps([data, cell.config.get("source")], default=str), []).append(cell)
-    return [_data_set(members, alone=len(known) == 1) for members in known.values()]
+def data_sets(runs: Sequence[RunResult]) -> list[DataSet]:
+    """Return every data set; a single one if all runs with figures share it."""
+    users: dict[str, list[RunResult]] = {}
+
+    for run in runs:
+        data = run.metrics.get("data")
+        if data:
+            figures = {key: data.get(key) for key in DATA_KEYS}
+            identity = [figures, run.config.get("source")]
+            key = json.dumps(identity, default=str)
+            users.setdefault(key, []).append(run)
+
+    return [_data_set(members, alone=len(users) == 1) for members in users.values()]
 
 
-def _data_set(members: Sequence[Cell], *, alone: bool) -> DataSet:
-    data, source = members[0].metrics["data"], members[0].config.get("source")
+def _data_set(members: Sequence[RunResult], *, alone: bool) -> DataSet:
+    """Return the data set of runs that share it."""
+    data = members[0].metrics["data"]
+    source = members[0].config.get("source")
     settings = source.items() if isinstance(source, Mapping) else ()
     leaks = data.get("leaks") or {}
+
     return DataSet(
-        about=() if alone else tuple(cell.label for cell in members),
-        source=tuple((str(key), str(value)) for key, value in settings if value not in (None, {}, [])),
-        rows=tuple(_side_row(row) for row in data.get("sides", ())),
+        about=() if alone else tuple(run.label for run in members),
+        source=tuple(
+            (str(key), str(value)) for key, value in settings if value not in (None, {}, [])
+        ),
+        rows=tuple(_split_row(row) for row in data.get("splits", ())),
         leaks=_leak_report(data),
         leaking=tuple(str(message) for message in leaks.get("first", ())),
     )
 
 
-def _side_row(row: Mapping[str, Any]) -> SideRow:
+def _split_row(row: Mapping[str, Any]) -> SplitRow:
     labels = row["labels"]
-    return SideRow(
-        side=str(row["side"]),
+    return SplitRow(
+        split=str(row["split"]),
         task=str(row["task"]),
         view=str(row["view"]),
         records=sum(labels.values()),
@@ -101,68 +115,100 @@ def _side_row(row: Mapping[str, Any]) -> SideRow:
 
 
 def _leak_report(data: Mapping[str, Any]) -> str:
-    if not data.get("leaks"):
-        return "These cells do not say what leaks were looked for: they were evaluated by an older version."
-    looked = (
-        f"{sum(sum(row['labels'].values()) for row in data['sides']):,} records and {data['pictures']:,} pictures were "
-        "searched for parts, picture files, contents and looks that stand on two sides"
+    """Return a sentence on the leaks, and on what was searched for them."""
+    if not data.get("leaks") or "splits" not in data:
+        return "These runs do not record a leak search: an older version evaluated them."
+
+    records = sum(sum(row["labels"].values()) for row in data["splits"])
+    search = (
+        f"{records:,} records and {data['images']:,} images were searched for parts, image files, "
+        "equal images and near-duplicates that are in two splits"
     )
-    found = data["leaks"]["found"]
-    if not found:
-        return f"No leak: {looked}, and there is none."
-    return f"{found:,} leak{'' if found == 1 else 's'} allowed (data.allow_leak): {looked}."
+
+    number = data["leaks"]["found"]
+    if not number:
+        return f"No leak: {search}, and there is none."
+    return f"{number:,} leak{'' if number == 1 else 's'} allowed (data.allow_leak): {search}."
 
 
-def diets(cells: Sequence[Cell]) -> list[Diet]:
-    """One for each series whose cells say what they trained on."""
-    found = []
-    for series in series_of(cells):
-        data = [cell.metrics.get("data", {}) for cell in series.cells]
-        if all(one.get("train_records") is not None for one in data):
-            found.append(
-                Diet(
-                    series=series,
-                    records=_span([one["train_records"] for one in data]),
-                    tokens=_span([one.get("train_tokens") for one in data]),
-                    steps=_span([one.get("steps") for one in data]),
-                    by_task=", ".join(f"{count:,} {task}" for task, count in data[0].get("by_task", {}).items()),
-                )
+def training_mixes(runs: Sequence[RunResult]) -> list[TrainingMix]:
+    """Return a row for each series whose runs recorded what they trained on."""
+    rows = []
+
+    for series in series_of(runs):
+        data = [run.metrics.get("data", {}) for run in series.runs]
+        if any(each.get("train_records") is None for each in data):
+            continue
+
+        by_task = data[0].get("by_task", {})
+        rows.append(
+            TrainingMix(
+                series=series,
+                records=_span([each["train_records"] for each in data]),
+                tokens=_span([each.get("train_tokens") for each in data]),
+                steps=_span([each.get("steps") for each in data]),
+                by_task=", ".join(f"{count:,} {task}" for task, count in by_task.items()),
             )
-    return found
+        )
+
+    return rows
 
 
 def _span(numbers: Sequence[Any]) -> str:
-    """One number where all seeds agree, else the lowest and the highest."""
+    """Return the number that all seeds share, or the lowest and the highest."""
     known = sorted({number for number in numbers if isinstance(number, int | float)})
-    return "" if not known else f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
+    if not known:
+        return ""
+
+    return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
 
 
-def samples(cells: Sequence[Cell]) -> list[Samples]:
-    """Held-out records of each task and view; of the first cell that was asked them."""
-    found: dict[tuple[Task, str], list[Prediction]] = {}
-    for cell in cells:
-        own: dict[tuple[Task, str], list[Prediction]] = {}
-        for p in cell.predictions if cell.finished else ():
-            if p.probe == Probe.NONE and p.images:
-                own.setdefault((p.task, p.view), []).append(p)
-        found = own | found
+def sample_groups(runs: Sequence[RunResult]) -> list[SampleGroup]:
+    """Return held-out records of each task and view, from the first run that predicted them."""
+    predictions: dict[tuple[Task, str], list[Prediction]] = {}
+
+    for run in runs:
+        if run.finished:
+            predictions = _by_task_view(run) | predictions
+
     order = list(Task)
-    places = sorted(found, key=lambda place: (order.index(place[0]), place[1] != "raw", place[1]))
-    return [
-        Samples(
-            title=named(*place),
-            records=tuple(Sample(record=p, pictures=pictures_of(p)) for p in _different(found[place])),
+    task_views = sorted(
+        predictions, key=lambda pair: (order.index(pair[0]), pair[1] != "raw", pair[1])
+    )
+
+    groups = []
+    for task, view in task_views:
+        chosen = _choose_samples(predictions[task, view])
+        records = [SampleRecord(record=each, images=thumbnails_of(each)) for each in chosen]
+        groups.append(
+            SampleGroup(
+                title=task_view_title(task, view),
+                records=tuple(records),
+            )
         )
-        for place in places
-    ]
+
+    return groups
 
 
-def _different(records: Sequence[Prediction]) -> Iterator[Prediction]:
-    """One of each label and defect, then a second of each, and so on; at most SAMPLES."""
+def _by_task_view(run: RunResult) -> dict[tuple[Task, str], list[Prediction]]:
+    """Return the ordinary predictions of a run that have images."""
+    groups: dict[tuple[Task, str], list[Prediction]] = {}
+
+    for prediction in run.predictions:
+        if prediction.probe == Probe.NONE and prediction.images:
+            groups.setdefault((prediction.task, prediction.view), []).append(prediction)
+
+    return groups
+
+
+def _choose_samples(records: Sequence[Prediction]) -> Iterator[Prediction]:
+    """Yield one record of each label and defect, then a second of each; at most SAMPLES."""
     seen: dict[tuple[str, str], int] = {}
     turns = []
-    for position, p in enumerate(records):
-        kind = (p.expected, p.meta.get("defect", ""))
+
+    for index, record in enumerate(records):
+        kind = (record.expected, record.meta.get("defect", ""))
         seen[kind] = seen.get(kind, -1) + 1
-        turns.append((seen[kind], position))
-    return (records[position] for _, position in sorted(turns)[:SAMPLES])
+        turns.append((seen[kind], index))
+
+    return (records[index] for _, index in sorted(turns)[:SAMPLES])

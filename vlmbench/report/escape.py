@@ -1,29 +1,35 @@
-"""Strings that others wrote (labels, answers, file names, errors), made harmless for Markdown and for a terminal."""
+"""Make strings from users and models (labels, answers, file names, errors) harmless.
+
+The targets are Markdown and a terminal; Jinja escapes HTML itself.
+"""
 
 from __future__ import annotations
 
 import re
 
-from vlmbench.plain import visible
+from vlmbench.system.text import replace_control_characters
 
 _BACKTICKS = re.compile(r"`+")
-# A character that would start markup; an underscore within a word is an underscore everywhere.
+
+# Characters that can start markup. An underscore within a word never does.
 _MARKDOWN = re.compile(r"[\\`*\[\]|#~$!]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def one_line(text: str) -> str:
-    """Whitespace runs become one space; control and direction characters become U+FFFD, so that none takes effect."""
-    return visible(" ".join(text.split()))
+    """Return the text on one line, with U+FFFD for control and direction characters."""
+    return replace_control_characters(" ".join(text.split()))
 
 
 def markdown(text: str) -> str:
-    """Text that shows as itself in CommonMark and GitHub's tables."""
+    """Return text that CommonMark and GitHub's tables show unchanged."""
     escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def markdown_code(text: str) -> str:
-    """A code span; not for tables, whose columns a `|` ends even in code."""
+    """Return a code span. Do not use it in tables: a `|` ends a column even in code."""
     line = one_line(text)
-    fence = "`" * (1 + max((len(run) for run in _BACKTICKS.findall(line)), default=0))
+    longest = max((len(ticks) for ticks in _BACKTICKS.findall(line)), default=0)
+
+    fence = "`" * (1 + longest)
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"

@@ -1,22 +1,22 @@
-"""Sentences and facts about cells that no table of metrics holds."""
+"""Sentences and facts about runs that no table of metrics holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlmbench.report.cells import Cell
 from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
+from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import BASELINE, Finding, Refusal
-from vlmbench.rundir import State
+from vlmbench.runs.folder import State
 from vlmbench.types import Task
 
-FEW = 3  # cells that are named one by one, even if it is all of them
+FEW = 3  # so many runs are named one by one, even if these are all runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caution:
-    """Something that whoever reads the figures must know, and the cells or comparisons that it is about."""
+    """A warning to readers of the figures; `about` names the runs or comparisons it concerns."""
 
     text: str
     about: tuple[str, ...]
@@ -24,7 +24,7 @@ class Caution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The last logged values of a cell's training."""
+    """The last logged values of a run's training."""
 
     label: str
     step: str
@@ -33,73 +33,98 @@ class Progress:
     eval_balanced_accuracy: str
 
 
-WHY = {str(State.PRUNED): ": its training was stopped, because finished cells had done better by then"}
+STATE_REASONS = {
+    str(State.PRUNED): ": its training was stopped, because finished runs had done better by then"
+}
 
 
-def cautions(cells: Sequence[Cell], refused: Sequence[Refusal]) -> list[Caution]:
-    """Cells without figures, comparisons that failed, then the warnings and notes of every cell; each text once."""
-    told: dict[str, list[str]] = {}
-    for cell in cells:
-        if not cell.finished:
-            detail = f": {cell.error}" if cell.error else WHY.get(cell.state, "")
-            told.setdefault(f"No figures from a {cell.state} cell{detail}", []).append(cell.label)
-    for refusal in refused:
-        told.setdefault(f"No comparison: {refusal.reason}", []).append(refusal.question.name)
-    for cell in cells:
-        for text in (*cell.metrics.get("data", {}).get("warnings", ()), *cell.metrics.get("notes", ())):
-            told.setdefault(str(text), []).append(cell.label)
-    return [Caution(text=text, about=tuple(dict.fromkeys(labels))) for text, labels in told.items()]
+def cautions(runs: Sequence[RunResult], refusals: Sequence[Refusal]) -> list[Caution]:
+    """Return each caution once: runs without figures, failed comparisons, warnings and notes."""
+    about: dict[str, list[str]] = {}
+
+    for run in runs:
+        if not run.finished:
+            reason = f": {run.error}" if run.error else STATE_REASONS.get(run.state, "")
+            about.setdefault(f"No figures from a {run.state} run{reason}", []).append(run.label)
+
+    for refusal in refusals:
+        text = f"No comparison: {refusal.reason}"
+        about.setdefault(text, []).append(refusal.question.name)
+
+    for run in runs:
+        warnings = run.metrics.get("data", {}).get("warnings", ())
+        notes = run.metrics.get("notes", ())
+        for text in (*warnings, *notes):
+            about.setdefault(str(text), []).append(run.label)
+
+    return [
+        Caution(text=text, about=tuple(dict.fromkeys(labels))) for text, labels in about.items()
+    ]
 
 
-def outcome(cells: Sequence[Cell], found: Sequence[Finding]) -> str:
-    """Why there is no answer to the main question; "" where there is one."""
-    if any(finding.question.main for finding in found):
+def outcome(runs: Sequence[RunResult], findings: Sequence[Finding]) -> str:
+    """Return why the main question has no answer; "" if it has one."""
+    if any(finding.question.main for finding in findings):
         return ""
-    if not any(cell.finished for cell in cells):
-        return "No cell has finished, so there is nothing to tell yet."
+
+    if not any(run.finished for run in runs):
+        return "No run has finished, so there is no result yet."
+
     return (
-        f"These cells hold no difference to tell: that takes a finished cell of {BASELINE} and a finished cell of "
-        "another variant, with the same model, setting and seed, and their predictions on held-out raw pairs."
+        "These runs do not answer the main question. It needs a finished run of "
+        f"{BASELINE} and a finished run of another variant, with the same model, setting and "
+        "seed, and with predictions on held-out raw pairs."
     )
 
 
-def doubts(cells: Sequence[Cell]) -> list[str]:
-    """A sentence on the cells whose balanced accuracy on held-out raw pairs may be a coin's, and one on worse ones."""
-    found: dict[str, list[str]] = {}
-    for cell in cells:
-        shown = _pair_figure(cell, "balanced_accuracy")
-        if shown.low is not None and shown.high is not None and shown.low <= 0.5:
-            verdict = "Not told apart from guessing" if shown.high >= 0.5 else "Worse than guessing"
-            found.setdefault(verdict, []).append(f"{cell.label} ({shown.interval})")
+def guessing_notes(runs: Sequence[RunResult]) -> list[str]:
+    """Return a sentence on runs that may be guessing, and a sentence on runs that are worse.
+
+    The rule is the interval of the balanced accuracy on held-out raw pairs.
+    """
+    labels: dict[str, list[str]] = {}
+
+    for run in runs:
+        accuracy = _pair_figure(run, "balanced_accuracy")
+        if accuracy.low is None or accuracy.high is None or accuracy.low > 0.5:
+            continue
+
+        verdict = "Not told apart from guessing" if accuracy.high >= 0.5 else "Worse than guessing"
+        labels.setdefault(verdict, []).append(f"{run.label} ({accuracy.interval})")
+
     return [
-        f"{verdict}, by the interval of their balanced accuracy: {_all_or_named(labels, len(cells))}."
-        for verdict, labels in found.items()
+        f"{verdict}, by the interval of their balanced accuracy: {_all_or_named(names, len(runs))}."
+        for verdict, names in labels.items()
     ]
 
 
 def _all_or_named(labels: Sequence[str], number: int) -> str:
-    return f"all {number} cells" if len(labels) == number > FEW else ", ".join(labels)
+    return f"all {number} runs" if len(labels) == number > FEW else ", ".join(labels)
 
 
-def _pair_figure(cell: Cell, name: str) -> Figure:
-    return figure(name, cell.scores.get(Task.JUDGE_PAIR, {}).get("raw", {}).get(name))
+def _pair_figure(run: RunResult, name: str) -> Figure:
+    return figure(name, run.scores.get(Task.JUDGE_PAIR, {}).get("raw", {}).get(name))
 
 
-def progress(cells: Sequence[Cell]) -> list[Progress]:
-    """One row for each cell with a training log."""
+def progress(runs: Sequence[RunResult]) -> list[Progress]:
+    """Return a row for each run with a training log."""
     return [
         Progress(
-            label=cell.label,
-            step=str(cell.log[-1].get("step", MISSING_FIGURE)),
-            loss=_last(cell, "loss"),
-            eval_loss=_last(cell, "eval_loss"),
-            eval_balanced_accuracy=_last(cell, "eval_balanced_accuracy", share=True),
+            label=run.label,
+            step=str(run.log[-1].get("step", MISSING_FIGURE)),
+            loss=_last_value(run, "loss"),
+            eval_loss=_last_value(run, "eval_loss"),
+            eval_balanced_accuracy=_last_value(run, "eval_balanced_accuracy", share=True),
         )
-        for cell in cells
-        if cell.log
+        for run in runs
+        if run.log
     ]
 
 
-def _last(cell: Cell, key: str, *, share: bool = False) -> str:
-    values = [row[key] for row in cell.log if row.get(key) is not None]
-    return MISSING_FIGURE if not values else percent(values[-1]) if share else plain(values[-1])
+def _last_value(run: RunResult, key: str, *, share: bool = False) -> str:
+    """Return the last logged value of `key` in words; a dash if there is none."""
+    values = [row[key] for row in run.log if row.get(key) is not None]
+    if not values:
+        return MISSING_FIGURE
+
+    return percent(values[-1]) if share else plain(values[-1])

@@ -1,4 +1,4 @@
-"""The error gallery: held-out records that some cell answered wrong, with what every cell said."""
+"""The error gallery: held-out records that a run answered wrong, with the answers of all runs."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
-from vlmbench.report.cells import Cell
-from vlmbench.report.pictures import Picture, pictures_of
+from vlmbench.report.images import Thumbnail, thumbnails_of
+from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import Finding
 from vlmbench.types import Prediction, Probe, Task
 
-MOST_RECORDS = 150  # with two pictures each about 2 MB
-TURNS = {Task.JUDGE_PAIR: 3}  # records that a task and view gives at each turn; the others give one
-CONTROLS = (Probe.SELF, Probe.BLANK)  # whose right answer is known beforehand
+MOST_RECORDS = 150  # about 2 MB with two images each
+
+# Records that a task and view gives at each turn; the other tasks give 1.
+TURNS = {Task.JUDGE_PAIR: 3}
+
+# Controls whose right answer is known without a label.
+CONTROLS = (Probe.SELF, Probe.BLANK)
 
 Key = tuple[str, ...]
+QueueName = tuple[Probe, Task, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one cell said to a record; `cell` is its number in the gallery."""
+class RunAnswer:
+    """The answer of one run to a record; `run` is the run's index in the gallery."""
 
-    cell: int
+    run: int
     prediction: Prediction
     confidence: float | None
 
@@ -32,32 +37,32 @@ class Answer:
         return self.prediction.correct
 
     @property
-    def said(self) -> str:
-        """The label, else the words that name none."""
+    def answer(self) -> str:
+        """Return the predicted label, or the text that names no label."""
         return self.prediction.predicted or self.prediction.text or "no label"
 
     @property
-    def words(self) -> str:
-        """The written answer, where it is more than the label."""
+    def text(self) -> str:
+        """Return the generated text; "" if it is only the label."""
         text = self.prediction.text or ""
-        return "" if text == self.said else text
+        return "" if text == self.answer else text
 
     @property
-    def sureness(self) -> str:
+    def confidence_words(self) -> str:
         return "" if self.confidence is None else f"{100 * self.confidence:.0f} % sure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A record, its pictures, and the answers of all cells that were asked, in the order of the cells."""
+class GalleryEntry:
+    """A record, its images, and the answers of all runs that have a prediction for it."""
 
     record: Prediction
-    pictures: tuple[Picture, ...]
-    answers: tuple[Answer, ...]
+    images: tuple[Thumbnail, ...]
+    answers: tuple[RunAnswer, ...]
 
     @property
     def task(self) -> str:
-        """The task, or the control that was made from it."""
+        """Return the task in words; for a control, also the kind of control."""
         name = self.record.task.replace("_", " ")
         return name if self.record.probe == Probe.NONE else f"{name}, control: {self.record.probe}"
 
@@ -67,25 +72,30 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """Which record this is, and what is known of it."""
+        """Return the task, the view, the defect and the id of the record."""
         defect = f"defect: {self.defect}" if self.defect else ""
-        return " · ".join(part for part in (self.task, self.record.view, defect, self.record.id) if part)
+        parts = (self.task, self.record.view, defect, self.record.id)
+        return " · ".join(part for part in parts if part)
 
     @property
-    def wrong(self) -> tuple[Answer, ...]:
-        """The wrong answers, the surest first."""
-        return tuple(sorted((a for a in self.answers if not a.correct), key=lambda a: -(a.confidence or 0.0)))
+    def wrong(self) -> tuple[RunAnswer, ...]:
+        """Return the wrong answers, the most confident first."""
+        wrong = [answer for answer in self.answers if not answer.correct]
+        return tuple(sorted(wrong, key=lambda answer: -(answer.confidence or 0.0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gallery:
-    """`cells` are those that have predictions, `errors` their wrong answers to ordinary records; `total` counts the
-    records, with the controls in CONTROLS, that any of them answered wrong. `first` and `second` are the cells to look
-    at first."""
+    """The runs with predictions, and the records that they answered wrong.
 
-    cells: tuple[Cell, ...]
+    `errors` counts the wrong answers of each run to ordinary records. `total` counts the records,
+    with the controls in CONTROLS, that any run answered wrong. `first` and `second` are the indices
+    of the two runs that the page shows at the start.
+    """
+
+    runs: tuple[RunResult, ...]
     errors: tuple[int, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[GalleryEntry, ...]
     total: int
     first: int = 0
     second: int = 1
@@ -103,85 +113,136 @@ class Gallery:
         return sorted({entry.defect for entry in self.entries})
 
 
-def gallery(cells: Sequence[Cell], found: Sequence[Finding]) -> Gallery:
-    """Of all finished cells: for each task and view the wrong answers that they were most sure of, cell by cell."""
-    finished = tuple(cell for cell in cells if cell.finished and cell.predictions)
-    asked = [{_key(p): p for p in cell.predictions} for cell in finished]
-    shown = (Probe.NONE, *CONTROLS)
-    wrong = [[p for p in cell.predictions if not p.correct and p.probe in shown] for cell in finished]
-    first, second = _first_look(finished, found)
+def gallery(runs: Sequence[RunResult], findings: Sequence[Finding]) -> Gallery:
+    """Return the most confident wrong answers of each task and view, over all finished runs."""
+    finished = tuple(run for run in runs if run.finished and run.predictions)
+    by_key = [{_key(each): each for each in run.predictions} for run in finished]
+    wrong = [_wrong_predictions(run) for run in finished]
+
+    first, second = _first_pair(finished, findings)
     return Gallery(
-        cells=finished,
-        errors=tuple(sum(p.probe == Probe.NONE for p in some) for some in wrong),
-        entries=tuple(_entry(key, asked) for key in _chosen(wrong)),
-        total=len({_key(p) for some in wrong for p in some}),
+        runs=finished,
+        errors=tuple(_count_ordinary(own) for own in wrong),
+        entries=tuple(_entry(key, by_key) for key in _choose_records(wrong)),
+        total=len({_key(each) for own in wrong for each in own}),
         first=first,
         second=second,
     )
 
 
+def _wrong_predictions(run: RunResult) -> list[Prediction]:
+    """Return the wrong answers to ordinary records and to CONTROLS."""
+    probes = (Probe.NONE, *CONTROLS)
+    return [each for each in run.predictions if not each.correct and each.probe in probes]
+
+
+def _count_ordinary(predictions: Sequence[Prediction]) -> int:
+    return sum(each.probe == Probe.NONE for each in predictions)
+
+
 def confidence(prediction: Prediction) -> float | None:
-    """Probability that the model gave to its answer, among the labels; None without scores."""
+    """Return the probability of the predicted label among the labels; None without scores."""
     chosen = prediction.scores.get(prediction.predicted or "")
     if chosen is None:
         return None
-    return 1.0 / sum(math.exp(min(score - chosen, 700.0)) for score in prediction.scores.values())
+
+    # exp(700) is close to the largest float.
+    differences = [score - chosen for score in prediction.scores.values()]
+    return 1.0 / sum(math.exp(min(difference, 700.0)) for difference in differences)
 
 
-def _key(p: Prediction) -> Key:
-    """What makes it the same record in another cell: cells of other data may use its id for something else."""
-    return (p.id, p.task, p.view, p.probe, p.expected, *p.images)
+def _key(prediction: Prediction) -> Key:
+    """Return the identity of a record across runs.
+
+    The id alone is not enough: runs on other data may use it for another record.
+    """
+    record = prediction
+    return (
+        record.id,
+        record.task,
+        record.view,
+        record.probe,
+        record.expected,
+        *record.images,
+    )
 
 
-def _first_look(cells: Sequence[Cell], found: Sequence[Finding]) -> tuple[int, int]:
-    """The numbers of a variant's cell and of its baseline's: of the first question that was answered."""
-    for finding in found:
-        asked = finding.question
-        sides = [
-            [i for i, c in enumerate(cells) if (c.model, c.setting, c.data) == (asked.model, asked.setting, data)]
-            for data in (asked.variant, asked.baseline)
-        ]
-        if all(sides):
-            return sides[0][0], sides[1][0]
-    return 0, min(1, len(cells) - 1)
+def _first_pair(runs: Sequence[RunResult], findings: Sequence[Finding]) -> tuple[int, int]:
+    """Return the indices of a run and its baseline run, from the first answered question."""
+    for finding in findings:
+        question = finding.question
+        model_setting = (question.model, question.setting)
+        variant = _run_indices(runs, (*model_setting, question.variant))
+        baseline = _run_indices(runs, (*model_setting, question.baseline))
+        if variant and baseline:
+            return variant[0], baseline[0]
+
+    return 0, min(1, len(runs) - 1)
 
 
-def _chosen(wrong: Sequence[Sequence[Prediction]]) -> list[Key]:
-    """At most MOST_RECORDS, dealt by turns from every task, view and control; in the order of the page."""
+def _run_indices(runs: Sequence[RunResult], series: tuple[str, str, str]) -> list[int]:
+    """Return the indices of the runs with this (model, setting, data)."""
+    return [index for index, run in enumerate(runs) if (run.model, run.setting, run.data) == series]
+
+
+def _choose_records(wrong: Sequence[Sequence[Prediction]]) -> list[Key]:
+    """Return at most MOST_RECORDS, dealt in turns from every queue, in the order of the page."""
     turns = []
-    for place, (each, keys) in enumerate(_queues(wrong)):
-        turns += [(i // each, place, i, key) for i, key in enumerate(islice(keys, MOST_RECORDS))]
-    return [key for _, _, _, key in sorted(sorted(turns)[:MOST_RECORDS], key=lambda turn: turn[1:3])]
+
+    for queue_number, (records_a_turn, keys) in enumerate(_queues(wrong)):
+        for index, key in enumerate(islice(keys, MOST_RECORDS)):
+            turns.append((index // records_a_turn, queue_number, index, key))
+
+    chosen = sorted(turns)[:MOST_RECORDS]
+    return [key for _, _, _, key in sorted(chosen, key=lambda turn: turn[1:3])]
 
 
 def _queues(wrong: Sequence[Sequence[Prediction]]) -> Iterator[tuple[int, Iterator[Key]]]:
-    """For every task, view and control how many records it gives at a turn, and its records: controls last, the raw
-    view first."""
-    lists: dict[tuple[Probe, Task, str], list[list[Prediction]]] = {}
-    for some in wrong:
-        own: dict[tuple[Probe, Task, str], list[Prediction]] = {}
-        for p in sorted(some, key=lambda p: (-(confidence(p) or 0.0), p.id)):
-            own.setdefault((p.probe, p.task, p.view), []).append(p)
-        for place, predictions in own.items():
-            lists.setdefault(place, []).append(predictions)
-    probes, tasks = list(Probe), list(Task)
-    for probe, task, view in sorted(
-        lists, key=lambda place: (probes.index(place[0]), tasks.index(place[1]), place[2] != "raw", place[2])
-    ):
-        yield TURNS.get(task, 1) if probe is Probe.NONE else 1, _by_turns(lists[probe, task, view])
+    """Yield the records a turn and the records of every (probe, task, view).
+
+    Controls come last, the raw view first.
+    """
+    queues: dict[QueueName, list[list[Prediction]]] = {}
+
+    for own in wrong:
+        by_name: dict[QueueName, list[Prediction]] = {}
+        for each in sorted(own, key=lambda each: (-(confidence(each) or 0.0), each.id)):
+            by_name.setdefault((each.probe, each.task, each.view), []).append(each)
+        for name, predictions in by_name.items():
+            queues.setdefault(name, []).append(predictions)
+
+    for name in sorted(queues, key=_queue_position):
+        probe, task, _ = name
+        records_a_turn = TURNS.get(task, 1) if probe is Probe.NONE else 1
+        yield records_a_turn, _in_turns(queues[name])
 
 
-def _by_turns(lists: Sequence[Sequence[Prediction]]) -> Iterator[Key]:
-    """The records of several lists, one of each list in turn, none twice."""
-    turns = (p for turn in zip_longest(*lists) for p in turn if p is not None)
-    yield from dict.fromkeys(_key(p) for p in turns)
-
-
-def _entry(key: Key, asked: Sequence[Mapping[Key, Prediction]]) -> Entry:
-    answers = tuple(
-        Answer(cell=number, prediction=of_cell[key], confidence=confidence(of_cell[key]))
-        for number, of_cell in enumerate(asked)
-        if key in of_cell
+def _queue_position(name: QueueName) -> tuple[int, int, bool, str]:
+    probe, task, view = name
+    return (
+        list(Probe).index(probe),
+        list(Task).index(task),
+        view != "raw",
+        view,
     )
+
+
+def _in_turns(lists: Sequence[Sequence[Prediction]]) -> Iterator[Key]:
+    """Yield one record of each list in turn, no record twice."""
+    turns = (each for turn in zip_longest(*lists) for each in turn if each is not None)
+    yield from dict.fromkeys(_key(each) for each in turns)
+
+
+def _entry(key: Key, by_key: Sequence[Mapping[Key, Prediction]]) -> GalleryEntry:
+    """Return the record `key` with the answers of all runs; `by_key` has a mapping a run."""
+    answers = [
+        RunAnswer(run=index, prediction=own[key], confidence=confidence(own[key]))
+        for index, own in enumerate(by_key)
+        if key in own
+    ]
     record = answers[0].prediction
-    return Entry(record=record, pictures=pictures_of(record), answers=answers)
+    return GalleryEntry(
+        record=record,
+        images=thumbnails_of(record),
+        answers=tuple(answers),
+    )

@@ -1,146 +1,244 @@
-"""What was run: what all cells share, where they differ, and what each took."""
+"""The files of each run as a report reads them, and the names that tell runs apart."""
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from vlmbench.provenance import content_of_config
-from vlmbench.report.cells import Cell
-from vlmbench.report.figures import MISSING_FIGURE
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.sweep import SweepDir
+from vlmbench.types import Prediction, Probe, Task
 
-JOULES_PER_WH = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Where the cells' configurations differ: a column for each different one, seeds aside, named by its cells; a row
-    for each key (`model` and `data`: the yaml that was chosen) with its value in every column."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
+# These overrides are shown as properties of the run, so they are no part of its setting.
+NAMED_OVERRIDES = ("model", "data", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One cell: what it took, and the facts that not all cells share."""
+class RunResult:
+    """A run as read once from its folder.
 
-    cell: Cell
-    time: str
-    energy: str
-    own: tuple[tuple[str, str], ...]
+    `setting` holds the overrides, besides model, data and seed, that not all runs share.
+    """
 
+    name: str
+    model: str
+    data: str
+    seed: int | None
+    setting: str
+    config: Mapping[str, Any]
+    status: Mapping[str, Any]
+    env: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    predictions: Sequence[Prediction]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
-    """`common` are the facts that every cell shares; `time` and `energy` are of the cells whose own are known."""
+    @property
+    def state(self) -> str:
+        return str(self.status.get("state", "unknown"))
 
-    common: tuple[tuple[str, str], ...]
-    runs: tuple[Run, ...]
-    time: str
-    energy: str
+    @property
+    def error(self) -> str:
+        return str(self.status.get("error") or "")
 
+    @property
+    def note(self) -> str:
+        """Return why the run stopped: its error, or where it was pruned."""
+        return self.error or str(self.status.get("note") or "")
 
-def what_was_run(cells: Sequence[Cell]) -> Runs:
-    """Every cell, whatever its state."""
-    rows = {cell.name: facts(cell) for cell in cells}
-    shared = set.intersection(*(set(own) for own in rows.values())) if len(cells) > 1 else set()
-    return Runs(
-        common=tuple(fact for fact in rows[cells[0].name] if fact in shared),
-        runs=tuple(
-            Run(
-                cell=cell,
-                time=duration(cell.status.get("seconds")),
-                energy=energy(cell.status.get("joules")),
-                own=tuple(fact for fact in rows[cell.name] if fact not in shared),
+    @property
+    def finished(self) -> bool:
+        return self.state == State.FINISHED
+
+    @property
+    def series(self) -> str:
+        """Return the name that all seeds of this run share."""
+        return (
+            _join_names(
+                self.model,
+                self.data,
+                self.setting,
             )
-            for cell in cells
-        ),
-        time=duration(_total(cells, "seconds")),
-        energy=energy(_total(cells, "joules")),
+            or self.name
+        )
+
+    @property
+    def label(self) -> str:
+        """Return the name of the series and the seed."""
+        return self.series if self.seed is None else f"{self.series} · seed {self.seed}"
+
+    @property
+    def title(self) -> str:
+        """Return the first line of a two-line label: the data variant."""
+        return self.data or self.name
+
+    @property
+    def subtitle(self) -> str:
+        """Return the second line of a two-line label: model, seed and setting."""
+        seed = "" if self.seed is None else f"seed {self.seed}"
+        return _join_names(self.model, seed, self.setting)
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Return `[task][view][metric]`.
+
+        It is empty for an unfinished run, whose figures would mislead.
+        """
+        return self.metrics.get("scores", {}) if self.finished else {}
+
+    @property
+    def command(self) -> str:
+        """Return the command that repeats this run alone.
+
+        An experiment that carries a sweep would start the whole sweep; hydra.mode=RUN prevents it.
+        """
+        overrides = [str(override) for override in self.status.get("overrides", ())]
+
+        if any(override.startswith("experiment=") for override in overrides):
+            overrides.append("hydra.mode=RUN")
+
+        return shlex.join(["python", "-m", "vlmbench", *overrides])
+
+    def answers(
+        self,
+        task: Task,
+        view: str,
+    ) -> list[Prediction]:
+        """Return the predictions on ordinary held-out records; none for an unfinished run."""
+        if not self.finished:
+            return []
+
+        return [
+            prediction
+            for prediction in self.predictions
+            if prediction.task == task
+            and prediction.view == view
+            and prediction.probe == Probe.NONE
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The finished runs that differ in their seed alone."""
+
+    model: str
+    setting: str
+    data: str
+    runs: tuple[RunResult, ...]
+
+    @property
+    def name(self) -> str:
+        return _join_names(self.model, self.data, self.setting)
+
+    @property
+    def seeds(self) -> str:
+        """Return the number of seeds in words."""
+        return "1 seed" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+
+    def views(self, task: Task) -> list[str]:
+        """Return the views that the series has predictions of, for this task."""
+        predictions = chain.from_iterable(run.predictions for run in self.runs)
+        views = (prediction.view for prediction in predictions if prediction.task is task)
+        return list(dict.fromkeys(views))
+
+    def by_seed(
+        self,
+        task: Task,
+        view: str,
+    ) -> list[list[Prediction]]:
+        """Return the ordinary predictions, one list for each seed."""
+        return [run.answers(task, view) for run in self.runs]
+
+    def answers(
+        self,
+        task: Task,
+        view: str,
+    ) -> list[Prediction]:
+        """Return the ordinary predictions of all seeds."""
+        return list(chain.from_iterable(self.by_seed(task, view)))
+
+
+def read_runs(sweep: SweepDir) -> list[RunResult]:
+    """Return every run of the sweep in any state. Raise UserError if there is none."""
+    return read_folders(sweep.runs())
+
+
+def read_folders(folders: Sequence[RunDir]) -> list[RunResult]:
+    """Return the runs of these folders, in any state and in this order."""
+    overrides = [_other_overrides(folder) for folder in folders]
+    common = frozenset.intersection(*(frozenset(own) for own in overrides))
+
+    return [_read_run(folder, own, common) for folder, own in zip(folders, overrides, strict=True)]
+
+
+def _other_overrides(folder: RunDir) -> list[str]:
+    """Return the overrides of a run besides NAMED_OVERRIDES."""
+    overrides = [str(override) for override in folder.read_status().get("overrides", ())]
+    return [
+        override
+        for override in overrides
+        if override.lstrip("+").partition("=")[0] not in NAMED_OVERRIDES
+    ]
+
+
+def _read_run(
+    folder: RunDir,
+    overrides: Sequence[str],
+    common: frozenset[str],
+) -> RunResult:
+    """Return the run in `folder`; the overrides in `common` are left out of its setting."""
+    status = folder.read_status()
+    return RunResult(
+        name=folder.path.name,
+        model=str(status.get("model", "")),
+        data=str(status.get("data", "")),
+        seed=status.get("seed"),
+        setting=" ".join(override for override in overrides if override not in common),
+        config=folder.read_config(),
+        status=status,
+        env=folder.read_env(),
+        metrics=folder.read_metrics(),
+        log=folder.read_train_log(),
+        predictions=folder.read_predictions(),
     )
 
 
-def facts(cell: Cell) -> list[tuple[str, str]]:
-    """What was run and on what, beside the commands: (term, value), those that are known."""
-    env, data = cell.env, cell.metrics.get("data", {})
-    engine = " because ".join(str(env[key]) for key in ("engine", "engine_reason") if env.get(key))
-    rows = {
-        "Folder": cell.name,
-        "Engine": engine,
-        "Vision tower": env.get("vision"),
-        "Hardware": env.get("device"),
-        "Processes": env.get("processes"),
-        "Seed": cell.seed,
-        "Trained on": _counts({"records": data.get("train_records"), "tokens": data.get("train_tokens")}),
-        "Steps": data.get("steps"),
-        "Records by task": _counts(data.get("by_task", {})),
-        "Parts by side": _counts(data.get("groups", {})),
-        "Python": env.get("python"),
-        "Versions": ", ".join(f"{name} {version}" for name, version in env.get("versions", {}).items()),
-        "Code": env.get("git"),
-        "Content hash": cell.status.get("hash"),
-    }
-    return [(term, str(value)) for term, value in rows.items() if value is not None and value != ""]
+def _join_names(*names: str) -> str:
+    return " · ".join(name for name in names if name)
 
 
-def settings(cells: Sequence[Cell]) -> Settings:
-    """What tells configurations apart, without places and without seeds; no row where nothing does."""
-    configs: dict[str, tuple[dict[str, str], list[Cell]]] = {}
-    for cell in cells:
-        if cell.config:
-            chosen = {"model": cell.model, "data": cell.data}
-            flat = chosen | _flat(content_of_config(cell.config)) | chosen  # they come first, and win
-            flat.pop("seed", None)
-            configs.setdefault(json.dumps(flat, sort_keys=True), (flat, []))[1].append(cell)
-    flats = [flat for flat, _ in configs.values()]
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    values = {key: tuple(flat.get(key, MISSING_FIGURE) for flat in flats) for key in keys}
-    return Settings(
-        columns=tuple(_together(members) for _, members in configs.values()),
-        rows=tuple((key, row) for key, row in values.items() if len(set(row)) > 1),
+def group_by_series(
+    runs: Sequence[RunResult],
+) -> dict[tuple[str, str, str], dict[int | None, RunResult]]:
+    """Return (model, setting, data) -> seed -> finished run.
+
+    The last of several runs with the same seed counts.
+    """
+    groups: dict[tuple[str, str, str], dict[int | None, RunResult]] = {}
+
+    for run in runs:
+        if run.finished:
+            key = (run.model, run.setting, run.data)
+            groups.setdefault(key, {})[run.seed] = run
+
+    return groups
+
+
+def series_of(runs: Sequence[RunResult]) -> list[Series]:
+    """Return the finished runs grouped into series."""
+    return [
+        Series(model=model, setting=setting, data=data, runs=tuple(by_seed.values()))
+        for (model, setting, data), by_seed in group_by_series(runs).items()
+    ]
+
+
+def task_views(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """Return every scored (task, view): tasks in the order of `Task`, the raw view first."""
+    order = {str(task): index for index, task in enumerate(Task)}
+    pairs = {(task, view) for run in runs for task, views in run.scores.items() for view in views}
+
+    return sorted(
+        pairs, key=lambda pair: (order.get(pair[0], len(order)), pair[1] != "raw", pair[1])
     )
-
-
-def _together(cells: Sequence[Cell]) -> str:
-    """The names of cells with one configuration: their seeds do not matter here."""
-    return ", ".join(dict.fromkeys(cell.series for cell in cells))
-
-
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Dotted key -> the value as JSON, strings as they are."""
-    if isinstance(value, Mapping) and value:
-        parts = (_flat(inner, f"{name}.{key}" if name else str(key)) for key, inner in value.items())
-        return {key: text for part in parts for key, text in part.items()}
-    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)}
-
-
-def _total(cells: Sequence[Cell], key: str) -> float | None:
-    known = [cell.status[key] for cell in cells if isinstance(cell.status.get(key), int | float)]
-    return sum(known) if known else None
-
-
-def duration(seconds: float | None) -> str:
-    """In the two largest units that are not 0; "" for None."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def energy(joules: float | None) -> str:
-    """In watt-hours; "" for None."""
-    if joules is None:
-        return ""
-    hours = joules / JOULES_PER_WH
-    return f"{hours / 1000:.2f} kWh" if hours >= 1000 else f"{hours:.1f} Wh"
-
-
-def _counts(counts: Mapping[str, Any]) -> str:
-    parts = (f"{number:,} {name}" if isinstance(number, int) else f"{number} {name}" for name, number in counts.items())
-    return ", ".join(part for part, number in zip(parts, counts.values(), strict=True) if number is not None)

@@ -1,264 +1,246 @@
-"""The experiment's questions in their order, each with its figure, its interval and a plain sentence.
+"""The experiment's questions in their order, each with its answers.
 
-They are the steps of an article on pair judgement (see README): does training go better with comparison records, were
-they understood, is the real job done better, is it on processed pictures, is the small model too small, and how well
-does it judge single pictures?
+The steps come from an article on pair judgement (see README). Is the held-out loss lower with
+comparison records? Were these records understood? Are real pairs judged better? Do processed images
+help? Is the smaller model too small? How well are single images judged?
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain
 
 import numpy as np
-from scipy.stats import t
 
-from vlmbench.report.cells import Cell, Series, series_of
-from vlmbench.report.figures import figure, interval_words, points, span
+from vlmbench.report.figures import figure, points, span
+from vlmbench.report.losses import control_answers, loss_answers
+from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.step import Step, StepAnswer, seed_words
 from vlmbench.report.verdicts import BASELINE, CONTROL, RESAMPLING_SEED, SINGLE, Finding
 from vlmbench.stats import compare, estimate_rate, interval, verdict
+from vlmbench.stats.clusters import Floats
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError
 
 RAW = "raw"
 COMPARING = (Task.COMPARE_VIEWS, Task.COMPARE_SHAPES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One figure of what `about` names: its 95 % interval ("" where it has none), what it rests on, what it says."""
-
-    about: str
-    figure: str
-    interval: str
-    rests: str
-    said: str
-
-    @property
-    def sentence(self) -> str:
-        """All of it on one line."""
-        details = "; ".join(part for part in (interval_words(self.interval), self.rests) if part)
-        return f"{self.about}: {self.figure} ({details}): {self.said}."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A question and its answers; `needs` says what a sweep without answers lacks."""
-
-    title: str
-    needs: str
-    answers: tuple[Answer, ...]
-
-
-def steps(cells: Sequence[Cell], found: Sequence[Finding]) -> list[Step]:
-    """Every question, with the answers that these cells hold."""
-    series = series_of(cells)
+def steps(runs: Sequence[RunResult], findings: Sequence[Finding]) -> list[Step]:
+    """Return every question with the answers that these runs hold."""
+    series = series_of(runs)
     return [
         Step(
             title="Is the held-out loss lower with comparison records, and are they the reason?",
             needs=f"data={BASELINE},with_comparison,{CONTROL} and trainer.eval_steps",
-            answers=(*_losses(series), *_reasons(found)),
+            answers=(*loss_answers(series), *control_answers(findings)),
         ),
         Step(
             title="Were the comparison records understood?",
             needs="a source that writes them",
-            answers=tuple(_rates(series, COMPARING, lambda one: one.data not in (SINGLE, CONTROL))),
+            answers=tuple(
+                _rates(
+                    series,
+                    COMPARING,
+                    lambda member: member.data not in (SINGLE, CONTROL),
+                )
+            ),
         ),
         Step(
             title="The real job: how well are held-out raw pairs judged?",
             needs="held-out raw pairs",
-            answers=tuple(_rates(series, (Task.JUDGE_PAIR,), lambda one: one.data != SINGLE, view=RAW)),
+            answers=tuple(
+                _rates(
+                    series,
+                    (Task.JUDGE_PAIR,),
+                    lambda member: member.data != SINGLE,
+                    view=RAW,
+                )
+            ),
         ),
         Step(
-            title="Are processed pictures judged better than raw ones?",
+            title="Are processed images judged better than raw ones?",
             needs="held-out pairs in both views",
-            answers=tuple(_views(series)),
+            answers=tuple(_view_answers(series)),
         ),
         Step(
             title="Is the smaller model too small?",
-            needs="cells of two models on the same data",
-            answers=tuple(_models(series)),
+            needs="runs of two models on the same data",
+            answers=tuple(_model_answers(series)),
         ),
         Step(
-            title="How well are simple single pictures judged?",
+            title="How well are simple single images judged?",
             needs=f"data={SINGLE}",
-            answers=tuple(_rates(series, (Task.JUDGE_SINGLE,), lambda one: one.data == SINGLE)),
+            answers=tuple(
+                _rates(
+                    series,
+                    (Task.JUDGE_SINGLE,),
+                    lambda member: member.data == SINGLE,
+                )
+            ),
         ),
     ]
-
-
-# Losses
-
-
-def _losses(series: Sequence[Series]) -> Iterator[Answer]:
-    """Of each variant against the baseline of the same model and setting: both are followed on the same records."""
-    for base in series:
-        for other in series:
-            alike = (other.model, other.setting) == (base.model, base.setting)
-            if alike and base.data == BASELINE and other.data not in (BASELINE, SINGLE):
-                yield from _loss_change(other, base)
-
-
-def _loss_change(other: Series, base: Series) -> Iterator[Answer]:
-    losses, base_losses = _last_losses(other), _last_losses(base)
-    changes = np.array([losses[seed] - base_losses[seed] for seed in losses if seed in base_losses])
-    if not len(changes):
-        return
-    change, bounds = float(changes.mean()), ""
-    said = f"the last held-out loss is {'lower' if change < 0 else 'higher'} than that of {base.data}"
-    if len(changes) == 1:
-        said += ", with one seed, so another may tell otherwise"
-    else:
-        half = float(t.ppf(0.975, len(changes) - 1)) * float(changes.std(ddof=1)) / len(changes) ** 0.5
-        bounds = span(_signed, change - half, change + half)
-        if abs(change) <= half:
-            said = f"the last held-out loss cannot be told apart from that of {base.data}"
-    yield Answer(about=other.name, figure=_signed(change), interval=bounds, rests=_seeds(len(changes)), said=said)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
-
-
-def _last_losses(series: Series) -> Mapping[int | None, float]:
-    """Seed -> the last held-out loss, where one was logged."""
-    logged = {cell.seed: [row["eval_loss"] for row in cell.log if "eval_loss" in row] for cell in series.cells}
-    return {seed: float(losses[-1]) for seed, losses in logged.items() if losses and losses[-1] is not None}
-
-
-def _reasons(found: Sequence[Finding]) -> Iterator[Answer]:
-    """What the control says of the variants on raw pairs."""
-    reasons = {
-        "better": "the records themselves help, not only their number",
-        "worse": "as many more records of the old kind help more",
-    }
-    for finding in found:
-        asked = finding.question
-        if asked.baseline == CONTROL and (asked.task, asked.view) == (Task.JUDGE_PAIR, RAW):
-            yield Answer(
-                about=f"{asked.subject} · {asked.variant} against {CONTROL}, raw pairs",
-                figure=finding.difference,
-                interval=finding.interval,
-                rests=finding.evidence,
-                said=reasons.get(finding.verdict, "nothing shows that it is the records rather than their number"),
-            )
 
 
 # Rates
 
 
 def _rates(
-    series: Sequence[Series], tasks: Sequence[Task], wanted: Callable[[Series], bool], view: str | None = None
-) -> Iterator[Answer]:
-    for one in filter(wanted, series):
+    series: Sequence[Series],
+    tasks: Sequence[Task],
+    is_wanted: Callable[[Series], bool],
+    view: str | None = None,
+) -> Iterator[StepAnswer]:
+    """Yield the accuracy of each wanted series, on each task, in `view` or in all views."""
+    for member in filter(is_wanted, series):
         for task in tasks:
-            for shown in one.views(task):
-                answers = one.answers(task, shown)
-                if answers and view in (None, shown):
-                    yield _rate(f"{one.name}, {task.replace('_', ' ')}, {shown}", answers, one.seeds)
+            for each_view in member.views(task):
+                predictions = member.answers(task, each_view)
+                if not predictions or view not in (None, each_view):
+                    continue
+
+                about = f"{member.name}, {task.replace('_', ' ')}, {each_view}"
+                yield _rate(about, predictions, member.seeds)
 
 
-def _rate(about: str, answers: Sequence[Prediction], seeds: str) -> Answer:
-    """Of answers to one task in one view."""
-    negative, positive = LABELS[answers[0].task]
-    right = _estimate((answer.correct, answer.group) for answer in answers)
-    shown = figure("accuracy", asdict(right))
-    wrong = {
-        name: [(not answer.correct, answer.group) for answer in answers if answer.expected == label]
-        for name, label in (("misses", positive), ("overkill", negative))
-    }
-    parts = [f"{name} {figure('accuracy', asdict(_estimate(hits))).sentence}" for name, hits in wrong.items() if hits]
-    return Answer(
+def _rate(
+    about: str,
+    predictions: Sequence[Prediction],
+    seeds: str,
+) -> StepAnswer:
+    """Return accuracy, misses and overkill on one task in one view."""
+    negative, positive = LABELS[predictions[0].task]
+    hits = [each.correct for each in predictions]
+    right = _estimate(hits, predictions)
+
+    accuracy = figure("accuracy", asdict(right))
+    conclusions = [_compare_with_guessing(predictions, right)]
+
+    for name, label in (("misses", positive), ("overkill", negative)):
+        members = [each for each in predictions if each.expected == label]
+        if members:
+            wrong = _estimate([not each.correct for each in members], members)
+            conclusions.append(f"{name} {figure('accuracy', asdict(wrong)).sentence}")
+
+    return StepAnswer(
         about=about,
-        figure=shown.text,
-        interval=shown.interval,
-        rests=f"{shown.count}, {seeds}",
-        said="; ".join([_told(answers, right), *parts]),
+        figure=accuracy.text,
+        interval=accuracy.interval,
+        basis=f"{accuracy.count}, {seeds}",
+        conclusion="; ".join(conclusions),
     )
 
 
-def _told(answers: Sequence[Prediction], right: Estimate) -> str:
-    """Whether it is better than saying the commonest label of all."""
-    said = {answer.predicted for answer in answers}
-    if len(said) == 1:
-        return f"always says {said.pop() or 'what cannot be read'}"
-    commonest = max(sum(answer.expected == label for answer in answers) for label in LABELS[answers[0].task])
-    if right.low > commonest / len(answers):
+def _compare_with_guessing(predictions: Sequence[Prediction], right: Estimate) -> str:
+    """Return whether the accuracy is better than always giving the commonest label."""
+    answers = {each.predicted for each in predictions}
+    if len(answers) == 1:
+        return f"always answers {answers.pop() or 'without a label'}"
+
+    labels = LABELS[predictions[0].task]
+    commonest = max(sum(each.expected == label for each in predictions) for label in labels)
+    guessing = commonest / len(predictions)
+
+    if right.low > guessing:
         return "better than guessing"
-    return "worse than guessing" if right.high < commonest / len(answers) else "not told apart from guessing"
+    return "worse than guessing" if right.high < guessing else "not told apart from guessing"
 
 
-def _estimate(hits: Iterable[tuple[bool, str]]) -> Estimate:
-    values, groups = zip(*hits, strict=True)
-    return estimate_rate(Rate(hits=values, groups=groups))
-
-
-def _seeds(number: int) -> str:
-    return "1 seed" if number == 1 else f"{number} seeds"
+def _estimate(hits: Sequence[bool], predictions: Sequence[Prediction]) -> Estimate:
+    """Return the share of `hits` with an interval that keeps the records of a part together."""
+    return estimate_rate(Rate(hits=tuple(hits), parts=tuple(each.group for each in predictions)))
 
 
 # Differences
 
 
-def _views(series: Sequence[Series]) -> Iterator[Answer]:
-    """Each processed view against the raw one, record by record within each part."""
-    for one in series:
-        views = one.views(Task.JUDGE_PAIR)
+def _view_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
+    """Compare each processed view with the raw view, record by record within each part."""
+    for member in series:
+        views = member.views(Task.JUDGE_PAIR)
+        if RAW not in views or member.data == SINGLE:
+            continue
+
         for view in views:
-            if view != RAW and RAW in views and one.data != SINGLE:
-                yield from _view_change(one, view)
+            if view != RAW:
+                yield from _view_change(member, view)
 
 
-def _view_change(one: Series, view: str) -> Iterator[Answer]:
-    """Nothing where the views do not show the same parts equally often."""
-    processed, raw = (
-        [sorted(seed, key=lambda p: (p.group, p.id)) for seed in one.by_seed(Task.JUDGE_PAIR, shown)]
-        for shown in (view, RAW)
-    )
-    names = [answer.group for answer in raw[0]]
-    if any([answer.group for answer in seed] != names for seed in chain(processed, raw)):
+def _view_change(series: Series, view: str) -> Iterator[StepAnswer]:
+    """Yield the change from raw to `view`; nothing if their parts or counts differ."""
+    processed, raw = _by_part(series, view), _by_part(series, RAW)
+    parts = [each.group for each in raw[0]]
+
+    if any([each.group for each in seed] != parts for seed in chain(processed, raw)):
         return
-    groups = np.unique(np.array(names), return_inverse=True)[1]
-    of_processed, of_raw = (
-        np.array([[answer.correct for answer in seed] for seed in side], dtype=np.float64) for side in (processed, raw)
+
+    part_numbers = np.unique(np.array(parts), return_inverse=True)[1]
+    change = interval(
+        _correctness(processed), _correctness(raw), part_numbers, seed=RESAMPLING_SEED
     )
-    found = interval(of_processed, of_raw, groups, seed=RESAMPLING_SEED)
-    yield Answer(
-        about=one.name,
-        figure=points(found.difference),
-        interval=span(points, found.low, found.high),
-        rests=f"{len(names)} pairs of {groups.max() + 1} parts, {one.seeds}",
-        said=_compared(verdict(found), f"judges {view} pairs", "raw ones"),
+    yield StepAnswer(
+        about=series.name,
+        figure=points(change.difference),
+        interval=span(points, change.low, change.high),
+        basis=f"{len(parts)} pairs of {part_numbers.max() + 1} parts, {series.seeds}",
+        conclusion=_verdict_words(verdict(change), f"judges {view} pairs", "raw ones"),
     )
 
 
-def _models(series: Sequence[Series]) -> Iterator[Answer]:
-    """Each model against the first, where both have cells of the same data and setting."""
-    first = series[0].model if series else ""
-    for small in (one for one in series if one.model == first and one.data != SINGLE):
+def _by_part(series: Series, view: str) -> list[list[Prediction]]:
+    """Return the pair predictions of each seed, sorted by part and record."""
+    seeds = series.by_seed(Task.JUDGE_PAIR, view)
+    return [sorted(seed, key=lambda each: (each.group, each.id)) for seed in seeds]
+
+
+def _correctness(seeds: Sequence[Sequence[Prediction]]) -> Floats:
+    """Return 1.0 for right and 0.0 for wrong answers, (seeds, records)."""
+    rows = [[each.correct for each in seed] for seed in seeds]
+    return np.array(rows, dtype=np.float64)
+
+
+def _model_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
+    """Compare each model with the first one, on the same data and setting."""
+    first_model = series[0].model if series else ""
+    first_series = [
+        member for member in series if member.model == first_model and member.data != SINGLE
+    ]
+
+    for small in first_series:
         for large in series:
-            if large.model != first and (large.data, large.setting) == (small.data, small.setting):
+            same_data = (large.data, large.setting) == (small.data, small.setting)
+            if large.model != first_model and same_data:
                 yield from _model_change(large, small)
 
 
-def _model_change(large: Series, small: Series) -> Iterator[Answer]:
-    """Nothing where they were not asked the same records."""
+def _model_change(large: Series, small: Series) -> Iterator[StepAnswer]:
+    """Yield the change from `small` to `large`; nothing if their records differ."""
     try:
-        found = compare(large.by_seed(Task.JUDGE_PAIR, RAW), small.by_seed(Task.JUDGE_PAIR, RAW), seed=RESAMPLING_SEED)
+        comparison = compare(
+            large.by_seed(Task.JUDGE_PAIR, RAW),
+            small.by_seed(Task.JUDGE_PAIR, RAW),
+            seed=RESAMPLING_SEED,
+        )
     except UserError:
         return
-    yield Answer(
-        about=" · ".join(part for part in (small.data, small.setting) if part),
-        figure=points(found.difference),
-        interval=span(points, found.low, found.high),
-        rests=f"{found.n_records} records of {found.n_groups} parts, {_seeds(found.n_seeds)}",
-        said=_compared(verdict(found), f"{large.model} judges raw pairs", small.model),
+
+    sample = f"{comparison.n_records} records of {comparison.n_parts} parts"
+    yield StepAnswer(
+        about=" · ".join(name for name in (small.data, small.setting) if name),
+        figure=points(comparison.difference),
+        interval=span(points, comparison.low, comparison.high),
+        basis=f"{sample}, {seed_words(comparison.n_seeds)}",
+        conclusion=_verdict_words(
+            verdict(comparison), f"{large.model} judges raw pairs", small.model
+        ),
     )
 
 
-def _compared(words: str, one: str, other: str) -> str:
+def _verdict_words(words: str, subject: str, reference: str) -> str:
+    """Return the verdict as a clause, such as `large judges raw pairs better than small`."""
     if words in ("better", "worse"):
-        return f"{one} {words} than {other}"
+        return f"{subject} {words} than {reference}"
     if words.startswith("no difference"):
-        return f"{one} like {other}, to 2 points"
-    return f"{one} no differently from {other}, as far as these runs tell"
+        return f"{subject} like {reference}, within 2 points"
+
+    return f"{subject} no differently from {reference}, as far as these runs tell"

@@ -1,18 +1,21 @@
-"""Cells by figures: the tables of the page, of the Markdown and of the terminal."""
+"""Runs by figures: the tables of the page, of report.md and of the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from vlmbench.report.cells import Cell, task_views
-from vlmbench.report.figures import CONSISTENCY, METRICS, Figure, Metric, figure, metric
+from vlmbench.metrics import MetricInfo, describe, figures_in
+from vlmbench.report.figures import Figure, figure
+from vlmbench.report.runs import RunResult, task_views
 from vlmbench.types import Task
 
-HEADLINE = ("accuracy", "balanced_accuracy", "miss_rate", "overkill_rate", "auroc")
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
-LINK = Metric(
+MISSING_LINK = MetricInfo(
+    name="accuracy",
     title="Missing link",
+    unit="share",
     better="higher",
     meaning="Accuracy on a raw reference beside a processed query, which no variant trains on: "
     "A = B and B = C were shown, so does it conclude A = C?",
@@ -21,7 +24,7 @@ LINK = Metric(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One metric on one task and view; `title` and `note` head it, `better` is an arrow or ""."""
+    """A figure on one task and view. `title` and `note` head it; `better` is an arrow or ""."""
 
     task: str
     view: str
@@ -30,22 +33,23 @@ class Column:
     note: str = ""
     better: str = ""
 
-    def of(self, cell: Cell) -> Figure:
-        return figure(self.name, cell.scores.get(self.task, {}).get(self.view, {}).get(self.name))
+    def figure_of(self, run: RunResult) -> Figure:
+        """Return this column's figure of a run."""
+        return figure(self.name, _figures_of(run, self.task, self.view).get(self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """`figures` is empty for a cell that has not finished: `remark` says why."""
+    """A run. `figures` is empty for an unfinished run; then `remark` says why."""
 
-    cell: Cell
+    run: RunResult
     figures: tuple[Figure, ...]
     remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`legend` explains the columns: (title, meaning)."""
+    """Columns, rows and the `legend` that explains the columns: (title, meaning)."""
 
     title: str
     columns: tuple[Column, ...]
@@ -53,79 +57,112 @@ class Table:
     legend: tuple[tuple[str, str], ...] = ()
 
 
-def remark(cell: Cell) -> str:
-    """Why a cell shows no figures; "" for a finished one."""
-    return "" if cell.finished else f"{cell.state}{f': {cell.note}' if cell.note else ''}"
+def remark(run: RunResult) -> str:
+    """Return why a run shows no figures; "" for a finished run."""
+    if run.finished:
+        return ""
+
+    return f"{run.state}: {run.note}" if run.note else run.state
 
 
-def table(title: str, cells: Sequence[Cell], columns: Sequence[Column], legend: Iterable[Metric]) -> Table:
-    """A row for every cell, whatever its state."""
-    rows = (
-        Row(cell=cell, figures=tuple(c.of(cell) for c in columns) if cell.finished else (), remark=remark(cell))
-        for cell in cells
-    )
-    explained = dict.fromkeys((m.title, m.meaning) for m in legend if m.meaning)
+def build_table(
+    title: str, runs: Sequence[RunResult], columns: Sequence[Column], legend: Iterable[MetricInfo]
+) -> Table:
+    """Return a table with a row for every run, whatever its state."""
+    rows = []
+    for run in runs:
+        figures = tuple(column.figure_of(run) for column in columns) if run.finished else ()
+        rows.append(Row(run=run, figures=figures, remark=remark(run)))
+
+    explained = dict.fromkeys((info.title, info.meaning) for info in legend if info.meaning)
     return Table(title=title, columns=tuple(columns), rows=tuple(rows), legend=tuple(explained))
 
 
-def named(task: str, view: str) -> str:
-    """The title of what belongs to one task and view."""
+def task_view_title(task: str, view: str) -> str:
+    """Return the title of a section or table on one task and view."""
     return f"{task.replace('_', ' ')} · {view}"
 
 
-def metric_column(task: str, view: str, name: str) -> Column:
-    """A column headed by its metric."""
-    return Column(task=task, view=view, name=name, title=metric(name).title, better=ARROWS[metric(name).better])
+def metric_column(task: str, view: str, info: MetricInfo) -> Column:
+    """Return a column with the title and the arrow of its figure."""
+    return Column(
+        task=task, view=view, name=info.name, title=info.title, better=ARROWS[info.better]
+    )
 
 
-def headline_table(cells: Sequence[Cell]) -> Table:
-    """Held-out raw pairs: the real job."""
-    columns = [metric_column(Task.JUDGE_PAIR, "raw", name) for name in HEADLINE]
-    return table("Held-out raw pairs", cells, columns, [metric(name) for name in HEADLINE])
+def headline_table(runs: Sequence[RunResult]) -> Table:
+    """Return the headline figures on held-out raw pairs."""
+    infos = figures_in("headline")
+    columns = [metric_column(Task.JUDGE_PAIR, "raw", info) for info in infos]
+    return build_table("Held-out raw pairs", runs, columns, infos)
 
 
-def accuracy_table(cells: Sequence[Cell]) -> Table:
-    """Every task and view that has an accuracy."""
+def accuracy_table(runs: Sequence[RunResult]) -> Table:
+    """Return the accuracy on every task and view that has one."""
+    info = describe("accuracy")
     columns = [
-        Column(task=task, view=view, name="accuracy", title=task.replace("_", " "), note=view, better="↑")
-        for task, view in task_views(cells)
-        if any("accuracy" in cell.scores.get(task, {}).get(view, {}) for cell in cells)
+        _accuracy_column(task, view, task.replace("_", " "))
+        for task, view in task_views(runs)
+        if any(info.name in _figures_of(run, task, view) for run in runs)
     ]
-    return table("Accuracy per task and view", cells, columns, [metric("accuracy")])
+    return build_table("Accuracy per task and view", runs, columns, [info])
 
 
-def further_tables(cells: Sequence[Cell]) -> list[Table]:
-    """All metrics but accuracy and the consistency metrics, a table for each task and view."""
+def further_tables(runs: Sequence[RunResult]) -> list[Table]:
+    """Return a table for each task and view, with all figures but accuracy and consistency."""
     tables = []
-    for task, view in task_views(cells):
-        names = [name for name in _names(cells, task, view) if name != "accuracy" and name not in CONSISTENCY]
-        if names:
-            columns = [metric_column(task, view, name) for name in names]
-            tables.append(table(named(task, view), cells, columns, [metric(name) for name in names]))
+    for task, view in task_views(runs):
+        infos = [
+            info
+            for info in _measured_figures(runs, task, view)
+            if info.name != "accuracy" and info.section != "consistency"
+        ]
+        if infos:
+            columns = [metric_column(task, view, info) for info in infos]
+            tables.append(build_table(task_view_title(task, view), runs, columns, infos))
+
     return tables
 
 
-def consistency_tables(cells: Sequence[Cell]) -> list[Table]:
-    """Whether answers agree with each other, a table for each view; the missing link belongs to the first."""
-    tables = []
+def consistency_tables(runs: Sequence[RunResult]) -> list[Table]:
+    """Return a table for each task and view: do answers agree with each other?
+
+    The missing link stands in the first table.
+    """
     link = [
-        Column(task=task, view=view, name="accuracy", title=LINK.title, note=view, better="↑")
-        for task, view in task_views(cells)
-        if task == Task.JUDGE_LINK and "accuracy" in _names(cells, task, view)
+        _accuracy_column(task, view, MISSING_LINK.title)
+        for task, view in task_views(runs)
+        if task == Task.JUDGE_LINK and any("accuracy" in _figures_of(r, task, view) for r in runs)
     ]
-    for task, view in task_views(cells):
-        names = [name for name in CONSISTENCY if name in _names(cells, task, view)]
-        if names:
-            columns = [metric_column(task, view, name) for name in names] + link
-            legend = [metric(name) for name in names] + [LINK] * bool(link)
-            tables.append(table(named(task, view), cells, columns, legend))
+
+    tables = []
+    for task, view in task_views(runs):
+        infos = [
+            info for info in _measured_figures(runs, task, view) if info.section == "consistency"
+        ]
+        if infos:
+            columns = [metric_column(task, view, info) for info in infos] + link
+            legend = [*infos, MISSING_LINK] if link else infos
+            tables.append(build_table(task_view_title(task, view), runs, columns, legend))
             link = []
+
     if link:
-        tables.append(table(named(Task.JUDGE_LINK, link[0].view), cells, link, [LINK]))
+        title = task_view_title(Task.JUDGE_LINK, link[0].view)
+        tables.append(build_table(title, runs, link, [MISSING_LINK]))
+
     return tables
 
 
-def _names(cells: Sequence[Cell], task: str, view: str) -> list[str]:
-    """The metrics that any cell has: the known ones in their usual order, then the others by name."""
-    found = {name for cell in cells for name in cell.scores.get(task, {}).get(view, {})}
-    return [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
+def _accuracy_column(task: str, view: str, title: str) -> Column:
+    better = ARROWS[describe("accuracy").better]
+    return Column(task=task, view=view, name="accuracy", title=title, note=view, better=better)
+
+
+def _figures_of(run: RunResult, task: str, view: str) -> Mapping[str, Any]:
+    return run.scores.get(task, {}).get(view, {})
+
+
+def _measured_figures(runs: Sequence[RunResult], task: str, view: str) -> list[MetricInfo]:
+    """Return the figures that any run has, in the order of their metric files, then by name."""
+    names = {name for run in runs for name in _figures_of(run, task, view)}
+    return sorted(map(describe, names), key=lambda info: (info.order, info.name))

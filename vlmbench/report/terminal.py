@@ -1,77 +1,108 @@
-"""The figures as aligned text, in characters that any terminal has (names of the user's own excepted)."""
+"""Figures as aligned text, in ASCII but for names that the user chose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmbench.report.cells import Cell
+from vlmbench.metrics import describe
 from vlmbench.report.escape import one_line
+from vlmbench.report.runs import RunResult
 from vlmbench.report.tables import Column, accuracy_table, headline_table, remark
 from vlmbench.types import Task
 
 COLUMNS_PER_BLOCK = 4
 
 
-def plain_tables(cells: Sequence[Cell]) -> str:
-    """The main figures on held-out raw pairs, then accuracy on every other task and view; all in percent.
+def plain_tables(runs: Sequence[RunResult]) -> str:
+    """Return the headline shares on held-out raw pairs, then every other accuracy; in percent.
 
-    A block has a line for each cell, and one for the number of records (and parts) that the column rests on.
+    A block has a line for each run, and one for the records (and parts) behind each column.
     """
-    main = [column for column in headline_table(cells).columns if column.name != "auroc"]
-    others = [c for c in accuracy_table(cells).columns if (c.task, c.view) != (Task.JUDGE_PAIR, "raw")]
-    blocks = [_block("judge_pair raw, held out: % (95 % interval)", main, [c.title.lower() for c in main], cells)]
+    main = [
+        column for column in headline_table(runs).columns if describe(column.name).unit == "share"
+    ]
+    others = [
+        column
+        for column in accuracy_table(runs).columns
+        if (column.task, column.view) != (Task.JUDGE_PAIR, "raw")
+    ]
+
+    title = "judge_pair raw, held out: % (95 % interval)"
+    blocks = [_block(title, main, [column.title.lower() for column in main], runs)]
+
+    title = "other held-out records, accuracy: % (95 % interval)"
     for start in range(0, len(others), COLUMNS_PER_BLOCK):
-        part = others[start : start + COLUMNS_PER_BLOCK]
-        title = "other held-out records, accuracy: % (95 % interval)"
-        blocks.append(_block(title, part, [f"{c.task} {c.view}" for c in part], cells))
+        columns = others[start : start + COLUMNS_PER_BLOCK]
+        heads = [f"{column.task} {column.view}" for column in columns]
+        blocks.append(_block(title, columns, heads, runs))
+
     return "\n\n".join(blocks) + "\n"
 
 
-def plain_states(cells: Sequence[Cell]) -> str:
-    """A line for each cell: its folder, how far it came, how long that took, and what stopped it."""
-    grid = [["cell", "state", "minutes", ""]]
-    grid += [[one_line(cell.name), one_line(cell.state), _minutes(cell), one_line(cell.note)] for cell in cells]
-    return "\n".join(_aligned(grid))
+def plain_states(runs: Sequence[RunResult]) -> str:
+    """Return a line for each run: its folder, state, minutes, and why it stopped."""
+    grid = [["run", "state", "minutes", ""]]
+    for run in runs:
+        grid.append([one_line(run.name), one_line(run.state), _minutes(run), one_line(run.note)])
+
+    return "\n".join(_align(grid))
 
 
-def _minutes(cell: Cell) -> str:
-    seconds = cell.status.get("seconds")
+def _minutes(run: RunResult) -> str:
+    seconds = run.status.get("seconds")
     return f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else "-"
 
 
-def _aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+def _align(grid: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in grid]
+
+    lines = []
+    for row in grid:
+        texts = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        lines.append("  ".join(texts).rstrip())
+
+    return lines
 
 
-def _block(title: str, columns: Sequence[Column], heads: Sequence[str], cells: Sequence[Cell]) -> str:
-    grid = [["cell", *heads]]
-    grid += [[_label(cell), *(_percent(column, cell) for column in columns)] for cell in cells if cell.finished]
-    grid.append(["records (parts)", *(_counts(column, cells) for column in columns)])
-    lines = _aligned(grid)
-    lines += [f"{_label(cell)}  {one_line(remark(cell))}" for cell in cells if not cell.finished]
-    return "\n".join([title, *lines])
+def _block(
+    title: str, columns: Sequence[Column], heads: Sequence[str], runs: Sequence[RunResult]
+) -> str:
+    finished = [run for run in runs if run.finished]
+
+    grid = [["run", *heads]]
+    for run in finished:
+        grid.append([_label(run), *(_percent(column, run) for column in columns)])
+    grid.append(["records (parts)", *(_counts(column, finished) for column in columns)])
+
+    remarks = [f"{_label(run)}  {one_line(remark(run))}" for run in runs if not run.finished]
+    return "\n".join([title, *_align(grid), *remarks])
 
 
-def _label(cell: Cell) -> str:
-    return one_line(cell.label.replace(" · ", " "))
+def _label(run: RunResult) -> str:
+    return one_line(run.label.replace(" · ", " "))
 
 
-def _percent(column: Column, cell: Cell) -> str:
-    shown = column.of(cell)
-    if shown.value is None:
+def _percent(column: Column, run: RunResult) -> str:
+    figure = column.figure_of(run)
+    if figure.value is None:
         return "-"
-    if shown.low is None or shown.high is None:
-        return f"{100 * shown.value:.1f}"
-    return f"{100 * shown.value:.1f} ({100 * shown.low:.1f}-{100 * shown.high:.1f})"
+    if figure.low is None or figure.high is None:
+        return f"{100 * figure.value:.1f}"
+
+    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f}-{100 * figure.high:.1f})"
 
 
-def _counts(column: Column, cells: Sequence[Cell]) -> str:
-    """One number where all cells agree, as they should; else the lowest and the highest."""
-    shown = [column.of(cell) for cell in cells if cell.finished]
-    return f"{_span([s.n for s in shown])} ({_span([s.n_groups for s in shown])})"
+def _counts(column: Column, finished: Sequence[RunResult]) -> str:
+    figures = [column.figure_of(run) for run in finished]
+    records = _range([figure.n for figure in figures])
+    parts = _range([figure.n_parts for figure in figures])
+    return f"{records} ({parts})"
 
 
-def _span(numbers: Sequence[int | None]) -> str:
-    known = sorted({number for number in numbers if number is not None})
-    return "-" if not known else str(known[0]) if len(known) == 1 else f"{known[0]}-{known[-1]}"
+def _range(numbers: Sequence[int | None]) -> str:
+    """Return one number where all runs agree, as they should; else the lowest and the highest."""
+    distinct = sorted({number for number in numbers if number is not None})
+    if not distinct:
+        return "-"
+
+    return str(distinct[0]) if len(distinct) == 1 else f"{distinct[0]}-{distinct[-1]}"

@@ -1,10 +1,10 @@
-"""Intervals, paired comparisons, corrections and power. Records of one group (a part) are never taken as independent.
+"""Intervals, paired comparisons, corrections and power.
 
-Nothing is assumed that few records could contradict: a figure without observed spread still has an interval, because
-half a miss (or one changed group) is always added to what was seen.
+Records of one part never count as independent. No estimate of zero spread is taken at face value:
+half a miss (or one changed part) is always added to what was seen. So every figure has an interval.
 """
 
-from vlmbench.stats.calibrate import Calibration, calibrate, uncalibrated
+from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortages
 from vlmbench.stats.compare import Comparison, Interval, compare, holm, interval, verdict
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.roc import GRID, RocBand, roc_band
@@ -18,6 +18,7 @@ __all__ = [
     "RocBand",
     "Threshold",
     "calibrate",
+    "calibration_shortages",
     "cheapest_threshold",
     "compare",
     "estimate",
@@ -25,6 +26,5 @@ __all__ = [
     "holm",
     "interval",
     "roc_band",
-    "uncalibrated",
     "verdict",
 ]

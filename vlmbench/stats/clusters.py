@@ -1,4 +1,4 @@
-"""Sums over records in groups."""
+"""Sums over records that belong to parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def sum_of_squares(residuals: Floats, groups: NDArray[np.intp]) -> float:
-    """Squares of the groups' summed residuals, summed, times G / (G - 1): n^2 times the variance of the mean."""
-    sums = np.bincount(groups, residuals)
+def sum_of_squares(residuals: Floats, parts: NDArray[np.intp]) -> float:
+    """Return the sum of the parts' squared residual sums, times G / (G - 1) for G parts.
+
+    This is n^2 times the variance of the mean.
+    """
+    sums = np.bincount(parts, residuals)
     return float((sums**2).sum() * len(sums) / (len(sums) - 1))
 
 
-def mean_group_size(groups: NDArray[np.intp]) -> float:
-    """Records in the group of a random record: the design effect where a group's records are all alike."""
-    return float((np.bincount(groups) ** 2).sum() / len(groups))
+def mean_part_size(parts: NDArray[np.intp]) -> float:
+    """Return the expected size of the part of a random record.
+
+    It is the design effect where all records of a part are alike.
+    """
+    return float((np.bincount(parts) ** 2).sum() / len(parts))

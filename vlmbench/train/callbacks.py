@@ -1,4 +1,4 @@
-"""What happens beside the steps: the log, stopping when asked, stopping when nothing gets better."""
+"""Work beside the steps: the log, stopping on a signal, stopping when nothing improves."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from vlmbench import interrupt, processes
-from vlmbench.rundir import WATCHED, RunDir
+from vlmbench.runs.folder import VALIDATION_METRIC, RunDir
+from vlmbench.system import processes, signals
 
 if TYPE_CHECKING:
-    from vlmbench.tracking import Tracker
+    from vlmbench.tracking.tracker import Tracker
+
+# Figure in the training log -> its short name beside the progress bar.
+BAR_FIGURES = {"loss": "loss", "eval_loss": "val_loss", VALIDATION_METRIC: "val_acc"}
 
 
 class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
-    """One bar with ETA and live figures; every row to the cell's log and to the tracker."""
+    """Show one progress bar with figures; write every row to the run's log and to the tracker."""
 
-    def __init__(self, cell: RunDir, tracker: Tracker, title: str) -> None:
-        self.cell, self.tracker, self.title = cell, tracker, title
+    def __init__(self, folder: RunDir, tracker: Tracker, title: str) -> None:
+        self.folder, self.tracker, self.title = folder, tracker, title
         self.bar: Any = None
         self.first_step_at: float | None = None
         self.figures: dict[str, str] = {}
@@ -40,14 +43,18 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
             self.first_step_at = time.monotonic()
         self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        row = {"step": state.global_step, **{name: value for name, value in logs.items() if "runtime" not in name}}
-        row = {name: value for name, value in row.items() if not name.endswith("_per_second")}
-        if "train_loss" in row:  # the summary at the end, not a step
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        if "train_loss" in logs:  # the summary at the end, not a step
             return
-        self.cell.append_train_log(row)
+        figures = {name: value for name, value in logs.items() if not _is_speed(name)}
+        row = {"step": state.global_step, **figures}
+
+        self.folder.append_train_log(row)
         self.tracker.log(row)
-        for name, short in (("loss", "loss"), ("eval_loss", "val_loss"), (WATCHED, "val_acc")):
+
+        for name, short in BAR_FIGURES.items():
             if name in row:
                 self.figures[short] = f"{row[name]:.3f}"
         self.bar.set_postfix(self.figures)
@@ -56,10 +63,10 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         self.bar.close()
 
 
-class StopWhenAsked(TrainerCallback):  # type: ignore[misc]  # untyped
-    """After the step in which this process, or another one of the run, was asked to stop: a checkpoint, and the end.
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Save a checkpoint and end after the step in which a signal came, in this process or another.
 
-    Several processes agree where they wait for each other anyway, so that all of them stop after one step.
+    Several processes agree where they wait for each other anyway, so that all stop after one step.
     """
 
     def __init__(self) -> None:
@@ -67,22 +74,25 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]  # untyped
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if processes.count() == 1:
-            self.stops = interrupt.asked()
+            self.stops = signals.stop_requested()
         elif control.should_log or control.should_save or control.should_evaluate:
-            self.stops = processes.any_of(interrupt.asked())
+            self.stops = processes.any_process(signals.stop_requested())
+
         if self.stops:
             control.should_log = control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Only now: what a checkpoint says of the control is what the run goes on with.
-        if self.stops or (processes.count() == 1 and interrupt.asked()):
-            interrupt.stop_as_others()
+        # Not earlier: a checkpoint keeps the control, with which a resumed run goes on.
+        if self.stops or (processes.count() == 1 and signals.stop_requested()):
+            signals.request_stop()
             control.should_training_stop = True
 
 
 class Patience(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Stops after so many evaluations without a better balanced accuracy, counted in the run's own history: a run that
-    goes on from a checkpoint stops where it would have stopped."""
+    """Stop after so many evaluations without a better balanced accuracy.
+
+    It counts in the run's own history: a resumed run stops where it would have stopped.
+    """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -92,29 +102,40 @@ class Patience(TrainerCallback):  # type: ignore[misc]  # untyped
             control.should_training_stop = True
 
     def is_exhausted(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        figures = [row[WATCHED] for row in history if WATCHED in row]
-        return bool(figures) and len(figures) - 1 - figures.index(max(figures)) >= self.patience
+        """Whether the best of the evaluations in `history` is `patience` or more of them ago."""
+        values = [row[VALIDATION_METRIC] for row in history if VALIDATION_METRIC in row]
+        if not values:
+            return False
+        since_best = len(values) - 1 - values.index(max(values))
+        return since_best >= self.patience
 
 
 class PruneCallback(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Stops training after an evaluation, before the last, where `should_prune()` says so; `step` is then its step."""
+    """Stop after an evaluation, except the last, if `should_prune()`; `step` is then its step."""
 
     def __init__(self, should_prune: Callable[[], bool]) -> None:
         self.should_prune = should_prune
         self.step: int | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step < state.max_steps and processes.from_leader(self.should_prune):
+        is_last = state.global_step >= state.max_steps
+        if not is_last and processes.from_leader(self.should_prune):
             self.step = state.global_step
             control.should_training_stop = True
 
 
 class BestInItsFolder(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Finds the best checkpoint beside the one that a run goes on from, also where the folder was moved."""
+    """Find the best checkpoint beside the one that training resumes from, in a moved folder too."""
 
     def __init__(self, checkpoints: Path) -> None:
         self.checkpoints = checkpoints
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.best_model_checkpoint is not None:
-            state.best_model_checkpoint = str(self.checkpoints / Path(state.best_model_checkpoint).name)
+            name = Path(state.best_model_checkpoint).name
+            state.best_model_checkpoint = str(self.checkpoints / name)
+
+
+def _is_speed(name: str) -> bool:
+    """Whether a figure of Trainer's log tells a speed, which the log leaves out."""
+    return "runtime" in name or name.endswith("_per_second")

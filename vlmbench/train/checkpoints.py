@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: sealed when they are whole, checked before a run goes on from one."""
+"""Checkpoints that can be trusted: sealed when they are whole, checked before a run resumes."""
 
 from __future__ import annotations
 
@@ -15,78 +15,99 @@ from safetensors import SafetensorError
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from vlmbench.files import NO_ROOM, damage, no_room, seal
+from vlmbench.system.files import NO_ROOM, find_damage, no_room_message, seal
 from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
-STATE = "trainer_state.json"
-KEPT = 2  # the last one and the best, or the one before the last
-NO_ROOM_SAYS = ("inline_container.cc", "PytorchStreamWriter", "No space left", "Read-only", "Permission denied")
+STATE_FILE = "trainer_state.json"
+MAX_KEPT = 2  # the last checkpoint and the best, or the one before the last
+# How torch and safetensors, which raise errors of their own, word a disk without room.
+NO_ROOM_MESSAGES = (
+    "inline_container.cc",
+    "PytorchStreamWriter",
+    "No space left",
+    "Read-only",
+    "Permission denied",
+)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was saved."""
+    """Return the step after which a checkpoint was saved."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def saved_steps(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the last step first."""
-    found = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=step_of, reverse=True)
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the last step first."""
+    candidates = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    checkpoints = [path for path in candidates if path.name.rpartition("-")[2].isdigit()]
+    return sorted(checkpoints, key=step_of, reverse=True)
 
 
-def last_whole(folder: Path, *, of: str) -> Path | None:
-    """The last checkpoint of the run `of` that can be trusted, with the best adapter that it counts on.
+def last_whole(folder: Path, *, owner: str) -> Path | None:
+    """Return the last undamaged checkpoint of the run with hash `owner`; None if there is none.
 
-    Those after it are reported and removed: what cannot be loaded shall not be taken for the last one.
+    The best adapter that it refers to must be undamaged too. Later checkpoints are logged and
+    removed: what cannot be loaded must not be taken for the last one.
     """
-    for checkpoint in saved_steps(folder):
-        why = damage(checkpoint, of=of) or _best_is_damaged(folder, checkpoint, of=of)
+    for checkpoint in saved_checkpoints(folder):
+        why = find_damage(checkpoint, of=owner) or _best_damage(folder, checkpoint, owner=owner)
         if not why:
             return checkpoint
-        log.warning("%s is not used: %s; going on from the one before it", checkpoint, why)
+        log.warning("%s is not used: %s; trying the checkpoint before it", checkpoint, why)
         shutil.rmtree(checkpoint)
     return None
 
 
-def _best_is_damaged(folder: Path, checkpoint: Path, *, of: str) -> str:
-    best = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
-    if best is None:
-        return ""
-    why = damage(folder / Path(best).name, of=of)
-    return f"the best adapter until then is in {Path(best).name}, and {why}" if why else ""
-
-
 def read_state(checkpoint: Path) -> Any:
-    """The TrainerState of a checkpoint."""
-    return TrainerState.load_from_json(str(checkpoint / STATE))
+    """Return the TrainerState of a checkpoint."""
+    return TrainerState.load_from_json(str(checkpoint / STATE_FILE))
 
 
-def keep(checkpoint: Path, *, of: str, best: str | None) -> None:
-    """Seal a checkpoint; then remove those that are needed no more, by their steps: clocks may go backwards."""
-    seal(checkpoint, of=of)
-    folder = str(checkpoint.parent)
-    rotate_checkpoints(output_dir=folder, save_total_limit=KEPT, best_model_checkpoint=best, use_mtime=False)
+def keep(checkpoint: Path, *, owner: str, best: str | None) -> None:
+    """Seal a checkpoint of the run with hash `owner`; then remove those that are not needed.
+
+    The order is by step, because clocks may go backwards.
+    """
+    seal(checkpoint, of=owner)
+    rotate_checkpoints(
+        output_dir=str(checkpoint.parent),
+        save_total_limit=MAX_KEPT,
+        best_model_checkpoint=best,
+        use_mtime=False,
+    )
 
 
 @contextmanager
-def reading(checkpoint: Path | None) -> Iterator[None]:
-    """A UserError where a checkpoint holds other things than numbers: they are not loaded."""
+def explain_load_errors(checkpoint: Path | None) -> Iterator[None]:
+    """Raise UserError if a checkpoint holds anything but numbers: that is never loaded."""
     try:
         yield
     except (pickle.UnpicklingError, SafetensorError) as error:
         raise UserError(
-            f"{checkpoint}: it cannot be loaded ({error}); remove it, and start the command again"
+            f"{checkpoint}: the checkpoint cannot be loaded ({error}); "
+            "remove it and start the command again"
         ) from error
 
 
 @contextmanager
-def writing(what: Path) -> Iterator[None]:
-    """A UserError where there is no room: torch and safetensors have errors of their own for that."""
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise UserError that names `path` if there is no room to write it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if getattr(error, "errno", None) in NO_ROOM or any(words in str(error) for words in NO_ROOM_SAYS):
-            raise UserError(no_room(str(what), error)) from error
+        has_no_room = getattr(error, "errno", None) in NO_ROOM
+        if has_no_room or any(words in str(error) for words in NO_ROOM_MESSAGES):
+            raise UserError(no_room_message(str(path), error)) from error
         raise
+
+
+def _best_damage(folder: Path, checkpoint: Path, *, owner: str) -> str:
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    best = state["best_model_checkpoint"]
+    if best is None:
+        return ""
+
+    name = Path(best).name
+    why = find_damage(folder / name, of=owner)
+    return f"the best adapter so far is in {name}, and {why}" if why else ""

@@ -1,4 +1,10 @@
-"""TRL's SFTTrainer made to judge. Imported when training begins: trl must come after Unsloth, and takes seconds."""
+"""TRL's SFTTrainer, made to judge.
+
+Import this only when training begins: trl must be imported after Unsloth, and takes seconds.
+The private methods of Trainer that are overridden here have to be looked at when the version of
+transformers or trl moves: `_build_accelerator_args`, `_get_train_sampler`, `_prepare_inputs`,
+`_maybe_log_save_evaluate`, `_run_epoch` and `_save_checkpoint`.
+"""
 
 from __future__ import annotations
 
@@ -11,158 +17,129 @@ from accelerate import DistributedDataParallelKwargs
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
-from vlmbench import processes
-from vlmbench.backbones.base import IGNORED, count_positions, ready
-from vlmbench.config import TrainerConfig
-from vlmbench.files import sync
-from vlmbench.rundir import WATCHED, RunDir
+from vlmbench.backbones.batches import IGNORED, complete_batch, count_positions
+from vlmbench.system import processes
+from vlmbench.system.files import sync
 from vlmbench.train import checkpoints
-from vlmbench.train.callbacks import BestInItsFolder, LogCallback, Patience, PruneCallback, StopWhenAsked
+from vlmbench.train.callbacks import (
+    BestInItsFolder,
+    LogCallback,
+    Patience,
+    PruneCallback,
+    StopOnSignal,
+)
+from vlmbench.train.datasets import lazy_dataset
+from vlmbench.train.job import TrainJob
+from vlmbench.train.sft_config import sft_config
 from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
-    from vlmbench.backbones.base import Backbone
-    from vlmbench.tracking import Tracker
+    from vlmbench.backbones.contract import Backbone
 
-BEST_METRIC = WATCHED.removeprefix("eval_")
-BUCKET = 64  # positions: prompts whose lengths differ by less are batched as they come
-
-
-def make_trainer(
-    backbone: Backbone,
-    *,
-    train_set: Any,
-    watch_set: Any,
-    judge: Callable[[], dict[str, float]],
-    should_prune: Callable[[], bool],
-    settings: TrainerConfig,
-    seed: int,
-    cell: RunDir,
-    content: str,
-    tracker: Tracker,
-    title: str,
-    lengths: Sequence[int] | None,
-) -> JudgeTrainer:
-    """The trainer of one run. `train_set` and `watch_set` are datasets of samples; what else, see `train`."""
-
-    def collate(rows: Sequence[dict[str, Sample]]) -> dict[str, Any]:
-        samples = [row["sample"] for row in rows]
-        batch = backbone.train_batch(samples)
-        ids = [sample.record.id for sample in samples]
-        num_tokens = count_positions(batch)
-        num_trained = int((batch["labels"][:, 1:] != IGNORED).sum())
-        return batch | {"record_ids": ids, "num_tokens": num_tokens, "num_trained": num_trained}
-
-    progress, pruning = LogCallback(cell, tracker, title), PruneCallback(should_prune)
-    callbacks: list[Any] = [progress, pruning, StopWhenAsked(), BestInItsFolder(cell.checkpoints)]
-    patience = None if settings.early_stopping is None else Patience(settings.early_stopping)
-    if patience is not None:
-        callbacks.append(patience)
-    trainer = JudgeTrainer(
-        model=backbone.model,
-        args=_sft_config(settings, seed=seed, cell=cell, evaluates=watch_set is not None),
-        data_collator=collate,
-        train_dataset=train_set,
-        eval_dataset=watch_set,
-        processing_class=backbone.tokenizer,
-        callbacks=callbacks,
-    )
-    trainer.judge, trainer.settings, trainer.progress, trainer.pruning = judge, settings, progress, pruning
-    trainer.cell, trainer.content, trainer.patience = cell, content, patience
-    trainer.buckets = [round(length / BUCKET) for length in lengths or ()]
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _sft_config(settings: TrainerConfig, *, seed: int, cell: RunDir, evaluates: bool) -> Any:
-    gpu = torch.cuda.is_available()
-    every = settings.eval_steps
-    # Unsloth gives SFTConfig other defaults (8-bit Adam, for one): all that a run depends on is named.
-    return SFTConfig(
-        output_dir=str(cell.checkpoints),
-        optim="adamw_torch_fused",
-        torch_empty_cache_steps=None,
-        eval_accumulation_steps=None,
-        packing=False,
-        padding_free=False,
-        num_train_epochs=settings.epochs,
-        max_steps=-1 if settings.max_steps is None else settings.max_steps,
-        per_device_train_batch_size=settings.num_rows // processes.count(),
-        per_device_eval_batch_size=settings.num_rows // processes.count(),
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        lr_scheduler_type=settings.scheduler,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        logging_steps=settings.log_steps,
-        logging_nan_inf_filter=False,  # a loss that is no number has to be seen
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=every,
-        save_strategy="steps" if every else "no",
-        save_steps=every or 500,
-        save_total_limit=None,  # checkpoints.keep sees to it
-        load_best_model_at_end=evaluates,
-        metric_for_best_model=BEST_METRIC if evaluates else None,
-        greater_is_better=True,
-        seed=seed,
-        data_seed=seed,
-        use_cpu=not gpu,
-        bf16=gpu,
-        dataloader_pin_memory=gpu,
-        accelerator_config={"non_blocking": gpu},  # else each batch waits for the step before, and the GPU for the next
-        prediction_loss_only=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # they are the same in all processes: nothing that trains has any
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,  # nothing is cut: a cut could fall among picture positions
-        loss_type="nll",
-        report_to="none",
-        disable_tqdm=True,
-    )
+BUCKET = 64  # positions: prompts whose lengths differ by less go into one batch as they come
 
 
 class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
-    """Evaluates with the real metric, stops on a loss that is no number, and does not itself make the processor wait
-    for the GPU within a step."""
+    """Train one job: evaluate with the real metric, and stop if the loss is not finite.
 
-    judge: Callable[[], dict[str, float]]
-    settings: TrainerConfig
-    progress: LogCallback
-    pruning: PruneCallback
-    cell: RunDir
-    content: str  # of the run: its checkpoints serve no other
-    patience: Patience | None
-    buckets: Sequence[int] = ()  # of each training record's length
-    record_ids: Sequence[str] = ()
-    unchecked: UncheckedLoss | None = None
+    Nothing in a step makes the processor wait for the GPU.
+    """
+
+    def __init__(self, backbone: Backbone, job: TrainJob) -> None:
+        self.job = job
+        self.progress = LogCallback(job.folder, job.tracker, job.title)
+        self.pruning = PruneCallback(job.should_prune)
+        self.patience = _make_patience(job)
+        self.buckets = [round(length / BUCKET) for length in job.prompt_lengths]
+        self.record_ids: Sequence[str] = ()
+        self.pending_loss: PendingLoss | None = None
+
+        callbacks: list[Any] = [
+            self.progress,
+            self.pruning,
+            StopOnSignal(),
+            BestInItsFolder(job.folder.checkpoints),
+        ]
+        if self.patience is not None:
+            callbacks.append(self.patience)
+
+        super().__init__(
+            model=backbone.model,
+            args=sft_config(job),
+            data_collator=_make_collator(backbone),
+            train_dataset=lazy_dataset(job.samples),
+            eval_dataset=lazy_dataset(job.validation) if job.evaluates else None,
+            processing_class=backbone.tokenizer,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def check_loss(self) -> None:
+        """Raise UserError if the loss of the last step is NaN or infinite."""
+        if self.pending_loss is None:
+            return
+        pending, self.pending_loss = self.pending_loss, None
+
+        loss = pending.value()
+        if not math.isfinite(loss):
+            rate = self.job.settings.learning_rate
+            raise UserError(
+                f"step {pending.step}: the loss is {loss} on records "
+                f"{', '.join(pending.record_ids)}; look at these records, "
+                f"or set a lower trainer.learning_rate, such as {rate / 10:g}"
+            )
+
+    def patience_ended(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether early stopping ends training with this history of evaluations."""
+        return self.patience is not None and self.patience.is_exhausted(history)
+
+    def restore_model(self) -> None:
+        """Undo what training did to the model, except its adapters: the next run may use it."""
+        undo_preparation(self.accelerator, self.model)
+        if self.job.settings.gradient_checkpointing:
+            self.model.get_base_model().gradient_checkpointing_disable()
+        self.model.zero_grad(set_to_none=True)
+
+    # Overridden methods of Trainer, in the order in which a step calls them
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._build_accelerator_args(**kwargs)
         for handler in arguments["kwargs_handlers"]:
             if isinstance(handler, DistributedDataParallelKwargs):
-                handler.gradient_as_bucket_view = True  # else each gradient is copied to where it is summed, and back
+                # Without it each gradient is copied to the buffer where it is summed, and back.
+                handler.gradient_as_bucket_view = True
         return arguments
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if len(set(self.buckets)) <= 1:
             return super()._get_train_sampler(train_dataset)
-        rows = self.settings.num_rows * self.settings.gradient_accumulation  # of a step, however it is cut
-        return BucketSampler(rows, self.buckets, self.args.seed)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The batches of a step, and how many labels all processes have in them. Summed on the GPUs, that number would
-        make every step wait for the one before."""
+        settings = self.job.settings
+        rows_of_a_step = settings.num_rows * settings.gradient_accumulation
+        return BucketSampler(rows_of_a_step, self.buckets, self.args.seed)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # A run that broke after its last step, within an epoch: Trainer would take one more.
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: Any
+    ) -> tuple[list[Any], Any]:
+        """Return the batches of a step, and the number of labels in them over all processes.
+
+        The processors sum that number. On the GPUs, every step would wait for the one before.
+        """
         self.args.average_tokens_across_devices = processes.count() == 1
         samples, number = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.args.average_tokens_across_devices = True
+
         if processes.count() > 1:
-            total = processes.sum_of(sum(batch["num_trained"] for batch in samples))
+            total = processes.sum_over_processes(sum(batch["num_trained"] for batch in samples))
             number = torch.full((), total, device=device)
         return samples, number
 
@@ -170,77 +147,60 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         self.record_ids = inputs.pop("record_ids", ())
         inputs.pop("num_trained", None)
         num_tokens = inputs.pop("num_tokens", 0)
+
         if self.model.training:
             self.state.num_input_tokens_seen += num_tokens  # a checkpoint keeps it
             self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
-        prepared: dict[str, Any] = super()._prepare_inputs(ready(inputs))
+
+        prepared: dict[str, Any] = super()._prepare_inputs(complete_batch(inputs))
         return prepared
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        # Not SFTTrainer's: its entropy and token accuracy are read off the GPU in every step.
+        """Return the loss, without SFTTrainer's entropy and accuracy: they wait for the GPU."""
         loss = Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **kwargs)
+
         if model.training:
-            self.check_loss()  # the last step's, which is there by now: to look at it makes nothing wait
-            self.unchecked = UncheckedLoss(self.state.global_step + 1, self.record_ids, loss)
+            self.check_loss()  # of the last step, which has arrived by now: nothing waits
+            self.pending_loss = PendingLoss(self.state.global_step + 1, self.record_ids, loss)
         return loss
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        if self.control.should_log or self.control.should_save or self.control.should_evaluate:
+        control = self.control
+        if control.should_log or control.should_save or control.should_evaluate:
             self.check_loss()
-        if self.control.should_log and processes.count() > 1:
-            self._metrics["train"]["num_tokens"] = [processes.sum_of(self.state.num_input_tokens_seen)]
+
+        if control.should_log and processes.count() > 1:
+            num_tokens = processes.sum_over_processes(self.state.num_input_tokens_seen)
+            self._metrics["train"]["num_tokens"] = [num_tokens]
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            # Broken off after its last step, in the middle of an epoch: Trainer would take one more.
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*args, **kwargs)
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Return the validation loss and the job's own validation metrics."""
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self.model.eval()
+
+        metrics = processes.from_leader(self.job.validate)
+        output.metrics.update(
+            {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        )
+        return output
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        folder = self.cell.checkpoints / f"checkpoint-{self.state.global_step}"
-        with checkpoints.writing(folder):
+        folder = self.job.folder
+        checkpoint = folder.checkpoints / f"checkpoint-{self.state.global_step}"
+
+        with checkpoints.explain_write_errors(checkpoint):
             super()._save_checkpoint(*args, **kwargs)
             self.accelerator.wait_for_everyone()  # each process writes its own random state
             if processes.is_leader():
-                if self.cell.train_log.exists():
-                    sync(self.cell.train_log)
-                checkpoints.keep(folder, of=self.content, best=self.state.best_model_checkpoint)
-
-    def check_loss(self) -> None:
-        """Raise UserError where the last step's loss was no number."""
-        if self.unchecked is None:
-            return
-        unchecked, self.unchecked = self.unchecked, None
-        loss = unchecked.value()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"step {unchecked.step}: the loss is {loss} on records {', '.join(unchecked.record_ids)}; look at "
-                f"these records, or lower trainer.learning_rate ({self.settings.learning_rate})"
-            )
-
-    def was_patient_enough(self, history: Sequence[dict[str, Any]]) -> bool:
-        """Whether training ends early with this history of evaluations."""
-        return self.patience is not None and self.patience.is_exhausted(history)
-
-    def leave_model(self) -> None:
-        """Take back what training did to the model, but for its adapters: the next run may use it."""
-        undo_preparation(self.accelerator, self.model)
-        if self.settings.gradient_checkpointing:
-            self.model.get_base_model().gradient_checkpointing_disable()
-        self.model.zero_grad(set_to_none=True)
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        self.model.eval()
-        judged = processes.from_leader(self.judge)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in judged.items()})
-        return output
+                if folder.train_log.exists():
+                    sync(folder.train_log)
+                best = self.state.best_model_checkpoint
+                checkpoints.keep(checkpoint, owner=self.job.run_hash, best=best)
 
 
-class UncheckedLoss:
-    """A step's loss on its way from the GPU."""
+class PendingLoss:
+    """The loss of a step, on its way from the GPU."""
 
     def __init__(self, step: int, record_ids: Sequence[str], loss: Any) -> None:
         self.step, self.record_ids = step, record_ids
@@ -250,23 +210,18 @@ class UncheckedLoss:
             self._arrival.record()
 
     def value(self) -> float:
+        """Return the loss, after it has arrived."""
         if self._arrival is not None:
             self._arrival.synchronize()
         return float(self._loss)
 
 
-def undo_preparation(accelerator: Any, model: Any) -> None:
-    """Take accelerate's mixed precision off a model, so that the next accelerator puts its own on."""
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    # unwrap_model leaves this mark on, and a marked model gets no mixed precision any more.
-    model.__dict__.pop("_is_accelerate_prepared", None)
-
-
 class BucketSampler(Sampler[int]):  # type: ignore[misc]  # untyped
-    """Batches from one bucket each, in an order that depends on seed and epoch alone: a resumed run repeats it."""
+    """Draw batches from one bucket each; the order depends on seed and epoch alone."""
 
     def __init__(self, batch_size: int, buckets: Sequence[int], seed: int) -> None:
-        self.batch_size, self.buckets, self.seed, self.epoch = batch_size, list(buckets), seed, 0
+        self.batch_size, self.buckets = batch_size, list(buckets)
+        self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
         return len(self.buckets)
@@ -277,3 +232,30 @@ class BucketSampler(Sampler[int]):  # type: ignore[misc]  # untyped
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from LengthGroupedSampler(self.batch_size, lengths=self.buckets, generator=generator)
+
+
+def undo_preparation(accelerator: Any, model: Any) -> None:
+    """Take accelerate's mixed precision off a model: the next accelerator can add its own."""
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # unwrap_model leaves this mark, and a marked model gets no mixed precision any more.
+    model.__dict__.pop("_is_accelerate_prepared", None)
+
+
+def _make_collator(backbone: Backbone) -> Callable[[Sequence[dict[str, Sample]]], dict[str, Any]]:
+    """Return a function that makes a training batch of dataset rows."""
+
+    def collate(rows: Sequence[dict[str, Sample]]) -> dict[str, Any]:
+        samples = [row["sample"] for row in rows]
+        batch = backbone.train_batch(samples)
+        return batch | {
+            "record_ids": [sample.record.id for sample in samples],
+            "num_tokens": count_positions(batch),
+            "num_trained": int((batch["labels"][:, 1:] != IGNORED).sum()),
+        }
+
+    return collate
+
+
+def _make_patience(job: TrainJob) -> Patience | None:
+    evaluations = job.settings.early_stopping
+    return None if evaluations is None else Patience(evaluations)

@@ -7,30 +7,40 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import picture
+from tests.conftest import image
+from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.photos.table import DELIMITERS, read_table
 from vlmbench.data.sources.folder import FolderConfig
-from vlmbench.data.wrongs import Misfit, refusal
 from vlmbench.types import Split, UserError
 
-FIELD = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+FIELD = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20
+)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    misfits: list[Misfit] = []
-    rows = [fields for _, fields in read_table(path, required=("path", "label"), misfits=misfits)]
-    if misfits:
-        raise refusal(misfits)
+    invalid_rows: list[InvalidRow] = []
+    rows = [
+        fields
+        for _, fields in read_table(path, required=("path", "label"), invalid_rows=invalid_rows)
+    ]
+    if invalid_rows:
+        raise invalid_rows_error(invalid_rows)
     return rows
 
 
 @pytest.mark.parametrize("delimiter", DELIMITERS)
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_the_delimiter_is_told_from_the_file(tmp_path: Path, delimiter: str, mark: str) -> None:
-    lines = [["Path", "label", "defect"], ["a.png", "normal", ""], ["b.png", "abnormal", 'a "long" scratch, twice']]
+def test_the_delimiter_is_detected(tmp_path: Path, delimiter: str, mark: str) -> None:
+    lines = [
+        ["Path", "label", "defect"],
+        ["a.png", "normal", ""],
+        ["b.png", "abnormal", 'a "long" scratch, twice'],
+    ]
     target = StringIO()
     csv.writer(target, delimiter=delimiter).writerows(lines)
     (tmp_path / "l.csv").write_text(mark + target.getvalue(), encoding="utf-8")
@@ -40,16 +50,20 @@ def test_the_delimiter_is_told_from_the_file(tmp_path: Path, delimiter: str, mar
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=8))
-def test_what_csv_writes_comes_back(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+def test_rows_written_by_csv_are_read_back(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     target = StringIO()
     csv.writer(target).writerows([("path", "label"), *rows])
     (tmp_path / "l.csv").write_text(target.getvalue(), encoding="utf-8", newline="")
     assert [tuple(fields.values()) for fields in rows_of(tmp_path / "l.csv")] == rows
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_rows_or_a_named_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "l.csv").write_bytes(b"path,label\n" + content)
@@ -65,11 +79,11 @@ def test_any_bytes_are_rows_or_a_named_error(tmp_path: Path, content: bytes) -> 
     ("content", "message"),
     [
         ("", "the file is empty"),
-        ("path,label\n", "no line follows the header; write a line a photo"),
+        ("path,label\n", "no line follows the header; write one line for each photo"),
         ("path;other\na;b\n", r"l.csv:1: no column 'label' among path, other"),
-        ("path,label,label\n", r"l.csv:1: column 'label' stands there twice"),
-        ("path,label\na.png,normal\nb.png\n", r"l.csv:3: 1 fields, the header has 2"),
-        ("path,label\na.png,normal,more\n", r"l.csv:2: 3 fields"),
+        ("path,label,label\n", r"l.csv:1: column 'label' occurs twice"),
+        ("path,label\na.png,normal\nb.png\n", r"l.csv:3: the line has 1 fields, the header has 2"),
+        ("path,label\na.png,normal,more\n", r"l.csv:2: the line has 3 fields"),
         ('path,label\n"a.png,normal\n', r"l.csv:2: unexpected end of data"),
         ("path,label\na.png,\x1b[31mnormal\n", r"l.csv:2: label .* has control characters"),
     ],
@@ -80,24 +94,31 @@ def test_a_bad_line_is_named(tmp_path: Path, content: str, message: str) -> None
         rows_of(tmp_path / "l.csv")
 
 
-def test_another_encoding_is_told(tmp_path: Path) -> None:
+def test_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("path,label\n部品.png,良\n".encode("cp932"))
     with pytest.raises(UserError, match="not UTF-8; save the file as 'CSV UTF-8'"):
         rows_of(tmp_path / "l.csv")
 
 
-def listed(tmp_path: Path, *lines: str) -> FolderConfig:
-    """A table of four photos and the given lines."""
+def source_of(tmp_path: Path, *lines: str) -> FolderConfig:
+    """Return the source of six photos and a table with one valid line and the given lines."""
     for i in range(6):
-        picture(i).save(tmp_path / f"{i}.png")
+        image(i).save(tmp_path / f"{i}.png")
     head = ["path;label;group;defect;category;split;camera", "0.png;ok;p0;;bolt;train;left"]
     (tmp_path / "labels.csv").write_text("\n".join([*head, *lines]))
-    return FolderConfig(path=str(tmp_path), table="labels.csv", labels={"ok": "normal", "ng": "abnormal"})
+    return FolderConfig(
+        path=str(tmp_path), table="labels.csv", labels={"ok": "normal", "ng": "abnormal"}
+    )
 
 
-def test_the_columns_become_what_is_known_of_a_photo(tmp_path: Path) -> None:
-    first, second = listed(tmp_path, "1.png;ng;;a <b>scratch</b>;bolt;;").photos()
-    assert (first.label, first.part, first.category, first.split) == ("normal", "p0", "bolt", Split.TRAIN)
+def test_the_columns_become_fields_of_a_photo(tmp_path: Path) -> None:
+    first, second = source_of(tmp_path, "1.png;ng;;a <b>scratch</b>;bolt;;").photos()
+    assert (first.label, first.part, first.category, first.split) == (
+        "normal",
+        "p0",
+        "bolt",
+        Split.TRAIN,
+    )
     assert dict(first.meta) == {"camera": "left"}
     assert (second.answer, second.part, second.split) == ("abnormal: a <b>scratch</b>", "1", None)
     assert dict(second.meta) == {"defect": "a <b>scratch</b>"}
@@ -106,47 +127,70 @@ def test_the_columns_become_what_is_known_of_a_photo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1.png;bad;;;;;", "label 'bad' is not one of 'ok', 'ng', 'normal', 'abnormal'; add it"),
-        ("9.png;ok;;;;;", "9.png: there is no such picture"),
-        ("1.JPG;ok;;;;;", r"1.JPG: there is no such picture; did you mean 1.png\?"),
-        ("1;ok;;;;;", r"1: there is no such picture; did you mean 1.png\?"),
+        (
+            "1.png;bad;;;;;",
+            "label 'bad' is not one of 'ok', 'ng', 'normal', 'abnormal'; map it, as in",
+        ),
+        ("9.png;ok;;;;;", "9.png: the image does not exist"),
+        ("1.JPG;ok;;;;;", r"1.JPG: the image does not exist; did you mean 1.png\?"),
+        ("1;ok;;;;;", r"1: the image does not exist; did you mean 1.png\?"),
         ("../x.png;ok;;;;;", "leaves the data's folder"),
         ("/etc/passwd;ok;;;;;", "leaves the data's folder"),
-        ("0.png;ok;;;;;", "stands in .*labels.csv:2 already"),
-        ("1.png;ok;;;;dev;", "split 'dev' is not one of train, val, test"),
-        ("1.png;ok;;scratch;;;", "defect 'scratch' of a photo that is normal"),
+        ("0.png;ok;;;;;", "0.png is in .*labels.csv:2 already"),
+        ("1.png;ok;;;;dev;", "split 'dev' is not one of train, val, test; write one of these"),
+        ("1.png;ok;;scratch;;;", "the photo is normal, but defect is 'scratch'"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        listed(tmp_path, line).photos()
+        source_of(tmp_path, line).photos()
     assert str(raised.value).startswith(f"{tmp_path / 'labels.csv'}:3: ")
 
 
-def test_all_wrong_rows_are_told_at_once_each_reason_once(tmp_path: Path) -> None:
+def test_the_cure_for_an_unmapped_label_is_accepted(tmp_path: Path) -> None:
+    config = source_of(tmp_path, "1.png;bad;;;;;")
+    with pytest.raises(UserError) as raised:
+        config.photos()
+
+    cure = str(raised.value).rpartition("'source.labels=")[2].removesuffix("'")
+    config.labels = yaml.safe_load(cure)
+    assert [photo.label for photo in config.photos()] == ["normal", "abnormal"]
+
+
+def test_all_invalid_rows_are_named_in_one_error(tmp_path: Path) -> None:
     lines = ["1.png;bad;;;;;", "2.png;bad;;;;;", "3.png;ok", "img\\4.png;ok;;;;;", "5.png;bad;;;;;"]
     lines += [f"gone{i}.png;ok;;;;;" for i in range(12)]
     with pytest.raises(UserError) as raised:
-        listed(tmp_path, *lines).photos()
-    table, told = tmp_path / "labels.csv", str(raised.value).splitlines()
-    assert len(told) == 11
-    assert told[0].startswith(f"{table}:3: label 'bad' is not one of")
-    assert told[0].endswith("(so in 2 more rows)")
-    assert told[1].startswith(f"{table}:5: 2 fields, the header has 7; add what is missing")
-    assert told[2].startswith(f"{table}:6: picture path 'img\\\\4.png' has backslashes; give a path relative to")
-    assert told[3].startswith(f"{table}:8: {tmp_path / 'gone0.png'}: there is no such picture")
-    assert told[-1] == "... and 5 more rows"
+        source_of(tmp_path, *lines).photos()
+    table = tmp_path / "labels.csv"
+    errors = str(raised.value).splitlines()
+    assert len(errors) == 11
+    assert errors[0].startswith(f"{table}:3: label 'bad' is not one of")
+    assert errors[0].endswith("(also in 2 more rows)")
+    assert errors[1].startswith(
+        f"{table}:5: the line has 2 fields, the header has 7; add the missing"
+    )
+    assert errors[2].startswith(
+        f"{table}:6: image path 'img\\\\4.png' has backslashes; give a path relative to"
+    )
+    assert errors[3].startswith(f"{table}:8: {tmp_path / 'gone0.png'}: the image does not exist")
+    assert errors[-1] == "... and 5 more rows"
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ([], "source.path=.*mine: there is no such folder; correct it"),
-        (["ok/", "ng/", "list.csv"], r"no folder good/; in it are list.csv, ng/, ok/; .* source.table=labels.csv"),
-        (["good/"], r"there is no folder bad/; in it are good/; put photos into good/ and bad/"),
+        ([], "source.path=.*mine: the folder does not exist; put photos into .*mine/good and"),
+        (
+            ["ok/", "ng/", "list.csv"],
+            r"good/ .* in it, which has list.csv, ng/, ok/; .* set source.table=list.csv",
+        ),
+        (["good/"], r"bad/ does not exist in it, which has good/; put photos into good/ and bad/"),
     ],
 )
-def test_a_folder_of_another_layout_is_told_what_is_missing(tmp_path: Path, made: list[str], message: str) -> None:
+def test_the_missing_folder_of_another_layout_is_named(
+    tmp_path: Path, made: list[str], message: str
+) -> None:
     for name in made:
         path = tmp_path / "mine" / name
         path.parent.mkdir(exist_ok=True)

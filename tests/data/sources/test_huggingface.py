@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's library: saved folders and parquet files, without following their paths."""
+"""Data sets of Hugging Face's library: saved folders and parquet files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
-from tests.conftest import picture
+from tests.conftest import image
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.sources.huggingface import HuggingFaceConfig
 from vlmbench.types import UserError
@@ -18,7 +18,7 @@ LABELS = {"ok": "normal", "ng": "abnormal"}
 
 
 def rows(count: int = 24) -> datasets.Dataset:
-    """Two good photos, then a bad one, and so on; two photos a part."""
+    """Return rows: two good photos, then a bad one, and so on. Each part has two photos."""
     labels = ["ng" if i % 3 == 2 else "ok" for i in range(count)]
     features = datasets.Features(
         {
@@ -29,7 +29,7 @@ def rows(count: int = 24) -> datasets.Dataset:
         }
     )
     content = {
-        "photo": [picture(i) for i in range(count)],
+        "photo": [image(i) for i in range(count)],
         "verdict": labels,
         "serial": [i // 2 for i in range(count)],
         "what": ["a <i>dent</i>" if label == "ng" else None for label in labels],
@@ -55,18 +55,20 @@ def save(folder: Path, how: str) -> Path:
 
 @pytest.mark.parametrize("how", ["saved", "splits", "parquet"])
 def test_rows_become_pairs(tmp_path: Path, how: str) -> None:
-    manifest = open_manifest(config(save(tmp_path / "set", how)).prepare(tmp_path / "data"), views={"raw", "rt"})
+    manifest = open_manifest(
+        config(save(tmp_path / "set", how)).prepare(tmp_path / "data"), views={"raw", "rt"}
+    )
     pairs = [record for record in manifest if record.task == "judge_pair" and record.view == "raw"]
     assert {record.answer for record in pairs} == {"normal", "abnormal: a <i>dent</i>"}
     parts: dict[int, set[str]] = {}
     for record in pairs:
-        for image in record.images:
-            parts.setdefault(int(image.path.stem) // 2, set()).add(record.group)
-    assert all(len(lots) == 1 for lots in parts.values())  # a part is in one lot
+        for reference in record.images:
+            parts.setdefault(int(reference.path.stem) // 2, set()).add(record.group)
+    assert all(len(lots) == 1 for lots in parts.values())
     assert len([record for record in pairs if record.label == "abnormal"]) == 8
 
 
-def test_the_first_rows_alone_are_taken(tmp_path: Path) -> None:
+def test_a_limit_reads_the_first_rows_alone(tmp_path: Path) -> None:
     config_ = config(save(tmp_path / "set", "saved"), limit=15)
     manifest = open_manifest(config_.prepare(tmp_path / "data"), views={"raw", "rt"})
     assert len(list((manifest.folder / "img").iterdir())) == 15
@@ -75,36 +77,44 @@ def test_the_first_rows_alone_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": "bild"}, "no column 'bild' among photo, verdict, serial, what"),
-        ({"image": "serial"}, "row 0: column 'serial' holds no picture's bytes"),
+        (
+            {"image": "bild"},
+            "has no column 'bild', it has photo, verdict, serial, what; set source.image=",
+        ),
+        ({"image": "serial"}, "row 0: column 'serial' holds no bytes of an image"),
         ({"labels": {}}, "label 'ok' is not one of 'normal', 'abnormal'"),
         ({"limit": 2}, "no photo is abnormal"),
     ],
 )
 def test_a_wrong_column_is_named(tmp_path: Path, change: dict, message: str) -> None:
     path = save(tmp_path / "set", "saved")
-    found = config(path, **change) if "labels" not in change else HuggingFaceConfig(
-        path=str(path), image="photo", label="verdict"
-    )  # fmt: skip
+    if "labels" in change:
+        source = HuggingFaceConfig(path=str(path), image="photo", label="verdict")
+    else:
+        source = config(path, **change)
+
     with pytest.raises(UserError) as raised:
-        found.prepare(tmp_path / "data")
+        source.prepare(tmp_path / "data")
     assert message in str(raised.value)
 
 
-def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="split 'test' is not one of train, other"):
+def test_a_split_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"source.split=test: .* it has train, other; set source.split=train"
+    ):
         config(save(tmp_path / "set", "splits"), split="test").prepare(tmp_path / "data")
 
 
 def test_a_path_in_a_row_is_not_followed(tmp_path: Path) -> None:
-    """A data set that was made elsewhere must not choose which files of this machine are read."""
-    picture(0).save(tmp_path / "secret.png")
+    """Test that a data set cannot choose which of this machine's files are read."""
+    image(0).save(tmp_path / "secret.png")
     features = datasets.Features({"photo": datasets.Image(), "verdict": datasets.Value("string")})
     content = {"photo": [{"bytes": None, "path": str(tmp_path / "secret.png")}], "verdict": ["ok"]}
     (tmp_path / "set").mkdir()
     table = datasets.Dataset.from_dict(content, features=features)
-    table.data.table.to_pandas().to_parquet(tmp_path / "set" / "a.parquet")  # as it is, nothing embedded
-    with pytest.raises(UserError, match="holds no picture's bytes"):
+    # Without the library, which would embed the file.
+    table.data.table.to_pandas().to_parquet(tmp_path / "set" / "a.parquet")
+    with pytest.raises(UserError, match="holds no bytes of an image"):
         config(tmp_path / "set", group=None, defect=None).prepare(tmp_path / "data")
 
 
@@ -113,14 +123,14 @@ def test_a_saved_set_that_names_files_elsewhere_is_refused(tmp_path: Path) -> No
     state = json.loads((folder / "state.json").read_text())
     state["_data_files"] = [{"filename": "../other.arrow"}]
     (folder / "state.json").write_text(json.dumps(state))
-    with pytest.raises(UserError, match=r"state.json: picture path '../other.arrow' leaves"):
+    with pytest.raises(UserError, match=r"state.json: image path '../other.arrow' leaves"):
         config(folder).prepare(tmp_path / "data")
 
 
 def test_a_folder_of_pickles_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
-    with pytest.raises(UserError, match="neither a saved data set"):
+    with pytest.raises(UserError, match="has neither a saved data set"):
         config(tmp_path / "set").prepare(tmp_path / "data")
 
 
@@ -132,31 +142,36 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
         config(tmp_path / "set").prepare(tmp_path / "data")
 
 
-def test_a_row_that_holds_no_picture_is_named(tmp_path: Path) -> None:
+def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     features = datasets.Features({"photo": datasets.Image(), "verdict": datasets.Value("string")})
     content = {"photo": [{"bytes": b"<svg>", "path": None}], "verdict": ["ok"]}
     datasets.Dataset.from_dict(content, features=features).save_to_disk(tmp_path / "set")
-    with pytest.raises(UserError, match="row 0: not a picture that can be read"):
+    with pytest.raises(UserError, match="row 0: not a readable image"):
         config(tmp_path / "set", group=None, defect=None).prepare(tmp_path / "data")
 
 
-def test_a_name_that_the_hub_does_not_give_is_named(tmp_path: Path) -> None:
+def test_a_name_that_is_not_on_the_hub_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nobody/nothing: the data set cannot be read"):
         HuggingFaceConfig(path="nobody/nothing").prepare(tmp_path / "data")
 
 
-def test_words_that_nobody_mapped_are_told_at_once(tmp_path: Path) -> None:
+def test_all_unmapped_words_are_named_in_one_error(tmp_path: Path) -> None:
     folder = save(tmp_path / "set", "saved")
     with pytest.raises(UserError) as raised:
-        HuggingFaceConfig(path=str(folder), image="photo", label="verdict").prepare(tmp_path / "data")
+        HuggingFaceConfig(path=str(folder), image="photo", label="verdict").prepare(
+            tmp_path / "data"
+        )
     good, bad = str(raised.value).splitlines()
     assert good.startswith(f"{folder}: row 0: label 'ok' is not one of")
-    assert good.endswith("(so in 15 more rows)")
+    assert good.endswith("(also in 15 more rows)")
     assert bad.startswith(f"{folder}: row 2: label 'ng' is not one of")
-    assert bad.endswith("(so in 7 more rows)")
+    assert bad.endswith("(also in 7 more rows)")
 
 
-def test_a_file_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+def test_a_file_is_not_searched_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match=r"source.path=.*a.parquet: this is a file; name the folder"):
+    with pytest.raises(
+        UserError,
+        match=r"source.path=.*a.parquet: this is a file, must be a folder; set source.path=",
+    ):
         config(tmp_path / "a.parquet").prepare(tmp_path / "data")

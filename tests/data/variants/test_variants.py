@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmbench.data.comparison import Comparison
+from vlmbench.data.comparison_kinds import ComparisonKind
 from vlmbench.data.variants.matched_control import MatchedControlConfig
 from vlmbench.data.variants.single import SingleConfig
 from vlmbench.data.variants.with_comparison import WithComparisonConfig
@@ -17,7 +17,9 @@ from vlmbench.types import ImageRef, Record, Role, Task, UserError
 
 def record(number: int, task: Task) -> Record:
     image = ImageRef(path=Path("a"), role=Role.QUERY, view="raw")
-    return Record(id=f"{number}", task=task, images=(image,), answer="normal", label="normal", group="g")
+    return Record(
+        id=f"{number}", task=task, images=(image,), answer="normal", label="normal", group="g"
+    )
 
 
 # Four judge_pair, three compare_views, two compare_shapes, one single, one link.
@@ -26,32 +28,40 @@ TASKS += [Task.JUDGE_SINGLE, Task.JUDGE_LINK]
 RECORDS = [record(number, task) for number, task in enumerate(TASKS)]
 
 
-def cost(one: Record) -> int:
-    return 6 if one.task in (Task.COMPARE_VIEWS, Task.COMPARE_SHAPES) else 2
+def cost(record: Record) -> int:
+    return 6 if record.task in (Task.COMPARE_VIEWS, Task.COMPARE_SHAPES) else 2
 
 
 def test_without_comparison_trains_judge_pair_alone() -> None:
     assert WithoutComparisonConfig().select(RECORDS, cost=cost, seed=0) == [0, 1, 2, 3]
 
 
-def test_with_comparison_adds_the_kinds_that_are_asked_for() -> None:
+def test_with_comparison_adds_the_chosen_kinds() -> None:
     both = WithComparisonConfig().select(RECORDS, cost=cost, seed=0)
-    views = WithComparisonConfig(comparison=[Comparison.views]).select(RECORDS, cost=cost, seed=0)
+    views = WithComparisonConfig(comparison=[ComparisonKind.views]).select(
+        RECORDS, cost=cost, seed=0
+    )
     assert (both, views) == (list(range(9)), list(range(7)))
 
 
-def test_single_trains_single_pictures() -> None:
+def test_single_trains_single_images() -> None:
     assert SingleConfig().select(RECORDS, cost=cost, seed=0) == [9]
 
 
 def test_link_records_never_train() -> None:
-    for variant in (WithoutComparisonConfig(), WithComparisonConfig(), MatchedControlConfig(), SingleConfig()):
+    for variant in (
+        WithoutComparisonConfig(),
+        WithComparisonConfig(),
+        MatchedControlConfig(),
+        SingleConfig(),
+    ):
         assert 10 not in variant.select(RECORDS, cost=cost, seed=0)
 
 
 def test_the_control_trains_as_many_tokens_as_the_comparison() -> None:
     # with_comparison: 4 x 2 + 5 x 6 = 38 tokens; the control: 38 / 2 = 19 judge_pair records.
     chosen = MatchedControlConfig().select(RECORDS, cost=cost, seed=0)
+
     assert len(chosen) == 19
     assert set(chosen) == {0, 1, 2, 3}
     assert sum(cost(RECORDS[i]) for i in chosen) == 38
@@ -63,16 +73,20 @@ def test_the_control_repeats_in_whole_passes() -> None:
     assert sorted(counts.values()) == [3, 4, 4, 4]
 
 
-def test_the_control_is_drawn_by_the_seed() -> None:
-    first, same, other = (MatchedControlConfig().select(RECORDS, cost=cost, seed=seed) for seed in (0, 0, 1))
-    assert first == same != other
+def test_the_seed_decides_the_control() -> None:
+    first, same, different = (
+        MatchedControlConfig().select(RECORDS, cost=cost, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == same != different
 
 
-def test_a_kind_that_the_source_lacks_is_left_out_and_said() -> None:
+def test_a_kind_that_the_source_lacks_is_left_out_with_a_note() -> None:
     without_shapes = RECORDS[:7]
     for variant in (WithComparisonConfig(), MatchedControlConfig()):
         assert variant.select(without_shapes, cost=cost, seed=0)
+
         (note,) = variant.notes({Task.JUDGE_PAIR, Task.COMPARE_VIEWS})
+
         assert "no compare_shapes record" in note
         assert variant.notes({Task.COMPARE_SHAPES, Task.COMPARE_VIEWS}) == []
 

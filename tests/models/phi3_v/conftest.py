@@ -1,4 +1,4 @@
-"""Small random models, a tokenizer trained on the spot, and the published models' reference outputs where they are."""
+"""Small random models, a new tokenizer, and the published models' reference outputs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vlmbench.models.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor, Phi3VProcessor
+from vlmbench.models.phi3_v import (
+    Phi3VConfig,
+    Phi3VForConditionalGeneration,
+    Phi3VImageProcessor,
+    Phi3VProcessor,
+)
 
-# Tiles of 56 pixels: 4x4 patches of 14, merged 2x2, so 4 tokens a tile. One tile and the whole view, with two row ends
-# each and one separator between them: 2 * (4 + 2) + 1 = 13 tokens.
+# Tiles of 56 pixels: 4x4 patches of 14, merged 2x2, so 4 tokens a tile. One tile and the whole
+# view, with two row ends each and one separator between them: 2 * (4 + 2) + 1 = 13 tokens.
 TILE = 56
 SMALL_TOWER = {
     "hidden_size": 16,
@@ -37,7 +42,11 @@ SMALL_DECODER = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 131072,
     "original_max_position_embeddings": 4096,
-    "rope_scaling": {"type": "su", "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.2, 2.5, 9.0, 40.0]},
+    "rope_scaling": {
+        "type": "su",
+        "short_factor": [1.0, 1.1, 1.3, 2.0],
+        "long_factor": [1.2, 2.5, 9.0, 40.0],
+    },
     "sliding_window": 262144,
     "pad_token_id": 0,
     "bos_token_id": 1,
@@ -53,13 +62,13 @@ def _one_thread_and_one_seed() -> None:
 
 @pytest.fixture
 def hub_fields() -> dict[str, Any]:
-    """The flat fields of a small model's config.json on the hub."""
+    """Return the flat fields of a small model's config.json on the hub."""
     return {**SMALL_DECODER, "clip_vision_config": SMALL_TOWER}
 
 
 @pytest.fixture
 def make_config(hub_fields: dict[str, Any]) -> Callable[..., Phi3VConfig]:
-    """The configuration of a small model, with some of the hub's fields replaced."""
+    """Return a factory of a small model's configuration, with given fields replaced."""
 
     def make(**fields: Any) -> Phi3VConfig:
         return Phi3VConfig(**{**hub_fields, **fields})
@@ -68,8 +77,13 @@ def make_config(hub_fields: dict[str, Any]) -> Callable[..., Phi3VConfig]:
 
 
 @pytest.fixture
-def make_model(make_config: Callable[..., Phi3VConfig]) -> Callable[..., Phi3VForConditionalGeneration]:
-    """A small model in evaluation mode, its weights large enough for every part to show in the logits."""
+def make_model(
+    make_config: Callable[..., Phi3VConfig],
+) -> Callable[..., Phi3VForConditionalGeneration]:
+    """Return a factory of small models in evaluation mode.
+
+    The weights are large: each module has a visible effect on the logits.
+    """
 
     def make(**fields: Any) -> Phi3VForConditionalGeneration:
         model = Phi3VForConditionalGeneration(make_config(**fields)).eval()
@@ -82,15 +96,17 @@ def make_model(make_config: Callable[..., Phi3VConfig]) -> Callable[..., Phi3VFo
 
 
 @pytest.fixture
-def make_pictures() -> Callable[..., dict[str, torch.Tensor]]:
-    """Random pixels of pictures of rows x columns tiles, padded with zero crops to the largest."""
+def make_images() -> Callable[..., dict[str, torch.Tensor]]:
+    """Return a factory of random pixels for images of rows x columns tiles."""
 
     def make(*grids: tuple[int, int], seed: int = 2) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        pixels = torch.zeros(len(grids), 1 + max(rows * columns for rows, columns in grids), 3, TILE, TILE)
-        for picture, (rows, columns) in zip(pixels, grids, strict=True):
+        pixels = torch.zeros(
+            len(grids), 1 + max(rows * columns for rows, columns in grids), 3, TILE, TILE
+        )
+        for image, (rows, columns) in zip(pixels, grids, strict=True):
             used = rows * columns + 1
-            picture[:used] = torch.randn(used, 3, TILE, TILE, generator=generator)
+            image[:used] = torch.randn(used, 3, TILE, TILE, generator=generator)
         sizes = torch.tensor([[rows * TILE, columns * TILE] for rows, columns in grids])
         return {"pixel_values": pixels, "image_sizes": sizes}
 
@@ -99,7 +115,7 @@ def make_pictures() -> Callable[..., dict[str, torch.Tensor]]:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with the chat's special words, that begins every text with `<s>`."""
+    """Return a byte-level tokenizer with the chat's special words and `<s>` before each text."""
     special = ["<unk>", "<s>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>", "<|image|>"]
     backend = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -107,8 +123,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    backend.train_from_iterator(["Is the second part normal or abnormal?\n", "a scratch, a dent, a hole"], trainer)
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.train_from_iterator(
+        ["Is the second part normal or abnormal?\n", "a scratch, a dent, a hole"], trainer
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<s>",  # noqa: S106
@@ -120,13 +140,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def processor(tokenizer: PreTrainedTokenizerFast) -> Phi3VProcessor:
-    """Tiles of 56 pixels, at most 4 a picture; the placeholder's id, 32044, lies outside the vocabulary."""
-    return Phi3VProcessor(Phi3VImageProcessor(num_crops=4, tile_size=TILE, num_img_tokens=4), tokenizer)
+    """Return a processor with tiles of 56 pixels, at most 4 an image.
+
+    The placeholder's id, 32044, lies outside the vocabulary.
+    """
+    return Phi3VProcessor(
+        Phi3VImageProcessor(num_crops=4, tile_size=TILE, num_img_tokens=4), tokenizer
+    )
 
 
 @pytest.fixture
-def photo() -> Callable[..., Image.Image]:
-    """A picture of random pixels."""
+def make_image() -> Callable[..., Image.Image]:
+    """Return a factory of images with random pixels."""
 
     def make(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 4), dtype=np.uint8)
@@ -137,7 +162,7 @@ def photo() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def published() -> Path:
-    """Outputs of the published models' own code, their config files and tokenizer."""
+    """Return the folder of the published models' outputs, config files and tokenizer."""
     folder = Path(__file__).parents[4] / "shared" / "phi3_v"
     if not folder.exists():
         pytest.skip("no reference outputs of the published models beside the repository")

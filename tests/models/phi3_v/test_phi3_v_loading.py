@@ -7,7 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from vlmbench.models.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor, Phi3VProcessor
+from vlmbench.models.phi3_v import (
+    Phi3VConfig,
+    Phi3VForConditionalGeneration,
+    Phi3VImageProcessor,
+    Phi3VProcessor,
+)
 
 HUB_NAMES = {
     "lm_head.weight",
@@ -28,7 +33,7 @@ HUB_NAMES = {
 
 @pytest.fixture
 def hub_folder(tmp_path, hub_fields, make_model, processor):
-    """A folder laid out as on the hub, whose code files would be noticed if anything ran them."""
+    """Return a folder in the hub's layout, whose code files leave a trace if they run."""
     model = make_model()
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights["model.vision_embed_tokens.wte.weight"] = weights["model.embed_tokens.weight"].clone()
@@ -46,7 +51,9 @@ def hub_folder(tmp_path, hub_fields, make_model, processor):
         "torch_dtype": "float32",
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "generation_config.json").write_text('{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}')
+    (tmp_path / "generation_config.json").write_text(
+        '{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}'
+    )
     preprocessor = {
         "image_processor_type": "Phi3VImageProcessor",
         "processor_class": "Phi3VProcessor",
@@ -66,7 +73,7 @@ def hub_folder(tmp_path, hub_fields, make_model, processor):
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}, {"trust_remote_code": False}])
-def test_a_folder_of_the_hub_loads_and_none_of_its_code_is_run(hub_folder, trust):
+def test_a_hub_folder_loads_without_running_its_code(hub_folder, trust):
     folder, original = hub_folder
     assert type(AutoConfig.from_pretrained(folder, **trust)) is Phi3VConfig
     assert type(AutoProcessor.from_pretrained(folder, **trust)) is Phi3VProcessor
@@ -74,20 +81,26 @@ def test_a_folder_of_the_hub_loads_and_none_of_its_code_is_run(hub_folder, trust
     model = AutoModelForImageTextToText.from_pretrained(folder, **trust)
     assert type(model) is Phi3VForConditionalGeneration
     assert model.config._attn_implementation == "sdpa"
-    for (name, value), expected in zip(model.state_dict().items(), original.state_dict().values(), strict=True):
+    for (name, value), expected in zip(
+        model.state_dict().items(), original.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, expected), name
 
 
-def test_nothing_is_missing_or_left_over_when_it_loads(hub_folder):
+def test_loading_has_no_missing_or_unexpected_weights(hub_folder):
     _, info = Phi3VForConditionalGeneration.from_pretrained(hub_folder[0], output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert not info["mismatched_keys"]
 
 
-def test_the_files_stop_id_is_joined_by_the_ends_of_turns(hub_folder):
+def test_ends_of_turns_are_added_to_the_hubs_stop_id(hub_folder):
     folder, _ = hub_folder
-    assert Phi3VForConditionalGeneration.from_pretrained(folder).generation_config.eos_token_id == [2, 32000, 32007]
+    assert Phi3VForConditionalGeneration.from_pretrained(folder).generation_config.eos_token_id == [
+        2,
+        32000,
+        32007,
+    ]
     (folder / "generation_config.json").unlink()
     generation = Phi3VForConditionalGeneration.from_pretrained(folder).generation_config
     assert generation.eos_token_id == [2, 32000, 32007]
@@ -102,14 +115,16 @@ def test_saved_weights_have_the_hubs_names_and_load_back(hub_folder, tmp_path):
         assert set(saved) == set(original.state_dict())
         assert set(saved) >= HUB_NAMES
         again = AutoModelForImageTextToText.from_pretrained(tmp_path / "saved")
-        for (name, value), expected in zip(again.state_dict().items(), original.state_dict().values(), strict=True):
+        for (name, value), expected in zip(
+            again.state_dict().items(), original.state_dict().values(), strict=True
+        ):
             assert torch.equal(value, expected), name
         assert again.generation_config.eos_token_id == [2, 32000, 32007]
 
 
 @torch.no_grad()
-def test_a_loaded_model_computes_what_the_original_does_on_both_sides_of_the_switch(make_model, tmp_path):
-    # Frequencies are in no file: loading must make them anew, the long ones too.
+def test_a_loaded_model_equals_the_original_before_and_after_the_switch(make_model, tmp_path):
+    # No file holds the frequencies: loading must compute them, the long ones too.
     model = make_model(original_max_position_embeddings=24, max_position_embeddings=768)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
@@ -141,14 +156,22 @@ def test_attention_is_the_callers_choice(hub_folder):
 
 
 @torch.no_grad()
-def test_words_and_pictures_go_from_processor_to_answer(hub_folder, photo):
+def test_a_chat_with_images_gets_an_answer(hub_folder, make_image):
     folder, _ = hub_folder
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor.image_processor) is Phi3VImageProcessor
     model = AutoModelForImageTextToText.from_pretrained(folder)
     model.resize_token_embeddings(len(processor.tokenizer))
     messages = [
-        [{"role": "user", "content": [{"type": "image", "image": photo(60, 60)}, {"type": "text", "text": "normal?"}]}],
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": make_image(60, 60)},
+                    {"type": "text", "text": "normal?"},
+                ],
+            }
+        ],
         [{"role": "user", "content": "a dent?"}],
     ]
     inputs = processor.apply_chat_template(
@@ -164,11 +187,13 @@ def test_words_and_pictures_go_from_processor_to_answer(hub_folder, photo):
     assert len(processor.batch_decode(out[:, -3:])) == 2
 
 
-def test_the_model_looks_as_loaders_of_vision_models_expect(make_model):
+def test_the_model_has_the_attributes_that_loaders_expect(make_model):
     model = make_model()
     assert type(model).__name__.endswith("ForConditionalGeneration")
     assert hasattr(model.config, "vision_config")
     assert model.config.to_dict()["text_config"]["model_type"] == "phi3"
     assert model.get_input_embeddings() is model.model.embed_tokens
     assert model.get_output_embeddings() is model.lm_head
-    assert {type(layer).__module__ for layer in model.model.layers} == {"transformers.models.phi3.modeling_phi3"}
+    assert {type(layer).__module__ for layer in model.model.layers} == {
+        "transformers.models.phi3.modeling_phi3"
+    }

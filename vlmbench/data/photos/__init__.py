@@ -1,1 +1,1 @@
-"""Single pictures of the user's: found by a source, brought in, dealt into lots, paired, and made records."""
+"""The user's own photos: copy them, deal them into lots, pair them, and make records of them."""

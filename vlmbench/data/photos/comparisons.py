@@ -1,4 +1,8 @@
-"""Comparison records of photos: a raw photo beside a processed one, of the same part or of another part of its lot."""
+"""Make comparison records of photos.
+
+Each record shows a raw photo beside a processed one. The second photo shows the same part, or
+another part of the lot.
+"""
 
 from __future__ import annotations
 
@@ -8,88 +12,126 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlmbench.data.generated.specimens import rng_of
 from vlmbench.data.photos.lots import Lot
 from vlmbench.data.photos.pairs import RAW, Pair
-from vlmbench.data.photos.photo import GOOD, Copy
-from vlmbench.data.specimens import rng_of
+from vlmbench.data.photos.photo import GOOD, PhotoCopy
 from vlmbench.types import Record, Role, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A photo that is shown raw, beside `same` and beside `other` processed: one of its part, one of another part."""
+class PhotoComparison:
+    """A photo, shown raw, and the two photos that are shown beside it, processed.
+
+    `same` shows the same part, `different` shows another part.
+    """
 
     lot: str
-    raw: Copy
-    same: Copy
-    other: Copy
+    raw: PhotoCopy
+    same: PhotoCopy
+    different: PhotoCopy
 
 
-def make_comparisons(lots: Sequence[Lot], pairs: Sequence[Pair], *, seed: int) -> list[Comparison]:
-    """Half as many of each lot, rounded up, as it has photos to judge: each gives two records.
+def make_comparisons(
+    lots: Sequence[Lot], pairs: Sequence[Pair], *, seed: int
+) -> list[PhotoComparison]:
+    """Return the comparisons of all lots: for each lot half as many as its queries, rounded up.
 
-    Good photos alone, so that the defect does not tell the part; none of a lot whose good photos show one part.
+    Each comparison gives two records. Only good photos are used, so the defect does not give the
+    part away. A lot whose good photos all show one part has no comparisons.
     """
-    judged: dict[str, set[str]] = defaultdict(set)
+    queries: dict[str, set[str]] = defaultdict(set)
     for pair in pairs:
-        judged[pair.lot].add(pair.query.photo.name)
-    return [
-        comparison
-        for lot in lots
-        for comparison in _of_lot(lot, -(-len(judged[lot.name]) // 2), rng_of(seed, f"compare-{lot.name}"))
-    ]
+        queries[pair.lot].add(pair.query.photo.name)
+
+    comparisons: list[PhotoComparison] = []
+    for lot in lots:
+        most = (len(queries[lot.name]) + 1) // 2
+        rng = rng_of(seed, f"compare-{lot.name}")
+        comparisons += _compare_photos(lot, most, rng)
+
+    return comparisons
 
 
-def _of_lot(lot: Lot, most: int, rng: np.random.Generator) -> Iterator[Comparison]:
-    """The parts stand in a ring, each shown beside itself and beside the next one; in a second round each part with its
-    second photo, and so on. In a whole ring each photo is shown as often under one label as under the other: no
-    photo by itself tells the label."""
-    units = [unit for unit in (_good(lot.units[i], rng) for i in rng.permutation(len(lot.units))) if unit]
-    same = {name: fellow for unit in units for name, fellow in _fellows(unit).items()}
-    for turn in range(max(map(len, units), default=0)):
-        ring = [unit[turn] for unit in units if turn < len(unit)][: max(most, 2)]
+def _compare_photos(lot: Lot, most: int, rng: np.random.Generator) -> Iterator[PhotoComparison]:
+    """Yield at most `most` comparisons of a lot.
+
+    The parts form a ring. Each part is shown beside itself and beside the next part. Each further
+    round takes each part's next photo. In a whole ring, each photo occurs equally often with both
+    labels, so no photo alone gives the label away.
+    """
+    good = [_shuffle_good(lot.units[i], rng) for i in rng.permutation(len(lot.units))]
+    units = [unit for unit in good if unit]
+    partners = {name: partner for unit in units for name, partner in _find_partners(unit).items()}
+    num_rounds = max(map(len, units), default=0)
+
+    for turn in range(num_rounds):
+        ring = [unit[turn] for unit in units if turn < len(unit)]
+        ring = ring[: max(most, 2)]
         if most <= 0 or len(ring) < 2:
             return
-        for raw, after in zip(ring[:most], ring[1:] + ring[:1], strict=False):
-            yield Comparison(lot=lot.name, raw=raw, same=same[raw.photo.name], other=same[after.photo.name])
+
+        following = ring[1:] + ring[:1]
+        for raw, after in zip(ring[:most], following, strict=False):
+            same = partners[raw.photo.name]
+            different = partners[after.photo.name]
+            yield PhotoComparison(lot=lot.name, raw=raw, same=same, different=different)
+
         most -= len(ring)
 
 
-def _good(unit: Sequence[Copy], rng: np.random.Generator) -> list[Copy]:
-    """The good photos of a unit in random order, the same picture once."""
-    good = list({copy.facts.sha256: copy for copy in unit if copy.photo.label == GOOD}.values())
-    return [good[i] for i in rng.permutation(len(good))]
+def _shuffle_good(unit: Sequence[PhotoCopy], rng: np.random.Generator) -> list[PhotoCopy]:
+    """Return the good photos of a unit in random order, each image once."""
+    good = {copy.facts.sha256: copy for copy in unit if copy.photo.label == GOOD}
+    copies = list(good.values())
+
+    return [copies[i] for i in rng.permutation(len(copies))]
 
 
-def _fellows(unit: Sequence[Copy]) -> Mapping[str, Copy]:
-    """For each photo another one of its part; itself where there is no other."""
-    parts: dict[str, list[Copy]] = defaultdict(list)  # photos that look the same may be of two
-    for copy in unit:
+def _find_partners(unit: Sequence[PhotoCopy]) -> Mapping[str, PhotoCopy]:
+    """Return for each photo another photo of its part, or itself if the part has no other."""
+    parts: dict[str, list[PhotoCopy]] = defaultdict(list)
+    for copy in unit:  # photos that look the same may show two parts
         parts[copy.photo.part].append(copy)
-    return {
-        one.photo.name: fellow
-        for photos in parts.values()
-        for one, fellow in zip(photos, photos[1:] + photos[:1], strict=True)
-    }
+
+    partners: dict[str, PhotoCopy] = {}
+    for copies in parts.values():
+        following = copies[1:] + copies[:1]
+        for copy, partner in zip(copies, following, strict=True):
+            partners[copy.photo.name] = partner
+
+    return partners
 
 
-def comparison_records(comparisons: Sequence[Comparison], processed_view: str) -> Iterator[Record]:
-    """Two records of each comparison, with what is known of the two photos in words."""
-    for one in comparisons:
-        known = "one photo" if one.same is one.raw else "two photos of one part"
-        yield _record(one, one.same, "same_part", known, processed_view)
-        yield _record(one, one.other, "different_part", "two parts", processed_view)
+def make_comparison_records(
+    comparisons: Sequence[PhotoComparison], processed_view: str
+) -> Iterator[Record]:
+    """Yield two records for each comparison. The answers say what is known of the two photos."""
+    for comparison in comparisons:
+        is_same_photo = comparison.same is comparison.raw
+        words = "one photo" if is_same_photo else "two photos of one part"
+        yield _record(comparison, comparison.same, "same_part", words, processed_view)
+        yield _record(
+            comparison, comparison.different, "different_part", "two parts", processed_view
+        )
 
 
-def _record(comparison: Comparison, query: Copy, label: str, words: str, processed_view: str) -> Record:
+def _record(
+    comparison: PhotoComparison, query: PhotoCopy, label: str, words: str, processed_view: str
+) -> Record:
     photo = comparison.raw.photo
+    images = (
+        comparison.raw.image_ref(Role.REFERENCE, RAW),
+        query.image_ref(Role.QUERY, processed_view),
+    )
+
     return Record(
         id=f"{photo.id}-{Task.COMPARE_VIEWS}-{label}",
         task=Task.COMPARE_VIEWS,
-        images=(comparison.raw.shown(Role.REFERENCE, RAW), query.shown(Role.QUERY, processed_view)),
+        images=images,
         answer=f"{label}: {words}",
         label=label,
         group=comparison.lot,
         split=photo.split,
-        meta=photo.said,
+        meta=photo.record_meta,
     )

@@ -1,4 +1,8 @@
-"""Photos dealt into lots: sets that share no part, no picture and no look, so that lots can go to different sides."""
+"""Deal photos into lots.
+
+A lot is a set of photos with its own reference images. Two lots share no part, no image and no
+near-duplicate, so different lots can go to different splits.
+"""
 
 from __future__ import annotations
 
@@ -8,129 +12,207 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlmbench.data.looks import near_duplicates
-from vlmbench.data.photos.photo import BAD, GOOD, Copy
-from vlmbench.data.specimens import rng_of
+from vlmbench.data.generated.specimens import rng_of
+from vlmbench.data.near_duplicates import near_duplicates
+from vlmbench.data.photos.photo import BAD, GOOD, PhotoCopy
 from vlmbench.types import UserError
 
-MOST_LOTS = 40  # of one category, where nobody says how many
-FEWEST_LOTS = 3  # one for each side
-QUERIES = 2  # good photos to judge that a lot should have beside its references
+MAX_LOTS = 40  # of one category, if source.pairs.lots is null
+MIN_LOTS = 3  # one for each split
+QUERIES = 2  # good queries that a lot should have beside its references
+
+Unit = list[PhotoCopy]  # photos that stay together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
-    """`references` are good photos that the lot's `queries` may be compared with. `units` are all its photos, those
-    together that show one part, are the same picture or look the same: photos of two units show two parts."""
+    """A set of photos that share reference images.
+
+    `references` are good photos. `queries` are compared with them. `units` are all photos of the
+    lot. The photos of a unit show one part, are the same image or look the same. Photos of two
+    units show two parts.
+    """
 
     name: str
-    references: tuple[Copy, ...]
-    queries: tuple[Copy, ...]
-    units: tuple[tuple[Copy, ...], ...]
+    references: tuple[PhotoCopy, ...]
+    queries: tuple[PhotoCopy, ...]
+    units: tuple[tuple[PhotoCopy, ...], ...]
 
 
 def deal(
-    copies: Sequence[Copy], *, lots: int | None, references: int, seed: int, place: str, parts: int = 1
+    copies: Sequence[PhotoCopy],
+    *,
+    lots: int | None,
+    references: int,
+    seed: int,
+    source_path: str,
+    parts: int = 1,
 ) -> list[Lot]:
-    """Deal photos into lots, each category (and each side that the user fixed) by itself.
+    """Deal photos into lots, separately for each category and for each split that the user chose.
 
-    What belongs to one part, is the same picture or looks the same goes into one lot, whole. `lots` None: as many as
-    there are good photos for, of `parts` parts each, up to MOST_LOTS. `place` names the source in errors. Raises
-    UserError where a lot would have nothing to judge, or one picture is both good and bad.
+    Photos of one part, the same image and near-duplicates go into the same lot. With `lots` None,
+    there are as many lots as good photos allow, at most MAX_LOTS. Each then has `parts` parts.
+    Errors name `source_path`. Raise UserError if a lot has no query, or if the same image is both
+    good and bad.
     """
-    units = _units(copies, place)
-    sections: dict[tuple[str, str], list[list[Copy]]] = defaultdict(list)
+    units = _group_units(copies, source_path)
+    sections: dict[tuple[str, str], list[Unit]] = defaultdict(list)
     for unit in units:
-        sections[unit[0].photo.category, unit[0].photo.split or ""].append(unit)
-    fewest = FEWEST_LOTS if len(sections) == 1 and ("" in {split for _, split in sections}) else 1
-    dealt = []
+        photo = unit[0].photo
+        sections[photo.category, photo.split or ""].append(unit)
+
+    splits = {split for _, split in sections}
+    fewest = MIN_LOTS if len(sections) == 1 and "" in splits else 1
+
+    dealt: list[Lot] = []
     for (category, split), members in sorted(sections.items()):
         title = "-".join(filter(None, (split, category)))
-        count = lots or _number_of_lots(members, references, parts, fewest)
-        for number, lot in enumerate(_deal_units(members, count, rng_of(seed, f"deal-{title}"))):
+        count = lots or _count_lots(members, references, parts, fewest)
+        hands = _deal_units(members, count, rng_of(seed, f"deal-{title}"))
+
+        for number, hand in enumerate(hands):
             name = "-".join(filter(None, (title, f"lot-{number:02d}")))
-            dealt.append(_lot(name, lot, references, rng_of(seed, f"references-{name}"), place))
+            rng = rng_of(seed, f"references-{name}")
+            dealt.append(_make_lot(name, hand, references, rng, source_path))
+
     return dealt
 
 
-def _number_of_lots(units: Sequence[Sequence[Copy]], references: int, parts: int, fewest: int) -> int:
-    good = [sum(copy.photo.label == GOOD for copy in unit) for unit in units]
-    with_good = sum(count > 0 for count in good)
-    with_bad = sum(any(copy.photo.label == BAD for copy in unit) for unit in units)
-    most = min(sum(good) // (references + QUERIES), with_good // parts, with_bad or MOST_LOTS, MOST_LOTS)
+def _count_lots(units: Sequence[Unit], references: int, parts: int, fewest: int) -> int:
+    """Return how many lots the photos allow, between `fewest` and MAX_LOTS."""
+    good = [sum(not _is_bad(copy) for copy in unit) for unit in units]
+    num_with_good = sum(count > 0 for count in good)
+    num_with_bad = sum(any(_is_bad(copy) for copy in unit) for unit in units)
+
+    by_photos = sum(good) // (references + QUERIES)
+    by_parts = num_with_good // parts
+    by_defects = num_with_bad or MAX_LOTS
+    most = min(by_photos, by_parts, by_defects, MAX_LOTS)
+
     return max(fewest, most)
 
 
-def _units(copies: Sequence[Copy], place: str) -> list[list[Copy]]:
-    """Photos that have to stay together, in the order of their names."""
+def _group_units(copies: Sequence[PhotoCopy], source_path: str) -> list[Unit]:
+    """Group the photos that have to stay together. Each unit is sorted by name."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     copies = sorted(copies, key=lambda copy: copy.photo.name)
     links = near_duplicates([copy.facts for copy in copies])
-    firsts: dict[Hashable, int] = {}
-    for number, copy in enumerate(copies):
-        photo = copy.photo
-        for key in (("part", photo.category, photo.part), ("content", copy.facts.sha256)):
-            first = firsts.setdefault(key, number)
-            links.append((first, number))
-            if key[0] == "content" and copies[first].photo.label != photo.label:
-                raise UserError(
-                    f"{place}: {copies[first].photo.name} is {copies[first].photo.label} and {photo.name} is "
-                    f"{photo.label}, but they are the same picture; take one away"
-                )
+    links += _link_photos(copies, source_path)
+
     rows, columns = np.array(links).T
-    graph = coo_array((np.ones(len(links), dtype=np.int8), (rows, columns)), shape=(len(copies), len(copies)))
-    units: dict[int, list[Copy]] = defaultdict(list)
-    for unit, copy in zip(connected_components(graph, directed=False)[1].tolist(), copies, strict=True):
-        units[unit].append(copy)
+    ones = np.ones(len(links), dtype=np.int8)
+    graph = coo_array((ones, (rows, columns)), shape=(len(copies), len(copies)))
+    _, components = connected_components(graph, directed=False)
+
+    units: dict[int, Unit] = defaultdict(list)
+    for component, copy in zip(components.tolist(), copies, strict=True):
+        units[component].append(copy)
+
     for unit in units.values():
-        _check_unit(unit, place)
+        _check_unit(unit, source_path)
+
     return list(units.values())
 
 
-def _check_unit(unit: Sequence[Copy], place: str) -> None:
-    for one in unit:
-        if (one.photo.split, one.photo.category) != (unit[0].photo.split, unit[0].photo.category):
+def _link_photos(copies: Sequence[PhotoCopy], source_path: str) -> list[tuple[int, int]]:
+    """Return pairs of positions: each photo with the first one of its part and of its content.
+
+    Raise UserError if the same image is both good and bad.
+    """
+    links: list[tuple[int, int]] = []
+    first_of: dict[Hashable, int] = {}
+
+    for number, copy in enumerate(copies):
+        photo = copy.photo
+        part = first_of.setdefault(("part", photo.category, photo.part), number)
+        same_file = first_of.setdefault(("content", copy.facts.sha256), number)
+        links += [(part, number), (same_file, number)]
+
+        twin = copies[same_file].photo
+        if twin.label != photo.label:
             raise UserError(
-                f"{place}: {unit[0].photo.name} and {one.photo.name} show one part or look the same, but their split "
-                "or category differs; correct one of them, or take one away"
+                f"source.path={source_path}: {twin.name} is {twin.label} and {photo.name} is "
+                f"{photo.label}, but they are the same image; remove one of them"
+            )
+
+    return links
+
+
+def _check_unit(unit: Unit, source_path: str) -> None:
+    first = unit[0].photo
+
+    for copy in unit:
+        photo = copy.photo
+        if (photo.split, photo.category) != (first.split, first.category):
+            raise UserError(
+                f"source.path={source_path}: {first.name} and {photo.name} show one part or look "
+                "the same, but their split or category differs; change one of the labels, or "
+                "remove one of the photos"
             )
 
 
-def _deal_units(units: Sequence[list[Copy]], lots: int, rng: np.random.Generator) -> list[list[list[Copy]]]:
-    """Units in random order, each to the lot that has the fewest of its kind; those with bad photos first."""
-    dealt: list[list[list[Copy]]] = [[] for _ in range(lots)]
+def _deal_units(units: Sequence[Unit], lots: int, rng: np.random.Generator) -> list[list[Unit]]:
+    """Deal units in random order, each to the lot with the fewest photos of its kind.
+
+    Units with bad photos come first.
+    """
+    dealt: list[list[Unit]] = [[] for _ in range(lots)]
     counts = np.zeros((lots, 2), dtype=int)  # good and bad photos
     shuffled = [units[i] for i in rng.permutation(len(units))]
-    for unit in sorted(shuffled, key=lambda unit: all(copy.photo.label == GOOD for copy in unit)):
-        bad = sum(copy.photo.label == BAD for copy in unit)
+
+    for unit in sorted(shuffled, key=_is_good_unit):
+        bad = sum(_is_bad(copy) for copy in unit)
         good = len(unit) - bad
-        lot = int(np.lexsort((counts.sum(1), counts[:, 1] if bad else counts[:, 0]))[0])
+        of_kind = counts[:, 1] if bad else counts[:, 0]
+        lot = int(np.lexsort((counts.sum(1), of_kind))[0])
         dealt[lot].append(unit)
         counts[lot] += (good, bad)
+
     return dealt
 
 
-def _lot(name: str, units: Sequence[list[Copy]], references: int, rng: np.random.Generator, place: str) -> Lot:
-    """Take the references from as many parts as there are, those without bad photos first."""
-    order = sorted((units[i] for i in rng.permutation(len(units))), key=lambda unit: any(_is_bad(c) for c in unit))
+def _make_lot(
+    name: str, units: Sequence[Unit], references: int, rng: np.random.Generator, source_path: str
+) -> Lot:
+    """Return the lot. Its references come from as many parts as possible.
+
+    Parts without bad photos come first. Raise UserError if no good query is left.
+    """
+    shuffled = [units[i] for i in rng.permutation(len(units))]
+    order = sorted(shuffled, key=lambda unit: not _is_good_unit(unit))
     good = [[copy for copy in unit if not _is_bad(copy)] for unit in order]
-    turns = max((len(unit) for unit in good), default=0)
-    chosen = [unit[turn] for turn in range(turns) for unit in good if turn < len(unit)][:references]
+    num_rounds = max((len(unit) for unit in good), default=0)
+    rounds = [unit[i] for i in range(num_rounds) for unit in good if i < len(unit)]
+    chosen = rounds[:references]
+
     copies = [copy for unit in units for copy in unit]
-    left = sum(not _is_bad(copy) for copy in copies) - len(chosen)
-    if left < 1:
+    num_left = sum(not _is_bad(copy) for copy in copies) - len(chosen)
+    if num_left < 1:
         raise UserError(
-            f"{place}: {name} has {len(chosen)} good photos, which are its references, and none is left to judge "
-            "(photos of one part, and ones that look the same, stay together); add good photos, lower "
-            "source.pairs.lots or source.pairs.references, or, where each photo shows a part of its own, tell parts by "
-            "source.parts=photo"
+            f"source.path={source_path}: {name} has {len(chosen)} good photos. All are its "
+            "references, and none is left as a query. Photos of one part and photos that look the "
+            "same stay in one lot; add good photos, lower source.pairs.lots or "
+            "source.pairs.references, or set source.parts=photo if each photo shows a part of its "
+            "own"
         )
-    taken = {copy.photo.name for copy in chosen}
-    queries = sorted((copy for copy in copies if copy.photo.name not in taken), key=lambda copy: copy.photo.name)
-    return Lot(name=name, references=tuple(chosen), queries=tuple(queries), units=tuple(map(tuple, units)))
+
+    names = {copy.photo.name for copy in chosen}
+    queries = [copy for copy in copies if copy.photo.name not in names]
+    queries.sort(key=lambda copy: copy.photo.name)
+
+    return Lot(
+        name=name,
+        references=tuple(chosen),
+        queries=tuple(queries),
+        units=tuple(tuple(unit) for unit in units),
+    )
 
 
-def _is_bad(copy: Copy) -> bool:
+def _is_bad(copy: PhotoCopy) -> bool:
     return copy.photo.label == BAD
+
+
+def _is_good_unit(unit: Unit) -> bool:
+    return all(copy.photo.label == GOOD for copy in unit)

@@ -1,116 +1,148 @@
-"""Which good photo a photo is compared with, and the records that this gives."""
+"""Pair each photo with reference images, and make records of the pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
-from vlmbench.config import check_range
-from vlmbench.data.looks import distance
+from vlmbench.config import Settings, setting
+from vlmbench.data.generated.specimens import rng_of
+from vlmbench.data.near_duplicates import distance
 from vlmbench.data.photos.lots import Lot
-from vlmbench.data.photos.photo import Copy
-from vlmbench.data.specimens import rng_of
+from vlmbench.data.photos.photo import PhotoCopy
 from vlmbench.types import Record, Role, Task
 
 RAW = "raw"
 
 
 class Policy(StrEnum):
-    """Which of its lot's references a photo is compared with."""
+    """Which references of its lot a photo is compared with."""
 
-    nearest = "nearest"  # those that look most like it: perceptual hash, then thumbnail
-    random = "random"  # drawn
-    all = "all"  # every one
+    nearest = "nearest"  # the most similar: by perceptual hash, then by thumbnail
+    random = "random"  # a random choice
+    all = "all"  # every reference
 
 
 @dataclass(kw_only=True)
-class PairsConfig:
-    """The same in conf/source/folder.yaml, mvtec.yaml and huggingface.yaml, under `pairs`."""
+class PairsConfig(Settings):
+    """The block `pairs` of conf/source/folder.yaml, mvtec.yaml and huggingface.yaml."""
 
-    policy: Policy = Policy.nearest
-    references: int = 2  # good photos that each lot keeps as its references
-    per_query: int | None = None  # references that a photo is compared with; None: one, or with policy=all every one
-    limit: int | None = None  # pairs in all, drawn; None: all
-    lots: int | None = None  # of each category; None: as many as there are good photos for
-    seed: int = 0
+    config_group: ClassVar[str] = "source.pairs"
 
-    def __post_init__(self) -> None:
-        check_range("source.pairs.references", self.references, 1)
-        check_range("source.pairs.per_query", self.per_query, 1)
-        check_range("source.pairs.limit", self.limit, 1)
-        check_range("source.pairs.lots", self.lots, 1)
-        check_range("source.pairs.seed", self.seed, 0)
+    policy: Policy = setting(
+        Policy.nearest,
+        "References of a photo: nearest (the most similar ones), random, or all of its lot.",
+    )
+    references: int = setting(2, "Good photos in each lot that are its references.", at_least=1)
+    per_query: int | None = setting(
+        None, "References of each photo; null: 1, or all with policy=all.", at_least=1, cure="null"
+    )
+    limit: int | None = setting(
+        None, "Largest number of pairs, chosen at random; null: all.", at_least=1, cure="null"
+    )
+    lots: int | None = setting(
+        None,
+        "Lots of each category; a lot is photos with common references; null: as many as possible.",
+        at_least=1,
+        cure="null",
+    )
+    seed: int = setting(
+        0, "Seed of the random choices of lots, references, pairs and comparisons.", at_least=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A photo, the reference that it is compared with, and which of its references that is."""
+    """A photo and the reference that it is compared with.
+
+    `number` is the reference's rank among the references of this photo, from 0.
+    """
 
     lot: str
-    reference: Copy
-    query: Copy
+    reference: PhotoCopy
+    query: PhotoCopy
     number: int
 
 
 def make_pairs(lots: Sequence[Lot], config: PairsConfig) -> list[Pair]:
-    """The pairs of all lots."""
-    pairs = [pair for lot in lots for pair in _pairs_of(lot, config)]
+    """Return the pairs of all lots, at most `config.limit`."""
+    pairs = [pair for lot in lots for pair in _pair_photos(lot, config)]
     if config.limit is None or len(pairs) <= config.limit:
         return pairs
-    kept = rng_of(config.seed, "limit").permutation(len(pairs))[: config.limit]
-    return [pairs[i] for i in sorted(kept.tolist())]
+
+    order = rng_of(config.seed, "limit").permutation(len(pairs))
+    kept = sorted(order[: config.limit].tolist())
+
+    return [pairs[i] for i in kept]
 
 
-def _pairs_of(lot: Lot, config: PairsConfig) -> Iterator[Pair]:
-    most = config.per_query or (len(lot.references) if config.policy is Policy.all else 1)
+def _pair_photos(lot: Lot, config: PairsConfig) -> Iterator[Pair]:
+    default = len(lot.references) if config.policy is Policy.all else 1
+    most = config.per_query or default
+
     for query in lot.queries:
-        for number, reference in enumerate(_ordered(lot, query, config)[:most]):
+        references = _rank_references(lot, query, config)[:most]
+        for number, reference in enumerate(references):
             yield Pair(lot=lot.name, reference=reference, query=query, number=number)
 
 
-def _ordered(lot: Lot, query: Copy, config: PairsConfig) -> list[Copy]:
-    """The lot's references, the first choice first."""
+def _rank_references(lot: Lot, query: PhotoCopy, config: PairsConfig) -> list[PhotoCopy]:
+    """Return the lot's references, the best one first."""
     references = sorted(lot.references, key=lambda copy: copy.photo.name)
+
     if config.policy is Policy.nearest:
         return sorted(references, key=lambda copy: distance(copy.facts, query.facts))
+
     if config.policy is Policy.random:
-        drawn = rng_of(config.seed, f"pair-{query.photo.name}").permutation(len(references))
-        return [references[i] for i in drawn]
+        rng = rng_of(config.seed, f"pair-{query.photo.name}")
+        return [references[i] for i in rng.permutation(len(references))]
+
     return references
 
 
-def pair_records(pairs: Sequence[Pair], processed_view: str) -> Iterator[Record]:
-    """The tasks that the pairs give: judged beside the reference and alone, raw and processed, and across views.
+def make_pair_records(pairs: Sequence[Pair], processed_view: str) -> Iterator[Record]:
+    """Yield the records of the pairs.
 
-    A photo that is compared with several references is judged alone once. With "raw" as the processed view there is
-    but one view, and nothing across views.
+    judge_pair: the photo beside its reference, raw and processed. judge_single: the photo alone,
+    raw and processed, once for each photo. judge_link: the raw reference beside the processed
+    photo. With "raw" as the processed view there is no judge_link.
     """
     views = list(dict.fromkeys((RAW, processed_view)))
-    alone: set[str] = set()
+    names: set[str] = set()
+
     for pair in pairs:
-        first = pair.query.photo.name not in alone
-        alone.add(pair.query.photo.name)
+        name = pair.query.photo.name
+        is_first = name not in names
+        names.add(name)
+
         for view in views:
             yield _record(pair, Task.JUDGE_PAIR, view, reference_view=view)
-            if first:
+            if is_first:
                 yield _record(pair, Task.JUDGE_SINGLE, view)
+
         if len(views) > 1:
             yield _record(pair, Task.JUDGE_LINK, views[1], reference_view=RAW)
 
 
 def _record(pair: Pair, task: Task, view: str, *, reference_view: str | None = None) -> Record:
     photo = pair.query.photo
-    images = [pair.query.shown(Role.QUERY, view)]
+    record_id = f"{photo.id}-{task}-{view}"
+    images = [pair.query.image_ref(Role.QUERY, view)]
+
     if reference_view is not None:
-        images.insert(0, pair.reference.shown(Role.REFERENCE, reference_view))
+        images.insert(0, pair.reference.image_ref(Role.REFERENCE, reference_view))
+        if pair.number:
+            record_id += f"-{pair.number}"
+
     return Record(
-        id=f"{photo.id}-{task}-{view}" + (f"-{pair.number}" if pair.number and reference_view is not None else ""),
+        id=record_id,
         task=task,
         images=tuple(images),
         answer=photo.answer,
         label=photo.label,
         group=pair.lot,
         split=photo.split,
-        meta=photo.said,
+        meta=photo.record_meta,
     )

@@ -1,4 +1,4 @@
-"""A picture that a source found, and its copy in the prepared folder."""
+"""A photo of a source, and its copy in the prepared folder."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from vlmbench.data.pictures import SUFFIXES, PictureFacts, file_sha256, path_error, picture_facts, place_of
-from vlmbench.data.wrongs import MAX_ERRORS
+from vlmbench.data.images import (
+    SUFFIXES,
+    ImageFacts,
+    file_sha256,
+    file_version,
+    image_facts,
+    image_path_error,
+)
+from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.types import ImageRef, Role, Split, UserError
 
 GOOD, BAD = "normal", "abnormal"
 MAX_NAME = 120  # characters of a photo's name that ids keep
 
 
-class Parts(StrEnum):
-    """How photos of one part are told where nothing else says so."""
+class PartRule(StrEnum):
+    """How to find a photo's part if nothing else names it."""
 
-    name = "name"  # by what stands before the last "_" of the file's name: part7_3.png
+    name = "name"  # the file name up to its last "_": part7_3.png shows part7
     photo = "photo"  # every photo shows a part of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
-    """`name` is its own, in words of a path; `label` is normal or abnormal.
+    """A photo. `name` is unique and has the form of a path. `label` is "normal" or "abnormal".
 
-    `words` say what is wrong with the part ("scratch, upper left"). Photos of one `part` stay together, and photos are
-    compared with those of their own `category` only. `split` is a side that the user fixed.
+    `words` describe the defect ("scratch, upper left"). Photos of one `part` stay together. Photos
+    are compared only within their `category`. `split` is the split that the user chose, or None.
     """
 
     name: str
@@ -45,115 +52,165 @@ class Photo:
 
     @property
     def answer(self) -> str:
+        """Return the label, and the words if there are any."""
         return f"{self.label}: {self.words}" if self.words else self.label
 
     @property
-    def said(self) -> dict[str, str]:
-        """The `meta` of its records."""
-        return {**self.meta, **({"category": self.category} if self.category else {})}
+    def record_meta(self) -> dict[str, str]:
+        """Return the `meta` of the photo's records."""
+        category = {"category": self.category} if self.category else {}
+
+        return {**self.meta, **category}
 
     @property
     def id(self) -> str:
-        """Its name, or for a long one its end and a hash."""
+        """Return the name. Shorten a long name to a hash and its end."""
         if len(self.name) <= MAX_NAME:
             return self.name
-        return f"{hashlib.sha256(self.name.encode()).hexdigest()[:12]}..{self.name[-MAX_NAME + 14 :]}"
+
+        digest = hashlib.sha256(self.name.encode()).hexdigest()
+
+        return f"{digest[:12]}..{self.name[-MAX_NAME + 14 :]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class PhotoCopy:
     """A photo's copy in the prepared folder."""
 
     photo: Photo
     path: Path
-    facts: PictureFacts
+    facts: ImageFacts
 
-    def shown(self, role: Role, view: str) -> ImageRef:
-        """The picture as part of a record."""
+    def image_ref(self, role: Role, view: str) -> ImageRef:
+        """Return the copy as an image of a record."""
         return ImageRef(path=self.path, role=role, view=view, sha256=self.facts.sha256)
 
 
-def part_of(name: str, parts: Parts) -> str:
-    """The part that a photo of this name shows."""
-    path = PurePosixPath(name)
-    stem = path.stem.rpartition("_")[0] or path.stem
-    return name if parts is Parts.photo else stem
+def part_of(name: str, rule: PartRule) -> str:
+    """Return the part that the photo `name` shows."""
+    if rule is PartRule.photo:
+        return name
+
+    stem = PurePosixPath(name).stem
+
+    return stem.rpartition("_")[0] or stem
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder and its subfolders, in the order of their names.
+def list_images(folder: Path) -> list[Path]:
+    """Return the images of a folder and its subfolders, sorted by name.
 
-    Raises UserError for a file that is none by its name, and for an empty or missing folder.
+    Hidden files are left out. Raise UserError if the folder does not exist or has no files, or if
+    a file is not an image by its name.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; put photos into it, or correct source.path")
-    hidden = (path for path in folder.rglob("*") if path.is_file())
-    paths = sorted(path for path in hidden if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+        raise UserError(f"{folder}: the folder does not exist; create it with photos in it")
+
+    files = (path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in files if not _is_hidden(path, folder))
     for path in paths:
-        if not path.name.isprintable():  # bytes that are no text are not either
-            raise UserError(f"{folder}: the name {path.name!r} has characters that cannot be printed; rename the file")
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path}: not a picture by its name; convert it to one of {', '.join(sorted(SUFFIXES))}")
+        _check_file_name(path, folder)
+
     if not paths:
-        raise UserError(f"{folder}: the folder is empty; put photos into it")
+        raise UserError(f"{folder}: the folder is empty; add photos to it")
+
     return paths
 
 
-def bring_in(photos: Sequence[Photo], *, root: Path, folder: Path, place: str) -> list[Copy]:
-    """Copy the photos from `root` into `folder`/img, under their names, and read each once.
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    Raises UserError that names each photo that cannot be used (MAX_ERRORS of them), as a file of `place`.
+
+def _check_file_name(path: Path, folder: Path) -> None:
+    if not path.name.isprintable():  # true also for bytes that are not text
+        raise UserError(
+            f"{folder}: the file name {path.name!r} has characters that cannot be printed; rename "
+            "the file"
+        )
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{path}: the file's suffix is not one of {', '.join(sorted(SUFFIXES))}; convert the "
+            "file, or move it to another folder"
+        )
+
+
+def copy_photos(
+    photos: Sequence[Photo], *, root: Path, folder: Path, source_path: str
+) -> list[PhotoCopy]:
+    """Copy the photos from `root` to `folder`/img under their names, and read each once.
+
+    Raise UserError with each photo that cannot be used, at most MAX_ERRORS. It names the user's
+    files in `source_path`.
     """
-    copies, errors = [], []
-    for photo in tqdm(photos, desc="bring in photos", unit="photo", disable=len(photos) < 100):
+    copies: list[PhotoCopy] = []
+    errors: list[str] = []
+
+    for photo in tqdm(photos, desc="copy photos", unit="photo", disable=len(photos) < 100):
         try:
-            copies.append(_bring(photo, root, folder))
+            copies.append(_copy_photo(photo, root, folder))
         except UserError as error:
-            errors.append(str(error).replace(str(folder / "img"), place))
+            errors.append(str(error).replace(str(folder / "img"), source_path))
             if len(errors) >= MAX_ERRORS:
                 break
+
     if errors:
         raise UserError("\n".join(errors))
+
     return copies
 
 
-def _bring(photo: Photo, root: Path, folder: Path) -> Copy:
-    target = copy_picture(photo.name, photo.path, root=root, folder=folder)
-    return Copy(photo=photo, path=target, facts=picture_facts(target, inside=folder))
+def _copy_photo(photo: Photo, root: Path, folder: Path) -> PhotoCopy:
+    target = copy_image(photo.name, photo.path, root=root, folder=folder)
+    facts = image_facts(target, inside=folder)
+
+    return PhotoCopy(photo=photo, path=target, facts=facts)
 
 
-def copy_picture(name: str, path: Path, *, root: Path, folder: Path) -> Path:
-    """The file's copy at `folder`/img/`name`; a file that lies in `folder` already is left where it is.
+def copy_image(name: str, path: Path, *, root: Path, folder: Path) -> Path:
+    """Copy the file to `folder`/img/`name` and return the copy's path.
 
-    Raises UserError for a name that is no path within the folder, and for a file that leads out of `root`.
+    A file that is in `folder` already stays in its place. Raise UserError if `name` leads out of
+    the folder, or if the file is outside `root`.
     """
-    wrong = path_error(name)
-    if wrong is not None:
-        raise UserError(f"{root}: {wrong}")
+    path_error = image_path_error(name)
+    if path_error is not None:
+        raise UserError(f"{root}: {path_error}")
+
     if path.is_relative_to(folder):
         return path
-    checked_sha256(path, inside=root)
+
+    hash_file(path, inside=root)
     target = folder / "img" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
+
     return target
 
 
-_hashes: dict[Hashable, str] = {}  # sha256 of files, by place: a run asks for them several times
+# SHA-256 by file version: a run needs a file's hash several times.
+_hashes: dict[Hashable, str] = {}
 
 
-def checked_sha256(path: Path, *, inside: Path) -> str:
-    """SHA-256 of a file's bytes. Raises UserError where it is missing or leads out of the folder `inside`."""
+def hash_file(path: Path, *, inside: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raise UserError if the file does not exist or is outside the folder `inside`.
+    """
     require_file(path, inside=inside)
-    place = place_of(path, inside)
-    if place not in _hashes:
-        _hashes[place] = file_sha256(path)
-    return _hashes[place]
+    version = file_version(path, inside)
+    if version not in _hashes:
+        _hashes[version] = file_sha256(path)
+
+    return _hashes[version]
 
 
 def require_file(path: Path, *, inside: Path) -> None:
-    """Raise UserError where a picture is missing or leads out of the folder `inside`."""
+    """Raise UserError if an image does not exist or is outside the folder `inside`."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such picture; fix the path or add the file")
+        raise UserError(f"{path}: the image does not exist; fix the path, or add the file")
+
     if not path.resolve().is_relative_to(inside.resolve()):
-        raise UserError(f"{path}: the link leads out of the folder {inside}; copy the picture into the folder")
+        raise UserError(
+            f"{path}: the link leads out of the folder {inside}; replace the link with a copy of "
+            "the file"
+        )

@@ -1,4 +1,4 @@
-"""What sources of single pictures share: their settings, and the way from photos to a manifest."""
+"""The common base of sources of photos: their settings, and the steps from photos to a manifest."""
 
 from __future__ import annotations
 
@@ -12,118 +12,174 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from vlmbench.config import SourceConfig
-from vlmbench.data.photos.comparisons import comparison_records, make_comparisons
-from vlmbench.data.photos.lots import deal
-from vlmbench.data.photos.pairs import RAW, PairsConfig, make_pairs, pair_records
-from vlmbench.data.photos.photo import BAD, GOOD, Photo, bring_in, checked_sha256
+from vlmbench.config import SourceConfig, setting
+from vlmbench.data.labels import mapping_cure
+from vlmbench.data.photos.comparisons import (
+    PhotoComparison,
+    make_comparison_records,
+    make_comparisons,
+)
+from vlmbench.data.photos.lots import Lot, deal
+from vlmbench.data.photos.pairs import RAW, Pair, PairsConfig, make_pair_records, make_pairs
+from vlmbench.data.photos.photo import BAD, GOOD, Photo, copy_photos, hash_file
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
 REVISION = 3  # raise it when the same photos and settings give other records
+MAX_QUOTED = 60  # characters of a user's word in an error message
 
 
 @dataclass(kw_only=True)
 class PairedSourceConfig(SourceConfig):
-    """A source whose single pictures are paired; `labels` maps the words that stand with them to the two labels.
+    """A source that pairs photos. `labels` maps the user's words to "normal" and "abnormal".
 
-    `compare_views`: where there is a processed view, comparison records are made of the photos too.
+    With `compare_views` and a processed view, the source makes comparison records too.
     """
 
-    path: str = MISSING
-    processed_view: str | None = "rt"
-    compare_views: bool = True
+    path: str = setting(MISSING, "Folder of the photos.", cure="photos")
+    processed_view: str | None = setting(
+        "rt", "View that pairs are shown in beside raw; null: raw only."
+    )
+    compare_views: bool = setting(
+        True, "Make comparison records too: a raw photo beside a processed one."
+    )
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
     def __post_init__(self) -> None:
         SourceConfig.__post_init__(self)
-        check_words(self.labels)
+        check_label_words(self.labels)
 
 
 @dataclass(kw_only=True)
 class PhotoSourceConfig(PairedSourceConfig):
-    """A source whose pictures are files under `path`."""
+    """A source whose photos are files in the folder `path`."""
 
     @abstractmethod
     def photos(self) -> list[Photo]:
-        """The photos under `path`, each with its label. Raises UserError that names the file, or the file and line."""
+        """Return the photos with their labels.
+
+        Raise UserError that names the file, or the file and the line.
+        """
 
     def prepare(self, data_dir: Path) -> Path:
-        root, photos = Path(self.path), self.photos()
+        root = Path(self.path)
+        photos = self.photos()
         check_both_labels(photos, self.path)
-        hashes = [(photo.name, checked_sha256(photo.path, inside=root)) for photo in photos]
-        known = tuple((photo.label, photo.words, photo.part, photo.category, photo.split) for photo in photos)
-        content = _Content(settings=asdict(self), photos=tuple(hashes), known=known)
+
+        key = _CacheKey(
+            settings=asdict(self),
+            photos=tuple((photo.name, hash_file(photo.path, inside=root)) for photo in photos),
+            known=tuple(
+                (photo.label, photo.words, photo.part, photo.category, photo.split)
+                for photo in photos
+            ),
+        )
 
         def fill(folder: Path) -> None:
             write_photos(folder, photos, root=root, config=self)
 
-        return prepared_folder(data_dir, type(self).__module__.rpartition(".")[2], content, fill)
+        source = type(self).__module__.rpartition(".")[2]
+        return prepared_folder(data_dir, source, key, fill)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    """What the prepared folder depends on."""
+class _CacheKey:
+    """All that the prepared folder depends on.
+
+    The folder's name is a hash of the fields' names and values. A renamed field prepares all
+    photos again.
+    """
 
     settings: dict[str, Any]
-    photos: tuple[tuple[str, str], ...]  # name, sha256
-    known: tuple[tuple[Any, ...], ...]
+    photos: tuple[tuple[str, str], ...]  # name, SHA-256
+    known: tuple[tuple[Any, ...], ...]  # label, words, part, category, split
     revision: int = REVISION
 
 
-def write_photos(folder: Path, photos: Sequence[Photo], *, root: Path, config: PairedSourceConfig) -> None:
-    """Fill a prepared folder with copies of the photos and the manifest of their pairs and comparisons."""
-    pairs, view = config.pairs, str(config.processed_view or RAW)
-    compares = config.compare_views and view != RAW
-    copies = bring_in(photos, root=root, folder=folder, place=config.path)
+def write_photos(
+    folder: Path, photos: Sequence[Photo], *, root: Path, config: PairedSourceConfig
+) -> None:
+    """Copy the photos into the prepared folder and write the manifest of their records."""
+    settings = config.pairs
+    view = str(config.processed_view or RAW)
+    has_comparisons = config.compare_views and view != RAW
+
+    copies = copy_photos(photos, root=root, folder=folder, source_path=config.path)
     lots = deal(
         copies,
-        lots=pairs.lots,
-        references=pairs.references,
-        parts=2 if compares else 1,
-        seed=pairs.seed,
-        place=config.path,
+        lots=settings.lots,
+        references=settings.references,
+        parts=2 if has_comparisons else 1,
+        seed=settings.seed,
+        source_path=config.path,
     )
-    made = make_pairs(lots, pairs)
-    comparisons = make_comparisons(lots, made, seed=pairs.seed) if compares else []
-    left_out = {pair.lot for pair in made} - {one.lot for one in comparisons}
-    if compares and left_out:
+    pairs = make_pairs(lots, settings)
+
+    comparisons: list[PhotoComparison] = []
+    if has_comparisons:
+        comparisons = make_comparisons(lots, pairs, seed=settings.seed)
+        _warn_of_lots_without_comparisons(config.path, lots, pairs, comparisons)
+
+    records = chain(make_pair_records(pairs, view), make_comparison_records(comparisons, view))
+    write_manifest(folder, records)
+
+
+def _warn_of_lots_without_comparisons(
+    source_path: str,
+    lots: Sequence[Lot],
+    pairs: Sequence[Pair],
+    comparisons: Sequence[PhotoComparison],
+) -> None:
+    with_pairs = {pair.lot for pair in pairs}
+    with_comparisons = {comparison.lot for comparison in comparisons}
+    num_without = len(with_pairs - with_comparisons)
+
+    if num_without:
         log.warning(
-            "%s: the good photos of %d of %d lots show one part alone, so that nothing is compared there; a smaller "
-            "source.pairs.lots puts more parts into each",
-            config.path,
-            len(left_out),
+            "source.path=%s: in %d of %d lots all good photos show one part. These lots have no "
+            "comparison records; lower source.pairs.lots, so that each lot has more parts",
+            source_path,
+            num_without,
             len(lots),
         )
-    write_manifest(folder, chain(pair_records(made, view), comparison_records(comparisons, view)))
 
 
-def check_words(labels: Mapping[str, str]) -> None:
-    """Raise UserError unless `source.labels` maps words to normal and abnormal, and these two to themselves."""
+def check_label_words(labels: Mapping[str, str]) -> None:
+    """Raise UserError if `source.labels` maps a word to anything but "normal" or "abnormal".
+
+    "normal" and "abnormal" must be mapped to themselves.
+    """
     for word, label in labels.items():
-        if label not in (GOOD, BAD) or (word in (GOOD, BAD) and word != label):
+        is_changed = word in (GOOD, BAD) and word != label
+        if label not in (GOOD, BAD) or is_changed:
             raise UserError(
-                f"source.labels: {word!r} is mapped to {label!r}; map your words to {GOOD} or {BAD}, as in "
-                "source.labels={ok: normal, ng: abnormal}"
+                f"source.labels: {word!r} is mapped to {label!r}, must be {GOOD} or {BAD}; map "
+                f"your words, as in 'source.labels={{ok: {GOOD}, ng: {BAD}}}'"
             )
 
 
 def label_of(word: str, labels: Mapping[str, str]) -> str:
-    """Normal or abnormal, for a word of the user's. Raises UserError for a word that nobody mapped."""
+    """Return "normal" or "abnormal" for the user's word. Raise UserError for an unmapped word."""
     label = labels.get(word, word)
+
     if label not in (GOOD, BAD):
-        known = ", ".join(repr(one) for one in (*labels, GOOD, BAD))
-        raise UserError(
-            f"label {word[:60]!r} is not one of {known}; add it: source.labels={{{word[:60]}: <{GOOD} or {BAD}>}}"
-        )
+        words = ", ".join(repr(name) for name in (*labels, GOOD, BAD))
+        quoted = word[:MAX_QUOTED]
+        cure = mapping_cure(quoted, BAD, labels) or f"write {GOOD} or {BAD} instead"
+        raise UserError(f"label {quoted!r} is not one of {words}; {cure}")
+
     return label
 
 
-def check_both_labels(photos: Sequence[Photo], place: str) -> None:
-    """Raise UserError unless there are photos of both labels."""
-    found = {photo.label for photo in photos}
+def check_both_labels(photos: Sequence[Photo], source_path: str) -> None:
+    """Raise UserError if the photos do not have both labels."""
+    labels = {photo.label for photo in photos}
+
     for label in (GOOD, BAD):
-        if label not in found:
-            raise UserError(f"{place}: no photo is {label}; photos of both labels are needed, add such")
+        if label not in labels:
+            raise UserError(
+                f"source.path={source_path}: no photo is {label}, both labels are needed; add "
+                f"photos that are {label}"
+            )

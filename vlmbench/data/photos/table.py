@@ -1,90 +1,145 @@
-"""A CSV file with a line for each photo."""
+"""Read a CSV file with a line for each photo."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
-from vlmbench.data.wrongs import Misfit
+from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 DELIMITERS = ",;\t|"
-SAMPLE = 64_000  # characters that the delimiter is told from
-MOST_BYTES = 200_000_000
+SAMPLE = 64_000  # characters that are read to find the delimiter
+MAX_BYTES = 200_000_000
 
 
-def read_table(path: Path, *, required: tuple[str, ...], misfits: list[Misfit]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each line's place ("labels.csv:7") and its fields by column, spaces around them taken away.
+def read_table(
+    path: Path, *, required: tuple[str, ...], invalid_rows: list[InvalidRow]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each line's location ("labels.csv:7") and its fields by column, stripped of spaces.
 
-    UTF-8, with or without a byte-order mark; the delimiter is told from the file. Lines that do not fit the header go
-    to `misfits`. Raises UserError where the file cannot be read, has no line, or lacks a required column.
+    The file is UTF-8, with or without a byte-order mark. The delimiter is detected. Lines that do
+    not match the header are added to `invalid_rows`. Raise UserError if the file cannot be read,
+    has no lines, or lacks one of the `required` columns.
     """
-    text = _text(path)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=_delimiter(text), strict=True, skipinitialspace=True)
     header: list[str] | None = None
-    lines = 0
-    try:
-        for fields in reader:
-            place = f"{path}:{reader.line_num}"
-            fields = [field.strip() for field in fields]
-            if not any(fields):
-                continue
-            if header is None:
-                header = _header(fields, place, required)
-                continue
-            lines += 1
-            why = _why_not(header, fields)
-            if why is None:
-                yield place, dict(zip(header, fields, strict=True))
-            else:
-                misfits.append(Misfit(place=place, why=why))
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; mend the line, or save the file as CSV again") from error
+    num_lines = 0
+
+    for location, fields in _read_lines(path):
+        if header is None:
+            header = _read_header(fields, location, required)
+            continue
+
+        num_lines += 1
+        reason = _line_error(header, fields)
+        if reason is None:
+            yield location, dict(zip(header, fields, strict=True))
+        else:
+            invalid_rows.append(InvalidRow(location=location, reason=reason))
+
     if header is None:
-        raise UserError(f"{path}: the file is empty; write a header with {', '.join(required)} and a line a photo")
-    if not lines:
-        raise UserError(f"{path}: no line follows the header; write a line a photo")
+        raise UserError(
+            f"{path}: the file is empty; write a header with the columns {', '.join(required)}, "
+            "then one line for each photo"
+        )
+    if num_lines == 0:
+        raise UserError(f"{path}: no line follows the header; write one line for each photo")
 
 
-def _text(path: Path) -> str:
+def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the location and the stripped fields of each line that is not blank."""
+    text = _read_text(path)
+    reader = csv.reader(
+        StringIO(text, newline=""),
+        delimiter=_detect_delimiter(text),
+        strict=True,
+        skipinitialspace=True,
+    )
+
+    try:
+        for line in reader:
+            fields = [field.strip() for field in line]
+            if any(fields):
+                yield f"{path}:{reader.line_num}", fields
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{reader.line_num}: {error}; fix the line, or save the file as CSV again"
+        ) from error
+
+
+def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; correct source.table")
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{path}: the file has more than {MOST_BYTES:,} bytes; give one of photos and labels alone")
+        tables = sorted(file.name for file in path.parent.glob("*.csv"))
+        closest = (get_close_matches(path.name, tables, n=1) or tables or ["null"])[0]
+        raise UserError(
+            f"{path}: the file does not exist; set {typed_setting('source.table', closest)}"
+        )
+
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{path}: the file has {size:,} bytes, at most {MAX_BYTES:,} are allowed; keep only "
+            "the columns of photos and labels"
+        )
+
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; save the file as 'CSV UTF-8'") from error
+        raise UserError(
+            f"{path}: byte {error.start} is not UTF-8; save the file as 'CSV UTF-8'"
+        ) from error
 
 
-def _delimiter(text: str) -> str:
-    """As csv.Sniffer tells it where the header agrees; else the delimiter that the header has most of."""
+def _detect_delimiter(text: str) -> str:
+    """Return the delimiter that csv.Sniffer finds, if the header has it.
+
+    Otherwise return the delimiter that is most frequent in the header.
+    """
     header = text.lstrip().partition("\n")[0]
     try:
-        found = csv.Sniffer().sniff(text[:SAMPLE], delimiters=DELIMITERS).delimiter
+        delimiter = csv.Sniffer().sniff(text[:SAMPLE], delimiters=DELIMITERS).delimiter
     except csv.Error:
-        found = ""
-    return found if found and found in header else max(DELIMITERS, key=header.count)
+        delimiter = ""
+
+    if delimiter and delimiter in header:
+        return delimiter
+
+    return max(DELIMITERS, key=header.count)
 
 
-def _why_not(header: list[str], fields: list[str]) -> str | None:
-    """Why a line does not fit; None: it does."""
+def _line_error(header: list[str], fields: list[str]) -> str | None:
+    """Return why a line does not match the header. Return None for a valid line."""
     if len(fields) != len(header):
-        return f"{len(fields)} fields, the header has {len(header)}; add what is missing, quote fields with a delimiter"
+        return (
+            f"the line has {len(fields)} fields, the header has {len(header)}; add the missing "
+            "fields, or put quotes around fields that contain the delimiter"
+        )
+
     for name, field in zip(header, fields, strict=True):
         if not field.isprintable():
-            return f"{name} {field[:60]!r} has control characters; take them out"
+            return f"{name} {field[:60]!r} has control characters; remove them"
+
     return None
 
 
-def _header(fields: list[str], place: str, required: tuple[str, ...]) -> list[str]:
+def _read_header(fields: list[str], location: str, required: tuple[str, ...]) -> list[str]:
     names = [field.casefold() for field in fields]
+
     for name in required:
         if name not in names:
-            raise UserError(f"{place}: no column {name!r} among {', '.join(fields)[:200]}; name the columns in line 1")
+            raise UserError(
+                f"{location}: no column {name!r} among {', '.join(fields)[:200]}; add the column "
+                f"name {name!r} to the header"
+            )
+
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{place}: column {name[:60]!r} stands there twice; give each column a name of its own")
+            raise UserError(
+                f"{location}: column {name[:60]!r} occurs twice; give each column its own name"
+            )
+
     return names

@@ -1,1 +1,1 @@
-"""Files of others in which a row is a question with its answer: conversations and multiple choices."""
+"""Files whose rows are a question with its answer: conversations and multiple choices."""

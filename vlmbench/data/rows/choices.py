@@ -1,4 +1,4 @@
-"""Benchmarks of multiple choices: what their rows have in common, and how they become drafts."""
+"""Make draft records from the multiple choices of a benchmark."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from vlmbench.data.rows.source import Draft
 from vlmbench.types import Task
 
+MAX_ID = 200  # characters of an id; a longer one loses its start
+
 
 def choice_draft(
     *,
-    place: str,
+    location: str,
     number: int,
     query: str,
     reference: str | None,
@@ -19,15 +21,18 @@ def choice_draft(
     answer: str,
     meta: Mapping[str, str],
 ) -> Draft:
-    """A multiple choice about one picture, or about one beside its reference: the label is the right option's letter.
+    """Return a multiple choice about the image `query`, beside `reference` if there is one.
 
-    All questions about a picture belong to one part. `number` tells a picture's questions apart.
+    The label is the letter of the right option. All questions about an image belong to one part.
+    `number` counts the questions of an image.
     """
+    images = (query,) if reference is None else (reference, query)
+
     return Draft(
-        place=place,
-        id=f"{query}#{number}"[-200:],
+        location=location,
+        id=f"{query}#{number}"[-MAX_ID:],
         task=Task.CHOOSE_OPTION,
-        pictures=(query,) if reference is None else (reference, query),
+        images=images,
         label=answer,
         answer=answer,
         group=query,

@@ -1,7 +1,8 @@
-"""Conversations with pictures, as LLaVA and ShareGPT write them: a question, an answer that starts with a label.
+"""Conversations with images, in the formats of LLaVA and ShareGPT.
 
-A row holds its pictures' paths and its turns. Each picture has an `<image>` placeholder in the question. A record's
-pictures are shown before its words, so that placeholders are taken out wherever they stand.
+A row holds image paths and turns: a question, then an answer that starts with a label. The
+question has an `<image>` placeholder for each image. A record shows its images before its words,
+so all placeholders are removed.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from typing import Any
 
 import msgspec
 
-from vlmbench.data.photos.source import check_words
+from vlmbench.config import setting
+from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.data.photos.source import check_label_words
 from vlmbench.data.rows.read import decode, read_rows
 from vlmbench.data.rows.source import Draft, RowSourceConfig
-from vlmbench.data.wrongs import Misfit
 from vlmbench.types import LABELS, Task, UserError
 
 PLACEHOLDER = "<image>"
-TASK_OF = {1: Task.JUDGE_SINGLE, 2: Task.JUDGE_PAIR}  # by the number of pictures
-ASKING, ANSWERING, SYSTEM = ("human", "user"), ("gpt", "assistant"), ("system",)
+TASK_OF = {1: Task.JUDGE_SINGLE, 2: Task.JUDGE_PAIR}  # by the number of images
+QUESTION_SPEAKERS = ("human", "user")
+ANSWER_SPEAKERS = ("gpt", "assistant")
+SYSTEM_SPEAKERS = ("system",)
+MAX_QUOTED_SPEAKERS = 100  # characters in an error message
+MAX_QUOTED_ANSWER = 60  # characters in an error message
 
 
 class Turn(msgspec.Struct):
-    """What one side says."""
+    """A message of a conversation."""
 
     speaker: str
     text: str
@@ -38,111 +44,168 @@ class NamedTurn(msgspec.Struct):
     value: str
     speaker: str = msgspec.field(name="from")
 
+    def to_turn(self) -> Turn:
+        """Return the turn in the common form."""
+        return Turn(speaker=self.speaker, text=self.value)
+
 
 class RoleTurn(msgspec.Struct):
-    """A turn in the words of chat models: {"role": "user", "content": "..."}."""
+    """A turn in the form of chat models: {"role": "user", "content": "..."}."""
 
     role: str
     content: str
 
+    def to_turn(self) -> Turn:
+        """Return the turn in the common form."""
+        return Turn(speaker=self.role, text=self.content)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
-    """A row: its pictures and turns."""
+class Conversation:
+    """A row: its image paths and its turns."""
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     turns: tuple[Turn, ...]
 
 
 @dataclass(kw_only=True)
 class ConversationConfig(RowSourceConfig):
-    """`labels` maps what answers start with to normal and abnormal. `group` names the key of a row that tells its part;
-    without it every last picture is a part of its own. `questions` keeps the rows' own wording."""
+    """A source of conversations.
 
-    group: str | None = None
-    questions: bool = True
+    `labels` maps the first words of answers to "normal" and "abnormal". `group` is the key of a
+    row that names its part. Without it, each last image of a row is a part of its own. With
+    `questions`, records keep the rows' own questions.
+    """
+
+    group: str | None = setting(
+        None, "Key of a row that names its part; null: each last image is a part of its own."
+    )
+    questions: bool = setting(True, "Keep the rows' questions; false: use those of prompt=.")
 
     def __post_init__(self) -> None:
         RowSourceConfig.__post_init__(self)
-        check_words(self.labels)
+        check_label_words(self.labels)
 
     @abstractmethod
-    def talk(self, row: msgspec.Raw) -> Talk:
-        """The row's pictures and turns. Raises UserError, or msgspec's errors, where it does not fit."""
+    def conversation(self, row: msgspec.Raw) -> Conversation:
+        """Return the row's conversation. Raise UserError or msgspec's errors for an invalid row."""
 
     def file(self) -> Path:
         return Path(self.path)
 
-    def drafts(self) -> Iterator[Draft | Misfit]:
-        for number, (place, raw) in enumerate(read_rows(self.file()), start=1):
+    def drafts(self) -> Iterator[Draft | InvalidRow]:
+        for number, (location, row) in enumerate(read_rows(self.file()), start=1):
             try:
-                yield self._draft(number, place, raw)
+                yield self._draft(number, location, row)
             except (UserError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                yield Misfit(place=place, why=str(error).removeprefix(f"{place}: "))
+                reason = str(error).removeprefix(f"{location}: ")
+                yield InvalidRow(location=location, reason=reason)
 
-    def _draft(self, number: int, place: str, raw: msgspec.Raw) -> Draft:
-        talk = self.talk(raw)
-        question, answer = exchange(talk)
+    def _draft(self, number: int, location: str, row: msgspec.Raw) -> Draft:
+        conversation = self.conversation(row)
+        question, answer = question_and_answer(conversation)
         label, rest = split_label(answer, self.labels)
-        fields = decode(raw, dict[str, Any], place)
-        if self.group is not None and not isinstance(fields.get(self.group), str | int):
-            raise UserError(f"no word or number under {self.group!r}, which source.group names; add it to the row")
+        fields = decode(row, dict[str, Any], location)
+
+        row_id = fields.get("id")
+        meta = {"row": str(row_id)} if isinstance(row_id, str | int) else {}
+
         return Draft(
-            place=place,
+            location=location,
             id=f"row-{number}",
-            task=TASK_OF[len(talk.pictures)],
-            pictures=talk.pictures,
+            task=TASK_OF[len(conversation.images)],
+            images=conversation.images,
             label=label,
             answer=label + rest,
-            group=talk.pictures[-1] if self.group is None else str(fields[self.group]),
+            group=self._group(fields, conversation),
             question=question if self.questions else "",
-            meta={"row": str(fields["id"])} if isinstance(fields.get("id"), str | int) else {},
+            meta=meta,
         )
 
+    def _group(self, fields: Mapping[str, Any], conversation: Conversation) -> str:
+        """Return the name of the row's part. Raise UserError if the row does not have one."""
+        if self.group is None:
+            return conversation.images[-1]
 
-def exchange(talk: Talk) -> tuple[str, str]:
-    """The question, with what the system says before it, and the answer; placeholders are taken out.
+        group = fields.get(self.group)
+        if not isinstance(group, str | int):
+            raise UserError(
+                f"source.group={self.group}: the row has no text or number under {self.group!r}; "
+                "add it to the row, or set source.group=null"
+            )
 
-    Raises UserError unless there is one of each, one picture or two, and a placeholder for each picture.
+        return str(group)
+
+
+def question_and_answer(conversation: Conversation) -> tuple[str, str]:
+    """Return the question and the answer. The question starts with the system's message.
+
+    All placeholders are removed. Raise UserError unless the conversation has one question, one
+    answer, one or two images, and a placeholder for each image.
     """
-    turns = list(talk.turns)
-    head = [turns.pop(0).text] if turns and turns[0].speaker in SYSTEM else []
+    system, question, answer = _split_turns(conversation)
+
+    num_images = len(conversation.images)
+    if num_images not in TASK_OF:
+        raise UserError(
+            f"the row has {num_images} images, must be 1 (a query) or 2 (a reference, then a "
+            "query); fix the row's images"
+        )
+
+    text = "\n".join([*system, question])
+    num_placeholders = text.count(PLACEHOLDER)
+    if num_placeholders != num_images:
+        raise UserError(
+            f"the question has {num_placeholders} {PLACEHOLDER} for {num_images} images; put one "
+            f"{PLACEHOLDER} for each image into the question"
+        )
+
+    lines = (line.strip() for line in text.replace(PLACEHOLDER, "").splitlines())
+    words = "\n".join(line for line in lines if line)
+    if not words:
+        raise UserError("the question has no words; add words to the question")
+
+    return words, answer.strip()
+
+
+def _split_turns(conversation: Conversation) -> tuple[list[str], str, str]:
+    """Return the system's message (a list of none or one), the question and the answer."""
+    turns = list(conversation.turns)
+    system = []
+    if turns and turns[0].speaker in SYSTEM_SPEAKERS:
+        system.append(turns.pop(0).text)
+
     speakers = [turn.speaker for turn in turns]
-    if len(turns) != 2 or speakers[0] not in ASKING or speakers[1] not in ANSWERING:
-        said = ", ".join(speakers)[:100] or "nobody"
-        raise UserError(f"one question and one answer are taken, here speak: {said}; make a row of each question")
-    if len(talk.pictures) not in TASK_OF:
-        raise UserError(f"the row has {len(talk.pictures)} pictures; one, or a reference and a query, are taken")
-    asked = "\n".join([*head, turns[0].text])
-    if asked.count(PLACEHOLDER) != len(talk.pictures):
-        count = asked.count(PLACEHOLDER)
-        raise UserError(f"{count} {PLACEHOLDER} for {len(talk.pictures)} pictures; put one for each into the question")
-    lines = (line.strip() for line in asked.replace(PLACEHOLDER, "").splitlines())
-    question = "\n".join(line for line in lines if line)
-    if not question:
-        raise UserError("the question has no words; add some")
-    return question, turns[1].text.strip()
+    is_exchange = (
+        len(turns) == 2 and speakers[0] in QUESTION_SPEAKERS and speakers[1] in ANSWER_SPEAKERS
+    )
+    if not is_exchange:
+        quoted = ", ".join(speakers)[:MAX_QUOTED_SPEAKERS] or "nobody"
+        raise UserError(
+            f"the row must have one question and one answer, its speakers are: {quoted}; make a "
+            "row for each question"
+        )
+
+    return system, turns[0].text, turns[1].text
 
 
 def split_label(answer: str, labels: Mapping[str, str]) -> tuple[str, str]:
-    """The label that an answer starts with, by the longest of the user's words, and what follows.
+    """Return the label that an answer starts with, and the rest of the answer.
 
-    Raises UserError for an answer that starts with none of them, or with one that goes on: "normally ...".
+    The longest of the user's words counts. Raise UserError if the answer starts with none of
+    them. A word must end at a boundary: "normally ..." does not start with "normal".
     """
-    known = {**{label: label for label in LABELS[Task.JUDGE_PAIR]}, **labels}
-    for word in sorted(known, key=len, reverse=True):
-        rest = answer[len(word) :]
-        if answer[: len(word)].casefold() == word.casefold() and not rest[:1].isalnum() and rest[:1] not in ("_", "-"):
-            return known[word], rest
-    words = ", ".join(repr(word) for word in known)
-    raise UserError(f"answer {answer[:60]!r} starts with none of {words}; add its first word to source.labels")
+    own_names = {label: label for label in LABELS[Task.JUDGE_PAIR]}
+    label_of_word = {**own_names, **labels}
 
+    for word in sorted(label_of_word, key=len, reverse=True):
+        start, rest = answer[: len(word)], answer[len(word) :]
+        is_boundary = not rest[:1].isalnum() and rest[:1] not in ("_", "-")
+        if start.casefold() == word.casefold() and is_boundary:
+            return label_of_word[word], rest
 
-def named_turns(turns: list[NamedTurn]) -> tuple[Turn, ...]:
-    """Turns of LLaVA or ShareGPT."""
-    return tuple(Turn(speaker=turn.speaker, text=turn.value) for turn in turns)
-
-
-def role_turns(turns: list[RoleTurn]) -> tuple[Turn, ...]:
-    """Turns in the words of chat models."""
-    return tuple(Turn(speaker=turn.role, text=turn.content) for turn in turns)
+    words = ", ".join(repr(word) for word in label_of_word)
+    raise UserError(
+        f"answer {answer[:MAX_QUOTED_ANSWER]!r} starts with none of {words}; map its first word, "
+        "as in 'source.labels={OK: normal, NG: abnormal}'"
+    )

@@ -1,4 +1,4 @@
-"""JSON and JSON lines of others, row by row: a bad row spoils no other."""
+"""Read JSON and JSON lines row by row, so that an invalid row does not hide the others."""
 
 from __future__ import annotations
 
@@ -8,43 +8,69 @@ from typing import TypeVar
 
 import msgspec
 
+from vlmbench.system.files import path_cure
 from vlmbench.types import UserError
 
 T = TypeVar("T")
-MOST_BYTES = 4_000_000_000
+MAX_BYTES = 4_000_000_000
+BOM = b"\xef\xbb\xbf"
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Each row's place and its JSON: of a JSON list "a.json: row 7", of JSON lines "a.jsonl:7"."""
+    """Yield each row's location and its JSON.
+
+    The location in a JSON list is "a.json: row 7", in JSON lines "a.jsonl:7".
+    """
     content = read_bytes(path)
     if content.lstrip()[:1] == b"[":
-        for number, row in enumerate(decode(content, list[msgspec.Raw], str(path)), start=1):
+        rows = decode(content, list[msgspec.Raw], str(path))
+        for number, row in enumerate(rows, start=1):
             yield f"{path}: row {number}", row
         return
+
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip():
             yield f"{path}:{number}", msgspec.Raw(line)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content without a byte-order mark. Raises UserError for a missing, empty or too large file."""
+    """Return the file's content without a byte-order mark.
+
+    Raise UserError if the file does not exist, is empty, or has more than MAX_BYTES.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; correct source.path")
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{path}: the file has more than {MOST_BYTES:,} bytes; split it")
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        cure = path_cure(
+            "source.path", path, is_folder=False, otherwise="fix the path, or add the file"
+        )
+        raise UserError(f"source.path={path}: the file does not exist; {cure}")
+
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UserError(
+            f"source.path={path}: the file has {size:,} bytes, at most {MAX_BYTES:,} are allowed; "
+            "split it into several files"
+        )
+
+    content = path.read_bytes().removeprefix(BOM)
     if not content.strip():
-        raise UserError(f"{path}: the file is empty; give one with rows")
+        raise UserError(f"source.path={path}: the file is empty; write rows into it")
+
     return content
 
 
-def decode(content: bytes | msgspec.Raw, kind: type[T], place: str) -> T:
-    """The value of that type. Raises UserError that names the place and what does not fit."""
+def decode(content: bytes | msgspec.Raw, kind: type[T], location: str) -> T:
+    """Return the JSON as a value of the type `kind`.
+
+    Raise UserError with the location and the reason if it is not such a value.
+    """
     try:
         return msgspec.json.decode(content, type=kind)
     except UnicodeDecodeError as error:
-        raise UserError(f"{place}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        raise UserError(
+            f"{location}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from error
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UserError(
-            f"{place}: {error}; mend it, or see 'Your own pictures' in the README for the format"
+            f"{location}: {error}; fix the row, or see docs/how-to/bring-your-data.md for "
+            "the format"
         ) from error

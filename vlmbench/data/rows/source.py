@@ -1,4 +1,4 @@
-"""What sources of rows share: rows that do not fit, pictures brought in, and the manifest."""
+"""The common base of sources of rows: invalid rows, copies of the images, and the manifest."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from typing import Any
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from vlmbench.config import SourceConfig
-from vlmbench.data.manifest import ImageRow, Row, row_errors
-from vlmbench.data.photos.photo import checked_sha256, copy_picture, require_file
-from vlmbench.data.pictures import open_picture
-from vlmbench.data.prepared import prepared_folder, write_manifest, write_misfits
-from vlmbench.data.wrongs import Misfit, refusal
+from vlmbench.config import SourceConfig, setting
+from vlmbench.data.images import open_image
+from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.manifest_format import ImageRow, Row, row_errors
+from vlmbench.data.photos.photo import copy_image, hash_file, require_file
+from vlmbench.data.prepared import prepared_folder, write_invalid_rows, write_manifest
 from vlmbench.types import ImageRef, Record, Role, Task, UserError
 
 REVISION = 1  # raise it when the same rows give other records
 
 
-class Misfits(StrEnum):
-    """What is done with rows that cannot be used."""
+class InvalidRowPolicy(StrEnum):
+    """The treatment of rows that cannot be used."""
 
-    error = "error"  # they are named, and nothing is prepared
-    skip = "skip"  # they are left out; run, report and datasheet say how many, and why
+    error = "error"  # name them in an error, and prepare nothing
+    skip = "skip"  # leave them out; the run, the report and the datasheet give number and reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A row as a record: `pictures` are paths within the folder of pictures, the reference first."""
+    """A record before its images are copied.
 
-    place: str
+    `images` are paths relative to the folder of images, the reference first.
+    """
+
+    location: str
     id: str
     task: Task
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     label: str
     answer: str
     group: str
@@ -46,103 +49,134 @@ class Draft:
     options: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Return the role of each image. The last one is the query."""
+        return (Role.REFERENCE, Role.QUERY)[-len(self.images) :]
+
 
 @dataclass(kw_only=True)
 class RowSourceConfig(SourceConfig):
-    """A source of rows. `images` is the folder that their picture paths start from, None: where the file lies."""
+    """A source whose file holds rows.
 
-    path: str = MISSING
-    images: str | None = None
-    misfits: Misfits = Misfits.error
+    Image paths start from the folder `images`, or from the file's folder where it is None.
+    """
+
+    path: str = setting(MISSING, "JSON file, a list of rows or JSON lines.", cure="rows.json")
+    images: str | None = setting(
+        None, "Folder that image paths start from; null: the file's folder."
+    )
+    invalid_rows: InvalidRowPolicy = setting(
+        InvalidRowPolicy.error,
+        "error: an invalid row is an error; skip: leave invalid rows out and count them.",
+    )
 
     @abstractmethod
     def file(self) -> Path:
-        """The file that holds the rows."""
+        """Return the path of the file that holds the rows."""
 
     @abstractmethod
-    def drafts(self) -> Iterator[Draft | Misfit]:
-        """The rows of the file, in its order. Raises UserError where the file as a whole cannot be read."""
+    def drafts(self) -> Iterator[Draft | InvalidRow]:
+        """Yield the file's rows in their order. Raise UserError if the file cannot be read."""
 
     def prepare(self, data_dir: Path) -> Path:
         file = self.file()
         root = Path(self.images) if self.images is not None else file.parent
-        drafts, misfits = self._sorted(root)
-        pictures = dict.fromkeys(name for draft in drafts for name in draft.pictures)
-        content = _Content(
+        drafts, invalid_rows = self._sort_rows(root)
+
+        names = _image_names(drafts)
+        key = _CacheKey(
             settings=asdict(self),
             file=sha256(file.read_bytes()).hexdigest(),
-            pictures=tuple((name, checked_sha256(root / name, inside=root)) for name in pictures),
+            images=tuple((name, hash_file(root / name, inside=root)) for name in names),
         )
 
         def fill(folder: Path) -> None:
-            self._fill(folder, drafts, misfits, root)
+            self._fill(folder, drafts, invalid_rows, root)
 
-        return prepared_folder(data_dir, type(self).__module__.rpartition(".")[2], content, fill)
+        source = type(self).__module__.rpartition(".")[2]
+        return prepared_folder(data_dir, source, key, fill)
 
-    def _sorted(self, root: Path) -> tuple[list[Draft], list[Misfit]]:
-        """The rows that fit, whose pictures are there, and those that do not."""
+    def _sort_rows(self, root: Path) -> tuple[list[Draft], list[InvalidRow]]:
+        """Return the valid rows with existing images, and the invalid rows."""
         drafts: list[Draft] = []
-        misfits: list[Misfit] = []
+        invalid_rows: list[InvalidRow] = []
+
         for row in self.drafts():
-            why = row.why if isinstance(row, Misfit) else _why_not(row, root)
-            if isinstance(row, Draft) and why is None:
+            if isinstance(row, InvalidRow):
+                invalid_rows.append(row)
+                continue
+
+            reason = _draft_error(row, root)
+            if reason is None:
                 drafts.append(row)
-                continue
-            misfits.append(Misfit(place=row.place, why=why or ""))
-        self._refuse(drafts, misfits)
-        return drafts, misfits
+            else:
+                invalid_rows.append(InvalidRow(location=row.location, reason=reason))
 
-    def _fill(self, folder: Path, drafts: Sequence[Draft], misfits: Sequence[Misfit], root: Path) -> None:
-        """Copy the pictures, each once; a row with a damaged one does not fit."""
-        copies: dict[str, ImageRef] = {}
-        damage: dict[str, str] = {}
-        names = dict.fromkeys(name for draft in drafts for name in draft.pictures)
-        for name in tqdm(names, desc="bring in pictures", unit="picture", disable=len(names) < 100):
-            try:
-                target = copy_picture(name, root / name, root=root, folder=folder)
-                open_picture(target, inside=folder)
-            except UserError as error:
-                damage[name] = str(error).replace(str(folder / "img"), str(root))
-                continue
-            copies[name] = ImageRef(
-                path=target, role=Role.QUERY, view="raw", sha256=checked_sha256(target, inside=folder)
-            )
-        whole, broken = [], list(misfits)
+        self._check_rows(drafts, invalid_rows)
+
+        return drafts, invalid_rows
+
+    def _fill(
+        self, folder: Path, drafts: Sequence[Draft], invalid_rows: Sequence[InvalidRow], root: Path
+    ) -> None:
+        """Copy each image once and write the manifest. A row with a damaged image is invalid."""
+        copies, damage = _copy_images(drafts, folder, root)
+
+        intact: list[Draft] = []
+        all_invalid = list(invalid_rows)
         for draft in drafts:
-            found = [damage[name] for name in draft.pictures if name in damage]
-            broken += [Misfit(place=draft.place, why=why) for why in found[:1]]
-            whole += [] if found else [draft]
-        self._refuse(whole, broken)
-        write_manifest(folder, (_record(draft, copies) for draft in whole))
-        write_misfits(folder, broken, total=len(drafts) + len(misfits))
+            reasons = [damage[name] for name in draft.images if name in damage]
+            if reasons:
+                all_invalid.append(InvalidRow(location=draft.location, reason=reasons[0]))
+            else:
+                intact.append(draft)
 
-    def _refuse(self, drafts: Sequence[Draft], misfits: Sequence[Misfit]) -> None:
-        """Raise UserError where rows that do not fit are errors, or no other is left."""
-        if misfits and self.misfits is Misfits.error:
-            cure = "mend these rows, or leave out rows that do not fit with source.misfits=skip: they are then counted"
-            raise refusal(misfits, cure=cure)
+        self._check_rows(intact, all_invalid)
+        write_manifest(folder, (_record(draft, copies) for draft in intact))
+        write_invalid_rows(folder, all_invalid, total=len(drafts) + len(invalid_rows))
+
+    def _check_rows(self, drafts: Sequence[Draft], invalid_rows: Sequence[InvalidRow]) -> None:
+        """Raise UserError if no valid row is left, or if the policy is to refuse invalid rows."""
+        if invalid_rows and self.invalid_rows is InvalidRowPolicy.error:
+            cure = "fix these rows, or leave invalid rows out with source.invalid_rows=skip"
+            raise invalid_rows_error(invalid_rows, cure=cure)
+
         if not drafts:
-            raise refusal(misfits, cure=f"{self.path}: no row in it can be used; the README has the format")
+            cure = (
+                f"source.path={self.path}: the file has no valid row; see "
+                "docs/how-to/bring-your-data.md for the format"
+            )
+            raise invalid_rows_error(invalid_rows, cure=cure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    """What the prepared folder depends on."""
+class _CacheKey:
+    """All that the prepared folder depends on."""
 
     settings: dict[str, Any]
-    file: str
-    pictures: tuple[tuple[str, str], ...]
+    file: str  # SHA-256
+    images: tuple[tuple[str, str], ...]  # name, SHA-256
     revision: int = REVISION
 
 
-def _why_not(draft: Draft, root: Path) -> str | None:
-    """Why a manifest would not take the row, or which picture is not there; None: it fits."""
+def _image_names(drafts: Sequence[Draft]) -> list[str]:
+    """Return the image paths of all rows, each once, in their order."""
+    return list(dict.fromkeys(name for draft in drafts for name in draft.images))
+
+
+def _draft_error(draft: Draft, root: Path) -> str | None:
+    """Return why the row is invalid or which image does not exist. Return None for a valid row."""
+    images = [
+        ImageRow(path=name, role=role)
+        for name, role in zip(draft.images, draft.roles, strict=False)
+    ]
     row = Row(
         id=draft.id,
         task=draft.task,
         group=draft.group,
         label=draft.label,
-        images=[ImageRow(path=name, role=role) for name, role in zip(draft.pictures, _roles(draft), strict=False)],
+        images=images,
         answer=draft.answer,
         question=draft.question,
         options=dict(draft.options),
@@ -150,25 +184,51 @@ def _why_not(draft: Draft, root: Path) -> str | None:
     errors = list(row_errors(row, {}, ("raw",)))
     if errors:
         return "; ".join(errors)
+
     try:
-        for name in draft.pictures:
+        for name in draft.images:
             require_file(root / name, inside=root)
     except UserError as error:
         return str(error)
+
     return None
 
 
-def _roles(draft: Draft) -> tuple[Role, ...]:
-    return (Role.REFERENCE, Role.QUERY)[-len(draft.pictures) :]
+def _copy_images(
+    drafts: Sequence[Draft], folder: Path, root: Path
+) -> tuple[dict[str, ImageRef], dict[str, str]]:
+    """Copy each image from `root` to `folder`/img once.
+
+    Return the copies by name, and for each damaged image the reason.
+    """
+    copies: dict[str, ImageRef] = {}
+    damage: dict[str, str] = {}
+    names = _image_names(drafts)
+
+    for name in tqdm(names, desc="copy images", unit="image", disable=len(names) < 100):
+        try:
+            target = copy_image(name, root / name, root=root, folder=folder)
+            open_image(target, inside=folder)
+        except UserError as error:
+            damage[name] = str(error).replace(str(folder / "img"), str(root))
+            continue
+
+        digest = hash_file(target, inside=folder)
+        copies[name] = ImageRef(path=target, role=Role.QUERY, view="raw", sha256=digest)
+
+    return copies, damage
 
 
 def _record(draft: Draft, copies: Mapping[str, ImageRef]) -> Record:
+    images = [
+        replace(copies[name], role=role)
+        for name, role in zip(draft.images, draft.roles, strict=True)
+    ]
+
     return Record(
         id=draft.id,
         task=draft.task,
-        images=tuple(
-            replace(copies[name], role=role) for name, role in zip(draft.pictures, _roles(draft), strict=True)
-        ),
+        images=tuple(images),
         answer=draft.answer,
         label=draft.label,
         group=draft.group,

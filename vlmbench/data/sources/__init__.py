@@ -1,1 +1,1 @@
-"""Where pictures and records come from: one plug-in a file."""
+"""Sources of images and records: one plug-in in each file."""

@@ -1,4 +1,4 @@
-"""Folders of your own photos: good/ and bad/, or a CSV file that labels them, become pairs."""
+"""Folders of your own photos become pairs: good/ and bad/, or a CSV file with their labels."""
 
 from __future__ import annotations
 
@@ -7,109 +7,185 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vlmbench.config import schema
-from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, pictures_in
+from omegaconf import MISSING
+
+from vlmbench.config import schema, setting
+from vlmbench.data.images import SUFFIXES, image_path_error
+from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.photos.photo import BAD, GOOD, PartRule, Photo, list_images, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
-from vlmbench.data.pictures import SUFFIXES, path_error
-from vlmbench.data.wrongs import Misfit, refusal
+from vlmbench.system.files import path_cure
+from vlmbench.system.text import typed_setting
 from vlmbench.types import Split, UserError
 
-COLUMNS = ("path", "label", "group", "defect", "category", "split")  # what else a table has goes into `meta`
+# The other columns of a table go into `meta`.
+COLUMNS = ("path", "label", "group", "defect", "category", "split")
 SPLITS = ("", *Split)
 FOLDERS = {GOOD: "good", BAD: "bad"}
+MAX_QUOTED = 60  # characters of a field in an error message
+MAX_LISTED = 5  # files and folders in an error message
+
+NearNames = Callable[[Path], Mapping[str, str]]
 
 
 @schema("source", "folder")
 @dataclass(kw_only=True)
 class FolderConfig(PhotoSourceConfig):
-    """The photos are dealt into lots (`vlmbench.data.photos.lots`): no part and no picture is shared between lots.
+    """Photos in a folder, dealt into lots that share no part and no image.
 
-    `table` is a CSV file in the folder with the columns `path` and `label`, and if wanted `group` (the part), `defect`
-    (what is wrong, in words), `category` (photos are compared within it) and `split` (train, val or test). Without
-    it, photos lie in good/ and bad/, and `parts` says how those of one part are told.
+    `table` is a CSV file in the folder with the columns `path` and `label`. More columns are
+    possible: `group` (the part), `defect` (what is wrong, in words), `category` (photos are
+    compared within it) and `split` (train, val or test). Without a table, photos are in good/ and
+    bad/, and `parts` decides which photos show one part.
     """
 
-    table: str | None = None
-    parts: Parts = Parts.name
+    path: str = setting(MISSING, "Folder that holds good/ and bad/, or the table.", cure="photos")
+    table: str | None = setting(
+        None, "CSV file in the folder with the columns path and label; null: good/ and bad/."
+    )
+    parts: PartRule = setting(
+        PartRule.name,
+        'Part of a photo; name: its file name up to the last "_"; photo: each is its own part.',
+    )
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
         if not root.is_dir():
-            raise UserError(f"source.path={root}: there is no such folder; correct it")
-        if self.table is not None:
-            return self._listed(root)
-        _require_folders(root)
-        return [
-            Photo(name=name, path=path, label=label, part=part_of(name, self.parts))
-            for label, folder in FOLDERS.items()
-            for path in pictures_in(root / folder)
-            for name in [path.relative_to(root).as_posix()]
-        ]
+            cure = path_cure(
+                "source.path", root, otherwise=f"put photos into {root}/good and {root}/bad"
+            )
+            raise UserError(f"source.path={root}: the folder does not exist; {cure}")
 
-    def _listed(self, root: Path) -> list[Photo]:
+        if self.table is not None:
+            return self._photos_of_table(root)
+
+        _require_folders(root)
+        photos: list[Photo] = []
+        for label, folder in FOLDERS.items():
+            for path in list_images(root / folder):
+                name = path.relative_to(root).as_posix()
+                part = part_of(name, self.parts)
+                photos.append(Photo(name=name, path=path, label=label, part=part))
+
+        return photos
+
+    def _photos_of_table(self, root: Path) -> list[Photo]:
+        """Return the photos of the table. Raise UserError with all of its invalid lines."""
         photos: dict[str, Photo] = {}
-        places: dict[str, str] = {}
-        names = cache(_names)
-        misfits: list[Misfit] = []
-        for place, fields in read_table(root / str(self.table), required=("path", "label"), misfits=misfits):
+        locations: dict[str, str] = {}
+        invalid_rows: list[InvalidRow] = []
+        near_names = cache(_near_names)
+        lines = read_table(
+            root / str(self.table), required=("path", "label"), invalid_rows=invalid_rows
+        )
+
+        for location, fields in lines:
             try:
-                photo = self._photo(root, fields, names)
-                if photo.name in photos:
-                    raise UserError(f"{photo.name} stands in {places[photo.name]} already; list every photo once")
+                photo = self._photo(root, fields, near_names)
+                _require_new(photo, locations)
             except UserError as error:
-                misfits.append(Misfit(place=place, why=str(error)))
+                invalid_rows.append(InvalidRow(location=location, reason=str(error)))
                 continue
-            photos[photo.name], places[photo.name] = photo, place
-        if misfits:
-            raise refusal(misfits)
+
+            photos[photo.name] = photo
+            locations[photo.name] = location
+
+        if invalid_rows:
+            raise invalid_rows_error(invalid_rows)
+
         return list(photos.values())
 
-    def _photo(self, root: Path, fields: dict[str, str], names: Callable[[Path], Mapping[str, str]]) -> Photo:
+    def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
+        """Return the photo of a line of the table. Raise UserError for an invalid line."""
         name = fields["path"]
-        wrong = path_error(name)
-        if wrong is not None:
-            raise UserError(wrong)
-        path = root / name
-        if not path.is_file():
-            near = names(path.parent).get(path.stem.casefold())
-            cure = f"did you mean {near}?" if near else "fix the path or add the file"
-            raise UserError(f"{path}: there is no such picture; {cure}")
-        split, words = fields.get("split", ""), fields.get("defect", "")
-        if split not in SPLITS:
-            raise UserError(f"split {split[:60]!r} is not one of {', '.join(Split)}; fix it or leave it empty")
+        path = _existing_path(root, name, near_names)
+        split = _split_of(fields)
         label = label_of(fields["label"], self.labels)
-        if label == GOOD and words:
-            raise UserError(f"defect {words[:60]!r} of a photo that is {GOOD}; fix its label or leave defect empty")
+        defect = fields.get("defect", "")
+
+        if label == GOOD and defect:
+            raise UserError(
+                f"the photo is {GOOD}, but defect is {defect[:MAX_QUOTED]!r}; change the label, or "
+                "leave defect empty"
+            )
+
+        meta = {key: value for key, value in fields.items() if key not in COLUMNS and value}
+        if defect:
+            meta["defect"] = defect
+
         return Photo(
             name=name,
             path=path,
             label=label,
             part=fields.get("group") or part_of(name, self.parts),
-            words=words,
+            words=defect,
             category=fields.get("category", ""),
-            split=Split(split) if split else None,
-            meta={key: value for key, value in fields.items() if key not in COLUMNS and value}
-            | ({"defect": words} if words else {}),
+            split=split,
+            meta=meta,
         )
 
 
-def _names(folder: Path) -> dict[str, str]:
-    """The folder's pictures by what their names have in common with ones of another ending, or in other letters."""
+def _require_new(photo: Photo, locations: Mapping[str, str]) -> None:
+    """Raise UserError if an earlier line has the same photo."""
+    if photo.name in locations:
+        raise UserError(
+            f"{photo.name} is in {locations[photo.name]} already; keep one line for each photo"
+        )
+
+
+def _existing_path(root: Path, name: str, near_names: NearNames) -> Path:
+    """Return the path of the photo `name`. Raise UserError if it does not exist in `root`."""
+    path_error = image_path_error(name)
+    if path_error is not None:
+        raise UserError(path_error)
+
+    path = root / name
+    if not path.is_file():
+        near = near_names(path.parent).get(path.stem.casefold())
+        cure = f"did you mean {near}?" if near else "fix the path, or add the file"
+        raise UserError(f"{path}: the image does not exist; {cure}")
+
+    return path
+
+
+def _split_of(fields: Mapping[str, str]) -> Split | None:
+    """Return the split of a line, None for an empty field. Raise UserError for another word."""
+    split = fields.get("split", "")
+
+    if split not in SPLITS:
+        raise UserError(
+            f"split {split[:MAX_QUOTED]!r} is not one of {', '.join(Split)}; write one of these, "
+            "or leave split empty"
+        )
+
+    return Split(split) if split else None
+
+
+def _near_names(folder: Path) -> dict[str, str]:
+    """Return the folder's images by their stem in lower case.
+
+    The stem finds a name with another suffix, or with other capital letters.
+    """
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
+
     return {path.stem.casefold(): path.name for path in paths if path.suffix.lower() in SUFFIXES}
 
 
 def _require_folders(root: Path) -> None:
-    """Raise UserError, which names what is there instead, unless there are good/ and bad/."""
+    """Raise UserError with the folder's content unless it has good/ and bad/."""
     missing = [name for name in FOLDERS.values() if not (root / name).is_dir()]
     if not missing:
         return
-    there = [path.name + "/" * path.is_dir() for path in sorted(root.iterdir()) if path.is_dir() or _is_table(path)]
-    found = f"; in it are {', '.join(there[:5])}" if there else ""
+
+    paths = [path for path in sorted(root.iterdir()) if path.is_dir() or _is_table(path)]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
+    content = f", which has {', '.join(names[:MAX_LISTED])}" if names else ""
+    table = next((path.name for path in paths if _is_table(path)), "labels.csv")
     raise UserError(
-        f"{root}: there is no folder {missing[0]}/{found}; put photos into good/ and bad/, or list them in a CSV file "
-        "with the columns path and label: source.table=labels.csv"
+        f"source.path={root}: the folder {missing[0]}/ does not exist in it{content}; put photos "
+        "into good/ and bad/, or list them in a CSV file with the columns path and label and set "
+        f"{typed_setting('source.table', table)}"
     )
 
 

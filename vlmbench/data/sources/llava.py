@@ -1,4 +1,7 @@
-"""LLaVA's JSON: rows of {"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}."""
+"""LLaVA's JSON: rows of {"id", "image", "conversations": [...]}.
+
+The conversation of a row is [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}].
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 import msgspec
 
 from vlmbench.config import schema
-from vlmbench.data.rows.conversations import ConversationConfig, NamedTurn, Talk, named_turns
+from vlmbench.data.rows.conversations import Conversation, ConversationConfig, NamedTurn
 
 
 class LlavaRow(msgspec.Struct):
-    """`image` is one path, or a list of them: the reference, then the query."""
+    """A row. `image` is one path, or two paths: the reference, then the query."""
 
     conversations: list[NamedTurn]
     image: str | list[str]
@@ -20,7 +23,11 @@ class LlavaRow(msgspec.Struct):
 @schema("source", "llava")
 @dataclass(kw_only=True)
 class LlavaConfig(ConversationConfig):
-    def talk(self, row: msgspec.Raw) -> Talk:
-        found = msgspec.json.decode(row, type=LlavaRow)
-        pictures = [found.image] if isinstance(found.image, str) else found.image
-        return Talk(pictures=tuple(pictures), turns=named_turns(found.conversations))
+    """Conversations in a file of LLaVA's format."""
+
+    def conversation(self, row: msgspec.Raw) -> Conversation:
+        fields = msgspec.json.decode(row, type=LlavaRow)
+        images = [fields.image] if isinstance(fields.image, str) else fields.image
+        turns = tuple(turn.to_turn() for turn in fields.conversations)
+
+        return Conversation(images=tuple(images), turns=turns)

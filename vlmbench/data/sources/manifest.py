@@ -1,4 +1,4 @@
-"""Your own records: a manifest in JSON lines with pictures beside it."""
+"""Your own records: a manifest in JSON lines, with images beside it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from vlmbench.config import SourceConfig, schema
+from vlmbench.config import SourceConfig, schema, setting
 
 
 @schema("source", "manifest")
 @dataclass(kw_only=True)
 class ManifestConfig(SourceConfig):
-    path: str = MISSING
+    """`path` is the manifest. It is used where it is, without a copy."""
+
+    path: str = setting(MISSING, "Manifest, a JSON-lines file.", cure="mine.jsonl")
 
     def prepare(self, data_dir: Path) -> Path:
         return Path(self.path).resolve()

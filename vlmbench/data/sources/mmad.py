@@ -1,8 +1,9 @@
-"""The layout of MMAD (Jiang et al., ICLR 2025, arXiv:2410.09453): multiple choices about pictures of four data sets.
+"""MMAD's multiple choices about images of four data sets (Jiang et al., ICLR 2025).
 
-mmad.json maps a picture's path to its row: {"conversation": [{"Question", "Options": {"A": ...}, "Answer", "type"}],
-"similar_templates": [paths of good pictures], "random_templates": [...]}. Paths start from the folder of mmad.json:
-DS-MVTec/bottle/image/broken_large/000.png.
+The paper is arXiv:2410.09453. mmad.json maps an image's path to its row:
+{"conversation": [{"Question", "Options": {"A": ...}, "Answer", "type"}],
+"similar_templates": [paths of good images], "random_templates": [...]}.
+Paths start from the folder of mmad.json: DS-MVTec/bottle/image/broken_large/000.png.
 """
 
 from __future__ import annotations
@@ -13,27 +14,30 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 import msgspec
+from omegaconf import MISSING
 
-from vlmbench.config import schema
+from vlmbench.config import schema, setting
+from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.data.rows.choices import choice_draft
 from vlmbench.data.rows.read import decode, read_bytes
 from vlmbench.data.rows.source import Draft, RowSourceConfig
-from vlmbench.data.wrongs import Misfit
 from vlmbench.types import UserError
 
 FILE = "mmad.json"
 
 
 class Template(StrEnum):
-    """The good picture beside the one in question."""
+    """The good image that is shown before the image in question."""
 
-    none = "none"  # no picture: zero-shot
+    none = "none"  # no image: zero-shot
     random = "random"  # the first of the row's random_templates
-    similar = "similar"  # the first of its similar_templates
+    similar = "similar"  # the first of the row's similar_templates
 
 
-class Question(msgspec.Struct, rename={"question": "Question", "options": "Options", "answer": "Answer"}):
-    """One multiple choice; `type` is the subtask: Anomaly Detection, Defect Localization, ..."""
+class Question(
+    msgspec.Struct, rename={"question": "Question", "options": "Options", "answer": "Answer"}
+):
+    """A multiple choice. `type` is the subtask: Anomaly Detection, Defect Localization, ..."""
 
     question: str
     options: dict[str, str]
@@ -42,7 +46,7 @@ class Question(msgspec.Struct, rename={"question": "Question", "options": "Optio
 
 
 class MmadRow(msgspec.Struct):
-    """What mmad.json says of a picture."""
+    """The row of an image in mmad.json."""
 
     conversation: list[msgspec.Raw]
     similar_templates: list[str] = []
@@ -52,49 +56,68 @@ class MmadRow(msgspec.Struct):
 @schema("source", "mmad")
 @dataclass(kw_only=True)
 class MmadConfig(RowSourceConfig):
-    """`path` is the folder that holds mmad.json and the data sets, or the file itself."""
+    """`path` is mmad.json, or the folder that holds mmad.json and the data sets."""
 
-    template: Template = Template.random
+    path: str = setting(
+        MISSING, "File mmad.json, or the folder that holds it and the data sets.", cure="mmad.json"
+    )
+    template: Template = setting(
+        Template.random, "Good image that is shown first: the row's first random or similar one."
+    )
 
     def file(self) -> Path:
         path = Path(self.path)
         return path / FILE if path.is_dir() else path
 
-    def drafts(self) -> Iterator[Draft | Misfit]:
-        rows = decode(read_bytes(self.file()), dict[str, msgspec.Raw], str(self.file()))
-        for picture, raw in rows.items():
-            place = f"{self.file()}: {picture[:200]!r}"
+    def drafts(self) -> Iterator[Draft | InvalidRow]:
+        file = self.file()
+        rows = decode(read_bytes(file), dict[str, msgspec.Raw], str(file))
+
+        for image, content in rows.items():
+            location = f"{file}: {image[:200]!r}"
             try:
-                row = msgspec.json.decode(raw, type=MmadRow)
+                row = msgspec.json.decode(content, type=MmadRow)
                 reference = self._template(row)
             except (UserError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                yield Misfit(place=place, why=str(error))
+                yield InvalidRow(location=location, reason=str(error))
                 continue
+
             for number, question in enumerate(row.conversation, start=1):
-                yield _draft(f"{place}, question {number}", number, picture, reference, question)
+                yield _draft(f"{location}, question {number}", number, image, reference, question)
 
     def _template(self, row: MmadRow) -> str | None:
+        """Return the path of the row's template. Raise UserError if the row does not have one."""
         if self.template is Template.none:
             return None
-        found = row.similar_templates if self.template is Template.similar else row.random_templates
-        if not found:
-            raise UserError(f"no {self.template}_templates; choose another source.template, or none")
-        return found[0]
+
+        is_similar = self.template is Template.similar
+        templates = row.similar_templates if is_similar else row.random_templates
+        if not templates:
+            raise UserError(
+                f"source.template={self.template}: the row has no {self.template}_templates; set "
+                "source.template=none"
+            )
+
+        return templates[0]
 
 
-def _draft(place: str, number: int, picture: str, reference: str | None, raw: msgspec.Raw) -> Draft | Misfit:
+def _draft(
+    location: str, number: int, image: str, reference: str | None, content: msgspec.Raw
+) -> Draft | InvalidRow:
     try:
-        asked = msgspec.json.decode(raw, type=Question)
+        question = msgspec.json.decode(content, type=Question)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Misfit(place=place, why=str(error))
-    dataset, category = (*PurePosixPath(picture).parts, "", "")[:2]
+        return InvalidRow(location=location, reason=str(error))
+
+    dataset, category = (*PurePosixPath(image).parts, "", "")[:2]
+
     return choice_draft(
-        place=place,
+        location=location,
         number=number,
-        query=picture,
+        query=image,
         reference=reference,
-        question=asked.question,
-        options=asked.options,
-        answer=asked.answer.strip(),
-        meta={"type": asked.type, "dataset": dataset, "category": category},
+        question=question.question,
+        options=question.options,
+        answer=question.answer.strip(),
+        meta={"type": question.type, "dataset": dataset, "category": category},
     )

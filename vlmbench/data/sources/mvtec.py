@@ -1,35 +1,42 @@
-"""Trees in the layout of MVTec AD (also LOCO, AD 2 and VisA's one-class split) and of VisA as it is published.
+"""Data sets in the layout of MVTec AD (also LOCO, AD 2 and VisA's one-class split) or of VisA.
 
-MVTec AD   <category>/train/good, test/good, test/<defect>; masks ground_truth/<defect>/<name>_mask.png, or for LOCO a
-           folder ground_truth/<defect>/<name>/ of them. AD 2: validation/good, test_public/{good,bad,ground_truth}.
-VisA       <category>/Data/Images/Normal, Data/Images/Anomaly; masks Data/Masks/Anomaly/<name>.png; what is wrong in
-           <category>/image_anno.csv (image, label).
+MVTec AD   <category>/train/good, test/good, test/<defect>. Masks are
+           ground_truth/<defect>/<name>_mask.png. LOCO has a folder of masks for each photo:
+           ground_truth/<defect>/<name>/. AD 2 has validation/good and
+           test_public/{good,bad,ground_truth}.
+VisA       <category>/Data/Images/Normal and Data/Images/Anomaly. Masks are
+           Data/Masks/Anomaly/<name>.png. <category>/image_anno.csv (image, label) names defects.
 
-Photos are shown upright, by their EXIF orientation. A mask of the photo's stored size is turned with it; one that has
-the size of the upright photo alone is taken as it is. Where the two sizes are the same (square photos, half turns), a
-mask belongs to the stored pixels.
+Photos are turned upright by their EXIF orientation. A mask with the photo's stored size is turned
+with it. A mask with only the upright photo's size is not turned. If both sizes are the same
+(square photos, half turns), the mask belongs to the stored pixels.
 
-The publishers' own split trains on good photos alone; here all photos are dealt into lots and split like any others.
+The publishers' splits train on good photos alone. Here all photos are dealt into lots and split
+like any other photos.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
+from omegaconf import MISSING
 
-from vlmbench.config import schema
-from vlmbench.data.photos.photo import BAD, GOOD, Parts, Photo, part_of, pictures_in
-from vlmbench.data.photos.regions import region_words
+from vlmbench.config import schema, setting
+from vlmbench.data.images import file_version, image_size, open_mask, turn_upright
+from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.photos.photo import BAD, GOOD, Photo, list_images
+from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
-from vlmbench.data.pictures import open_mask, picture_size, place_of, turned_upright
-from vlmbench.data.wrongs import Misfit, refusal
+from vlmbench.system.files import path_cure
 from vlmbench.types import UserError
 
-SIDES = ("train", "validation", "test", "test_public")  # folders of an MVTec category that hold good/ and defects
+# The folders of an MVTec category that hold good/ and defects.
+SPLIT_FOLDERS = ("train", "validation", "test", "test_public")
 GROUND_TRUTH = "ground_truth"
 VISA = "Data"
 
@@ -37,64 +44,107 @@ VISA = "Data"
 @schema("source", "mvtec")
 @dataclass(kw_only=True)
 class MvtecConfig(PhotoSourceConfig):
-    """`path` is the folder of one category or of several, of which `categories` may name some."""
+    """`path` is the folder of one category, or a folder of several.
 
-    categories: list[str] = field(default_factory=list)
-    regions: bool = True
+    `categories` selects some of several categories. Empty: all.
+    """
+
+    path: str = setting(MISSING, "Folder of one category, or of several categories.", cure="mvtec")
+    categories: list[str] = setting(factory=list, meaning="Categories to read; empty: all.")
+    regions: bool = setting(
+        True, 'Answers say where a defect is, from its mask: "abnormal: scratch, upper left".'
+    )
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
-        photos = [photo for category in self._categories(root) for photo in self._of(category)]
+        categories = self._categories(root)
+        photos = [photo for category in categories for photo in self._photos_of(category)]
+
         if not photos:
-            raise UserError(f"{root}: no photos in it; give the folder of a category, or one that holds categories")
+            raise UserError(
+                f"source.path={root}: the folder has no photos; unpack the data set there again"
+            )
+
         return photos
 
     def _categories(self, root: Path) -> list[Path]:
+        """Return the folders of the selected categories. Raise UserError if there are none."""
         if not root.is_dir():
-            raise UserError(f"{root}: there is no such folder; give the unpacked data as source.path")
+            cure = path_cure("source.path", root, otherwise="unpack the data set there")
+            raise UserError(f"source.path={root}: the folder does not exist; {cure}")
+
         if _is_category(root):
             return [root]
-        found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and _is_category(path)}
-        if not found:
-            raise UserError(f"{root}: no category in it, that is no folder with train/ and test/, or with {VISA}/")
+
+        paths = [path for path in sorted(root.iterdir()) if path.is_dir() and _is_category(path)]
+        names = [path.name for path in paths]
+        if not paths:
+            raise UserError(
+                f"source.path={root}: the folder has no category, that is no folder with train/ "
+                f"and test/ or with {VISA}/; unpack the data set there again"
+            )
+
         for name in self.categories:
-            if name not in found:
-                raise UserError(f"source.categories: {name!r} is not one of {', '.join(found)}; correct it")
-        return [path for name, path in found.items() if not self.categories or name in self.categories]
+            if name not in names:
+                closest = (get_close_matches(name, names, n=1) or names)[0]
+                raise UserError(
+                    f"source.categories: {name!r} is not one of {', '.join(names)}; set "
+                    f"'source.categories=[{closest}]'"
+                )
 
-    def _of(self, category: Path) -> Iterator[Photo]:
+        return [path for path in paths if not self.categories or path.name in self.categories]
+
+    def _photos_of(self, category: Path) -> Iterator[Photo]:
+        """Yield the photos of a category."""
         if (category / VISA).is_dir():
-            yield from self._visa(category)
-        for side in SIDES:
-            kinds = sorted(path for path in (category / side).glob("*") if path.is_dir() and path.name != GROUND_TRUTH)
-            for kind in kinds:
-                for path in pictures_in(kind):
-                    truth = next((p for p in (category / side, category) if (p / GROUND_TRUTH).is_dir()), category)
-                    yield self._photo(category, path, kind.name, _masks(truth / GROUND_TRUTH / kind.name, path.stem))
+            yield from self._photos_of_visa(category)
 
-    def _visa(self, category: Path) -> Iterator[Photo]:
-        defects: dict[str, str] = {}
-        table = category / "image_anno.csv"
-        if table.is_file():
-            misfits: list[Misfit] = []
-            for _, fields in read_table(table, required=("image", "label"), misfits=misfits):
-                defects[Path(fields["image"]).name] = fields["label"].replace(",", " and ")
-            if misfits:
-                raise refusal(misfits)
+        for name in SPLIT_FOLDERS:
+            folder = category / name
+            has_own_truth = (folder / GROUND_TRUTH).is_dir()
+            truth = (folder if has_own_truth else category) / GROUND_TRUTH
+            kinds = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+
+            for kind in kinds:
+                if kind.name == GROUND_TRUTH:
+                    continue
+                for path in list_images(kind):
+                    masks = _list_masks(truth / kind.name, path.stem)
+                    yield self._photo(category, path, kind.name, masks)
+
+    def _photos_of_visa(self, category: Path) -> Iterator[Photo]:
+        """Yield the photos of a category in VisA's layout."""
+        defects = _read_defects(category / "image_anno.csv")
         data = category / VISA
-        for path in pictures_in(data / "Images" / "Normal"):
+
+        for path in list_images(data / "Images" / "Normal"):
             yield self._photo(category, path, "good", [])
-        for path in pictures_in(data / "Images" / "Anomaly"):
+
+        for path in list_images(data / "Images" / "Anomaly"):
             kind = defects.get(path.name, "defect")
-            yield self._photo(category, path, kind, _masks(data / "Masks" / "Anomaly", path.stem))
+            masks = _list_masks(data / "Masks" / "Anomaly", path.stem)
+            yield self._photo(category, path, kind, masks)
 
     def _photo(self, category: Path, path: Path, kind: str, masks: list[Path]) -> Photo:
+        """Return a photo. Each photo is a part of its own."""
         name = path.relative_to(Path(self.path)).as_posix()
+
         if kind == "good":
-            part = part_of(name, Parts.photo)
-            return Photo(name=name, path=path, label=GOOD, part=part, category=category.name, meta={"defect": "none"})
+            return Photo(
+                name=name,
+                path=path,
+                label=GOOD,
+                part=name,
+                category=category.name,
+                meta={"defect": "none"},
+            )
+
         defect = kind.replace("_", " ")
         region = self._region(path, masks) if self.regions and masks else ""
+        meta = {"defect": defect}
+        if region:
+            meta["region"] = region
+
         return Photo(
             name=name,
             path=path,
@@ -102,43 +152,76 @@ class MvtecConfig(PhotoSourceConfig):
             part=name,
             words=", ".join(filter(None, (defect, region))),
             category=category.name,
-            meta={"defect": defect} | ({"region": region} if region else {}),
+            meta=meta,
         )
 
     def _region(self, path: Path, masks: list[Path]) -> str:
+        """Return the region of the union of the masks, in words."""
         root = Path(self.path)
-        place = tuple(place_of(file, root) for file in (path, *masks))
-        if place not in _regions:
-            _regions[place] = region_words(np.logical_or.reduce([_mask(mask, path, root) for mask in masks]))
-        return _regions[place]
+        version = tuple(file_version(file, root) for file in (path, *masks))
+
+        if version not in _regions:
+            marked = np.logical_or.reduce([_upright_mask(mask, path, root) for mask in masks])
+            _regions[version] = describe_region(marked)
+
+        return _regions[version]
 
 
-_regions: dict[Hashable, str] = {}  # of masks, by place: a run asks for them several times
+# Regions by file versions: a run needs each region several times.
+_regions: dict[Hashable, str] = {}
+
+
+def _read_defects(table: Path) -> dict[str, str]:
+    """Return the defects of VisA's photos by file name. Return {} if the table does not exist."""
+    if not table.is_file():
+        return {}
+
+    defects: dict[str, str] = {}
+    invalid_rows: list[InvalidRow] = []
+    lines = read_table(table, required=("image", "label"), invalid_rows=invalid_rows)
+    for _, fields in lines:
+        name = Path(fields["image"]).name
+        defects[name] = fields["label"].replace(",", " and ")
+
+    if invalid_rows:
+        raise invalid_rows_error(invalid_rows)
+
+    return defects
 
 
 def _is_category(folder: Path) -> bool:
-    return (folder / VISA / "Images").is_dir() or any((folder / side / "good").is_dir() for side in SIDES)
+    is_visa = (folder / VISA / "Images").is_dir()
+    is_mvtec = any((folder / name / "good").is_dir() for name in SPLIT_FOLDERS)
+
+    return is_visa or is_mvtec
 
 
-def _masks(folder: Path, stem: str) -> list[Path]:
-    """The masks of a photo: <stem>_mask.png, <stem>.png, or all in a folder <stem>/; none where there is none."""
+def _list_masks(folder: Path, stem: str) -> list[Path]:
+    """Return the masks of the photo `stem`: a file, or all files in a folder. [] without masks."""
     for name in (f"{stem}_mask.png", f"{stem}.png"):
         if (folder / name).is_file():
             return [folder / name]
-    return pictures_in(folder / stem) if (folder / stem).is_dir() else []
+
+    return list_images(folder / stem) if (folder / stem).is_dir() else []
 
 
-def _mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
-    """The mask as its photo is shown, (height, width). Raises UserError where its size is not the photo's."""
+def _upright_mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
+    """Return the mask for the upright photo, (height, width).
+
+    Raise UserError if the mask has neither the photo's stored size nor its upright size.
+    """
     marked = open_mask(mask, inside=root)
-    width, height = picture_size(photo, inside=root)
-    upright = turned_upright(np.zeros((height, width), np.bool_), photo, inside=root)
+    width, height = image_size(photo, inside=root)
     if marked.shape == (height, width):
-        return turned_upright(marked, photo, inside=root)
+        return turn_upright(marked, photo, inside=root)
+
+    upright = turn_upright(np.zeros((height, width), np.bool_), photo, inside=root)
     if marked.shape == upright.shape:
         return marked
-    turned = f" ({height} x {width} upright)" if upright.shape != (height, width) else ""
+
+    is_turned = upright.shape != (height, width)
+    turned = f" ({height} x {width} upright)" if is_turned else ""
     raise UserError(
-        f"{mask}: the mask is {marked.shape[1]} x {marked.shape[0]} pixels, its photo {width} x {height}{turned}; "
-        "replace the mask, or leave regions out with source.regions=false"
+        f"{mask}: the mask has {marked.shape[1]} x {marked.shape[0]} pixels, its photo has {width} "
+        f"x {height}{turned}; replace the mask, or set source.regions=false"
     )

@@ -1,9 +1,11 @@
-"""The layout of RobustMAD's multiple choices about pictures of MVTec AD and VisA.
+"""RobustMAD's multiple choices about images of MVTec AD and VisA.
 
-RobustMAD_MCQ.json: {"images": [{"image_path", "reference_image_path", "dataset", "category", "specie_name",
-"questions": [{"question_id", "robustness_category", "question", "options": {"A": ...}, "answer": "A"}]}]}.
-Questions of the pair-wise category show the reference, then the picture; the others the picture alone. Paths start from
-the folder of the file. Open-ended questions have no options: they do not fit.
+RobustMAD_MCQ.json: {"images": [{"image_path", "reference_image_path", "dataset", "category",
+"specie_name", "questions": [{"question_id", "robustness_category", "question",
+"options": {"A": ...}, "answer": "A"}]}]}.
+Questions of the pair-wise category show the reference, then the image. The others show the image
+alone. Paths start from the file's folder. Open-ended questions have no options, so they are
+invalid rows.
 """
 
 from __future__ import annotations
@@ -13,19 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from omegaconf import MISSING
 
-from vlmbench.config import schema
+from vlmbench.config import schema, setting
+from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.data.rows.choices import choice_draft
 from vlmbench.data.rows.read import decode, read_bytes
 from vlmbench.data.rows.source import Draft, RowSourceConfig
-from vlmbench.data.wrongs import Misfit
 
 FILE = "RobustMAD_MCQ.json"
-PAIRWISE = "pair-wise"  # in the category of questions that show two pictures
+PAIRWISE = "pair-wise"  # part of the category of questions that show two images
 
 
 class RobustQuestion(msgspec.Struct):
-    """One multiple choice."""
+    """A multiple choice."""
 
     question: str
     options: dict[str, str]
@@ -34,7 +37,7 @@ class RobustQuestion(msgspec.Struct):
 
 
 class RobustRow(msgspec.Struct):
-    """What the file says of a picture."""
+    """An image of the file, with its questions."""
 
     image_path: str
     questions: list[msgspec.Raw]
@@ -45,7 +48,7 @@ class RobustRow(msgspec.Struct):
 
 
 class RobustFile(msgspec.Struct):
-    """The file as a whole."""
+    """The whole file."""
 
     images: list[msgspec.Raw]
 
@@ -53,42 +56,57 @@ class RobustFile(msgspec.Struct):
 @schema("source", "robustmad")
 @dataclass(kw_only=True)
 class RobustMadConfig(RowSourceConfig):
-    """`path` is the folder that holds RobustMAD_MCQ.json and the data sets, or the file itself."""
+    """`path` is RobustMAD_MCQ.json, or the folder that holds the file and the data sets."""
+
+    path: str = setting(
+        MISSING,
+        "File RobustMAD_MCQ.json, or the folder that holds it and the data sets.",
+        cure="RobustMAD_MCQ.json",
+    )
 
     def file(self) -> Path:
         path = Path(self.path)
         return path / FILE if path.is_dir() else path
 
-    def drafts(self) -> Iterator[Draft | Misfit]:
-        for number, raw in enumerate(decode(read_bytes(self.file()), RobustFile, str(self.file())).images, start=1):
-            place = f"{self.file()}: image {number}"
+    def drafts(self) -> Iterator[Draft | InvalidRow]:
+        file = self.file()
+        rows = decode(read_bytes(file), RobustFile, str(file)).images
+
+        for number, content in enumerate(rows, start=1):
+            location = f"{file}: image {number}"
             try:
-                row = msgspec.json.decode(raw, type=RobustRow)
+                row = msgspec.json.decode(content, type=RobustRow)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                yield Misfit(place=place, why=str(error))
+                yield InvalidRow(location=location, reason=str(error))
                 continue
+
             for position, question in enumerate(row.questions, start=1):
-                yield _draft(f"{place}, question {position}", position, row, question)
+                yield _draft(f"{location}, question {position}", position, row, question)
 
 
-def _draft(place: str, number: int, row: RobustRow, raw: msgspec.Raw) -> Draft | Misfit:
+def _draft(location: str, number: int, row: RobustRow, content: msgspec.Raw) -> Draft | InvalidRow:
     try:
-        asked = msgspec.json.decode(raw, type=RobustQuestion)
+        question = msgspec.json.decode(content, type=RobustQuestion)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Misfit(place=place, why=str(error))
-    pairwise = PAIRWISE in asked.robustness_category.casefold()
-    if pairwise and row.reference_image_path is None:
-        return Misfit(place=place, why="a pair-wise question of a picture without reference_image_path; add it")
+        return InvalidRow(location=location, reason=str(error))
+
+    is_pairwise = PAIRWISE in question.robustness_category.casefold()
+    if is_pairwise and row.reference_image_path is None:
+        return InvalidRow(
+            location=location,
+            reason="the pair-wise question has no reference_image_path; add it to the image",
+        )
+
     return choice_draft(
-        place=place,
+        location=location,
         number=number,
         query=row.image_path,
-        reference=row.reference_image_path if pairwise else None,
-        question=asked.question,
-        options=asked.options,
-        answer=asked.answer.strip(),
+        reference=row.reference_image_path if is_pairwise else None,
+        question=question.question,
+        options=question.options,
+        answer=question.answer.strip(),
         meta={
-            "type": asked.robustness_category,
+            "type": question.robustness_category,
             "dataset": row.dataset,
             "category": row.category,
             "defect": row.specie_name.replace("_", " "),

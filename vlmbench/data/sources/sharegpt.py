@@ -1,4 +1,7 @@
-"""ShareGPT's JSON with pictures: rows of {"images", "conversations"}, or "messages" with role and content."""
+"""ShareGPT's JSON with images: rows of {"images", "conversations"} or {"images", "messages"}.
+
+Turns in "messages" have a role and a content.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,18 @@ from dataclasses import dataclass
 import msgspec
 
 from vlmbench.config import schema
-from vlmbench.data.rows.conversations import ConversationConfig, NamedTurn, RoleTurn, Talk, named_turns, role_turns
+from vlmbench.data.rows.conversations import (
+    Conversation,
+    ConversationConfig,
+    NamedTurn,
+    RoleTurn,
+    Turn,
+)
 from vlmbench.types import UserError
 
 
 class ShareGptRow(msgspec.Struct):
-    """`system` is said before the question."""
+    """A row. `system` is the system's message before the question."""
 
     images: list[str]
     conversations: list[NamedTurn] = []
@@ -23,10 +32,17 @@ class ShareGptRow(msgspec.Struct):
 @schema("source", "sharegpt")
 @dataclass(kw_only=True)
 class ShareGptConfig(ConversationConfig):
-    def talk(self, row: msgspec.Raw) -> Talk:
-        found = msgspec.json.decode(row, type=ShareGptRow)
-        if bool(found.conversations) == bool(found.messages):
-            raise UserError("a row needs either conversations or messages; give one of them")
-        turns = named_turns(found.conversations) or role_turns(found.messages)
-        head = role_turns([RoleTurn(role="system", content=found.system)] if found.system else [])
-        return Talk(pictures=tuple(found.images), turns=head + turns)
+    """Conversations in a file of ShareGPT's format."""
+
+    def conversation(self, row: msgspec.Raw) -> Conversation:
+        fields = msgspec.json.decode(row, type=ShareGptRow)
+        if bool(fields.conversations) == bool(fields.messages):
+            raise UserError(
+                "the row must have either `conversations` or `messages`; keep one of them"
+            )
+
+        turns = [turn.to_turn() for turn in fields.conversations or fields.messages]
+        if fields.system:
+            turns.insert(0, Turn(speaker="system", text=fields.system))
+
+        return Conversation(images=tuple(fields.images), turns=tuple(turns))

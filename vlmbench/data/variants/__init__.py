@@ -1,1 +1,1 @@
-"""Which records train: one plug-in a file."""
+"""Variants: which records train. Each file is a plug-in."""

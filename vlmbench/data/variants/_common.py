@@ -1,4 +1,4 @@
-"""What the variants share."""
+"""The selection that all variants share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Collection, Sequence
 from vlmbench.types import Record, Task, UserError
 
 
-def of_tasks(records: Sequence[Record], tasks: Collection[Task]) -> list[int]:
-    """The positions of the records of some tasks, in order. Raises UserError where one of the tasks has none."""
-    chosen = [(position, record.task) for position, record in enumerate(records) if record.task in tasks]
+def positions_of_tasks(records: Sequence[Record], tasks: Collection[Task]) -> list[int]:
+    """Return the positions of the records of `tasks`, in order.
+
+    Raises UserError if one of the tasks has no record.
+    """
+    task_of_position = {
+        position: record.task for position, record in enumerate(records) if record.task in tasks
+    }
+    available = set(task_of_position.values())
     for task in tasks:
-        if all(task != other for _, other in chosen):
+        if task not in available:
             raise UserError(
-                f"data: the training side has no {task} record; choose another data= or a source that writes them"
+                f"data: the training split has no {task} record; choose another data=, or a source "
+                "that writes such records"
             )
-    return [position for position, _ in chosen]
+
+    return list(task_of_position)

@@ -1,4 +1,4 @@
-"""Multiple choices: records that ask which of their options is right."""
+"""Multiple choices: only choose_option records train."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import VariantConfig, schema
-from vlmbench.data.variants._common import of_tasks
+from vlmbench.data.variants._common import positions_of_tasks
 from vlmbench.types import Record, Task
 
 
 @schema("data", "choices")
 @dataclass(kw_only=True)
 class ChoicesConfig(VariantConfig):
-    def select(self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int) -> list[int]:
-        return of_tasks(records, [Task.CHOOSE_OPTION])
+    def select(
+        self,
+        records: Sequence[Record],
+        *,
+        cost: Callable[[Record], int],
+        seed: int,
+    ) -> list[int]:
+        return positions_of_tasks(records, [Task.CHOOSE_OPTION])

@@ -1,4 +1,4 @@
-"""Single pictures: how well does the model judge without a reference?"""
+"""Single images: how well does the model judge without a reference?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import VariantConfig, schema
-from vlmbench.data.variants._common import of_tasks
+from vlmbench.data.variants._common import positions_of_tasks
 from vlmbench.types import Record, Task
 
 
 @schema("data", "single")
 @dataclass(kw_only=True)
 class SingleConfig(VariantConfig):
-    def select(self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int) -> list[int]:
-        return of_tasks(records, [Task.JUDGE_SINGLE])
+    def select(
+        self,
+        records: Sequence[Record],
+        *,
+        cost: Callable[[Record], int],
+        seed: int,
+    ) -> list[int]:
+        return positions_of_tasks(records, [Task.JUDGE_SINGLE])

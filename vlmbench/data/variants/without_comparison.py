@@ -1,4 +1,4 @@
-"""The training set as it was: only records that show whether a part is good."""
+"""The training set without comparison records: only judge_pair records train."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import VariantConfig, schema
-from vlmbench.data.variants._common import of_tasks
+from vlmbench.data.variants._common import positions_of_tasks
 from vlmbench.types import Record, Task
 
 
 @schema("data", "without_comparison")
 @dataclass(kw_only=True)
 class WithoutComparisonConfig(VariantConfig):
-    def select(self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int) -> list[int]:
-        return of_tasks(records, [Task.JUDGE_PAIR])
+    def select(
+        self,
+        records: Sequence[Record],
+        *,
+        cost: Callable[[Record], int],
+        seed: int,
+    ) -> list[int]:
+        return positions_of_tasks(records, [Task.JUDGE_PAIR])

@@ -1,1 +1,1 @@
-"""How a picture is shown: one plug-in a file."""
+"""Views: how an image is shown. Each file is a plug-in."""

@@ -1,6 +1,7 @@
-"""Pictures that are already processed on disk, under a name of the user's: `view=files view.name=mine`.
+"""A view of images that are already processed on disk: `view=files view.name=mine`.
 
-The manifest names the processed picture's file and that view; nothing more is done to it.
+The user chooses the view's name. The manifest names the processed file and this view. vlmbench
+shows the file as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from vlmbench.config import ViewConfig, schema
+from vlmbench.config import ViewConfig, schema, setting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 @schema("view", "files")
 @dataclass(kw_only=True)
 class FilesConfig(ViewConfig):
-    """conf/view/files.yaml."""
+    """Settings of conf/view/files.yaml."""
 
-    name: str = MISSING
+    name: str = setting(MISSING, "Name of the view in your manifest.", cure="rt")
 
     def build(self, references: Sequence[Path]) -> Callable[[Image], Image]:
-        """The identity."""
+        """Return a function that returns the image unchanged."""
         return lambda image: image
 
     def fingerprint(self, references: Sequence[str]) -> str:
-        """The same for any references."""
+        """Return the same text for all references."""
         return "identity"

@@ -1,4 +1,4 @@
-"""No processing: for runs that show pictures only as they are."""
+"""The raw view: for runs that show images only as they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmbench.config import ViewConfig, schema
+from vlmbench.config import ViewConfig, schema, setting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @schema("view", "raw")
 @dataclass(kw_only=True)
 class RawConfig(ViewConfig):
-    """conf/view/raw.yaml."""
+    """Settings of conf/view/raw.yaml."""
 
-    name: str = "raw"
+    name: str = setting("raw", "Name of the processed view; raw: none.")
 
     def build(self, references: Sequence[Path]) -> Callable[[Image], Image]:
-        """The identity."""
+        """Return a function that returns the image unchanged."""
         return lambda image: image
 
     def fingerprint(self, references: Sequence[str]) -> str:
-        """The same for any references."""
+        """Return the same text for all references."""
         return "identity"

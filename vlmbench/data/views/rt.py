@@ -1,14 +1,15 @@
-"""The Recognition-Taguchi metric in every local window, as a picture.
+"""The Recognition-Taguchi metric in every local window, as an image.
 
-An open stand-in for image processing of the Taguchi tradition. The article that vlmbench follows used an algorithm,
-N-SOARTC, that was never published; this is not that algorithm.
+This is an open stand-in for image processing of the Taguchi tradition. The article that vlmbench
+follows used an unpublished algorithm, N-SOARTC. This is not that algorithm.
 
-For the k pixels x of a window and the same pixels m of the mean pattern of normal pictures (Taguchi's RT method):
+For the k pixels x of a window, and the same pixels m of the mean pattern of normal images
+(Taguchi's RT method):
     L = sum(m x)    r = sum(m^2)    S_T = sum(x^2)
-    sensitivity  Y1 = L / r                           how bright the window is against the pattern
-    error        V_e = (S_T - L^2 / r) / (k - 1)      what the pattern, scaled by Y1, does not explain
+    sensitivity  Y1 = L / r                       the window's brightness relative to the pattern
+    error        V_e = (S_T - L^2 / r) / (k - 1)  what the pattern, scaled by Y1, does not explain
     Y2 = sqrt(V_e)
-The processed picture holds Y1 in red, Y2 in green and the grey picture in blue.
+The processed image holds Y1 in red, Y2 in green and the grey image in blue.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmbench.config import ViewConfig, check_range, schema
+from vlmbench.config import ViewConfig, schema, setting
 from vlmbench.types import UserError
 
 Floats = NDArray[np.float64]
 
-# Fixed, so that one defect looks the same in every picture: stretching each picture to full contrast would hide how
-# strong its effect is.
+# These scales are fixed, so that one defect looks the same in every image. A stretch of each image
+# to full contrast would hide how strong a defect is.
 Y1_FULL = 2.0  # the sensitivity shown as 255: twice as bright as the pattern
 Y2_FULL = 64.0  # the error shown as 255, grey levels
 REVISION = 1  # raise it when the same fields give other pixels
@@ -38,76 +39,90 @@ REVISION = 1  # raise it when the same fields give other pixels
 @schema("view", "rt")
 @dataclass(kw_only=True)
 class RTConfig(ViewConfig):
-    """conf/view/rt.yaml."""
+    """Settings of conf/view/rt.yaml."""
 
-    name: str = "rt"
-    window: int = 9
-    size: int = 160
+    name: str = setting("rt", "Name of the processed view in records.")
+    window: int = setting(9, "Edge of the local window in pixels, an odd number.", at_least=3)
+    size: int = setting(160, "Edge of the averaged reference images, in pixels.", at_least=8)
 
     def __post_init__(self) -> None:
-        check_range("view.window", self.window, 3)
-        check_range("view.size", self.size, 8)
+        super().__post_init__()
+
         if self.window % 2 == 0:
             raise UserError(
-                f"view.window={self.window}: a window has a middle pixel; set view.window={self.window + 1}"
+                f"view.window must be odd, got {self.window}; set view.window={self.window + 1}"
             )
 
     def build(self, references: Sequence[Path]) -> Callable[[Image.Image], Image.Image]:
-        """The view whose pattern is the mean of `references`, each as a grey picture of `size` x `size` pixels.
+        """Return the view whose pattern is the mean of the reference images.
 
-        The pattern is stretched to each shown picture's own size.
+        Each reference is averaged as a grey image of `size` x `size` pixels. The view stretches the
+        pattern to the size of each shown image.
         """
         if not references:
             raise UserError(
-                "view.rt: the training side has no reference picture to take the pattern from; set view=raw"
+                "view.rt: the training split has no reference image to make the pattern from; "
+                "set view=raw"
             )
-        total = np.zeros((self.size, self.size), np.int64)  # whole numbers: the sum does not depend on the order
+
+        total = np.zeros((self.size, self.size), np.int64)  # integers: the order does not matter
         for path in references:
             with Image.open(path) as image:
-                total += np.asarray(image.convert("L").resize((self.size, self.size), Image.Resampling.BILINEAR))
+                grey = image.convert("L")
+            small = grey.resize((self.size, self.size), Image.Resampling.BILINEAR)
+            total += np.asarray(small)
+
         return RecognitionTaguchi(pattern=total / len(references), window=self.window)
 
     def fingerprint(self, references: Sequence[str]) -> str:
-        """The same for the same references in any order."""
+        """Return a hash of the settings and the references, in any order."""
         content = json.dumps([REVISION, asdict(self), sorted(references)], sort_keys=True)
         return sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecognitionTaguchi:
-    """The view as a function of a picture. `pattern`: grey levels 0 to 255, (rows, columns)."""
+    """The view as a function of an image. `pattern`: grey levels 0 to 255, (rows, columns)."""
 
     pattern: Floats
     window: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The processed picture, RGB, of the same size."""
+        """Return the processed image, RGB, of the same size."""
         grey = image.convert("L")
-        pattern = Image.fromarray(self.pattern.astype(np.float32)).resize(grey.size, Image.Resampling.BILINEAR)
+        pattern_image = Image.fromarray(self.pattern.astype(np.float32))
+        pattern = pattern_image.resize(grey.size, Image.Resampling.BILINEAR)
+
         y1, y2 = sensitivity_and_error(
             np.asarray(grey, np.float64), np.asarray(pattern, np.float64), window=self.window
         )
-        channels = [y1 * (255 / Y1_FULL), y2 * (255 / Y2_FULL)]
-        red, green = (Image.fromarray((channel.clip(0, 255) + 0.5).astype(np.uint8)) for channel in channels)
+        red = _to_grey_image(y1 * (255 / Y1_FULL))
+        green = _to_grey_image(y2 * (255 / Y2_FULL))
         return Image.merge("RGB", (red, green, grey))
 
 
-def sensitivity_and_error(picture: Floats, pattern: Floats, *, window: int) -> tuple[Floats, Floats]:
-    """Y1 and Y2 around every pixel, in windows of `window` x `window` pixels, edges mirrored.
+def _to_grey_image(values: Floats) -> Image.Image:
+    return Image.fromarray((values.clip(0, 255) + 0.5).astype(np.uint8))
 
-    Where the pattern is black all over the window nothing can be scaled: Y1 is 0 and all of S_T is error.
+
+def sensitivity_and_error(image: Floats, pattern: Floats, *, window: int) -> tuple[Floats, Floats]:
+    """Return Y1 and Y2 around every pixel, in windows of `window` x `window` pixels.
+
+    Edges are mirrored. If the pattern is black in the whole window, Y1 is 0 and all of S_T is
+    error.
     """
-    k = window * window
-
-    def window_sum(values: Floats) -> Floats:
-        from scipy.ndimage import uniform_filter  # late: it takes half a second
-
-        result: Floats = k * uniform_filter(values, window, mode="reflect")
-        return result
-
-    linear = window_sum(pattern * picture)
-    norm = window_sum(pattern * pattern)
+    linear = _window_sums(pattern * image, window)
+    norm = _window_sums(pattern * pattern, window)
     lit = norm > 1e-6
     y1 = np.divide(linear, norm, out=np.zeros_like(linear), where=lit)
-    error = (window_sum(picture * picture) - y1 * linear) / (k - 1)
-    return y1, np.sqrt(np.maximum(error, 0.0))  # running sums round to just below 0 where picture and pattern agree
+
+    error = (_window_sums(image * image, window) - y1 * linear) / (window * window - 1)
+    # Running sums round to just below 0 where image and pattern agree.
+    return y1, np.sqrt(np.maximum(error, 0.0))
+
+
+def _window_sums(values: Floats, window: int) -> Floats:
+    from scipy.ndimage import uniform_filter  # late: the import takes half a second
+
+    sums: Floats = window * window * uniform_filter(values, window, mode="reflect")
+    return sums

@@ -1,9 +1,9 @@
-"""Texts and pictures together: ids with a run of placeholders where each picture goes."""
+"""Texts and images together: token ids with a series of placeholders at each image's position."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from PIL.Image import Image
@@ -12,13 +12,21 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
-from vlmbench.models.phi3_v.image_processing_phi3_v import Phi3VImageProcessor, PictureError
+from vlmbench.models.phi3_v.image_processing_phi3_v import ImageError, Phi3VImageProcessor
 
 TAG = re.compile(r"<\|image_(\d+)\|>")
+# Settings of a call that the tokenizer's padding takes.
+PADDING_SETTINGS = (
+    "padding",
+    "max_length",
+    "pad_to_multiple_of",
+    "padding_side",
+    "return_attention_mask",
+)
 
-# The published template, and picture parts: each becomes its numbered tag on a line of its own.
+# The published template, extended by images: each becomes a numbered tag on its own line.
 CHAT_TEMPLATE = (
-    "{%- set pictures = namespace(count=0) -%}"
+    "{%- set images = namespace(count=0) -%}"
     "{%- for message in messages -%}"
     "{{- '<|' + message['role'] + '|>\n' -}}"
     "{%- if message['content'] is string -%}"
@@ -26,8 +34,8 @@ CHAT_TEMPLATE = (
     "{%- else -%}"
     "{%- for part in message['content'] -%}"
     "{%- if part['type'] == 'image' -%}"
-    "{%- set pictures.count = pictures.count + 1 -%}"
-    "{{- '<|image_' + pictures.count | string + '|>\n' -}}"
+    "{%- set images.count = images.count + 1 -%}"
+    "{{- '<|image_' + images.count | string + '|>\n' -}}"
     "{%- else -%}"
     "{{- part['text'] -}}"
     "{%- endif -%}"
@@ -42,15 +50,16 @@ CHAT_TEMPLATE = (
 
 
 class Phi3VProcessorKwargs(ProcessingKwargs, total=False):
-    """The tokenizer's and the image processor's settings of one call."""
+    """Settings of the tokenizer and the image processor for one call."""
 
     _defaults = {"text_kwargs": {"padding": False}}  # noqa: RUF012
 
 
 class Phi3VProcessor(ProcessorMixin):
-    """Phi-3-vision's processor: `<|image_1|>`, `<|image_2|>`, ... in a text stand for its pictures.
+    """Phi-3-vision's processor. The tags `<|image_1|>`, `<|image_2|>`, ... in a text stand for its
+    images.
 
-    `image_token_id` fills a picture's positions; it must be the model's `config.image_token_id`.
+    `image_token_id` fills an image's positions. It must be the model's `config.image_token_id`.
     """
 
     valid_processor_kwargs = Phi3VProcessorKwargs
@@ -62,19 +71,25 @@ class Phi3VProcessor(ProcessorMixin):
         chat_template: str | None = None,
         image_token_id: int = 32044,
     ) -> None:
-        self.image_token = "<|image|>"  # noqa: S105 - what id 32044 is called in the published vocabulary
+        self.image_token = "<|image|>"  # noqa: S105 - the word of id 32044
         self.image_token_id = image_token_id
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        # By name: the automatic choice of an image processor depends on whether torchvision is installed.
-        image_processor = Phi3VImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        # A tokenizer would keep settings such as num_crops, and override the image processor's with them later.
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
+    ) -> list[Any]:
+        # Not AutoImageProcessor, whose choice depends on whether torchvision is installed.
+        image_processor = Phi3VImageProcessor.from_pretrained(
+            pretrained_model_name_or_path, **kwargs
+        )
+        # The tokenizer would keep these settings and later override the image processor's.
         for name in ("num_crops", "tile_size", "num_img_tokens"):
             kwargs.pop(name, None)
-        # Not Llama's class: that rebuilds the published tokenizer, and with other ids.
-        return [image_processor, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
+        # Not Llama's class, which rebuilds the published tokenizer with other ids.
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+        return [image_processor, tokenizer]
 
     def __call__(
         self,
@@ -83,64 +98,88 @@ class Phi3VProcessor(ProcessorMixin):
         num_img_tokens: Sequence[Sequence[int]] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """`input_ids` and `attention_mask` of a text or a batch, and `pixel_values` and `image_sizes` of its pictures.
+        """Return `input_ids` and `attention_mask` of texts, `pixel_values` and `image_sizes` of
+        images.
 
-        A text's tags are numbered from 1, each once, in any order: `<|image_2|>` is its second picture. `images` are
-        the pictures of each text; a flat list is dealt out by the tags. The output's pictures are in the order of
-        the tags. Where the pictures' tokens are ready already, `num_img_tokens` gives their numbers instead, text by
-        text in the order of the pictures, and no pixels come out.
+        The tags of a text have numbers from 1, each once, in any order: `<|image_2|>` is its second
+        image. `images` holds the images of each text. A flat list is distributed by the number of
+        tags. The output has the images in the order of the tags. `num_img_tokens` replaces `images`
+        if the images' tokens exist already: the numbers of tokens of each text's images. The output
+        then has no pixels.
 
-        Each stretch of text between tags is tokenized by itself, with its own `<s>`, as the model was trained.
-        Raises PictureError where tags and pictures do not match, and where truncation would cut into a picture.
+        The processor tokenises each section of text between tags separately, with its own `<s>`, as
+        the model was trained. Raise ImageError if tags and images do not match, or if truncation
+        would cut an image.
         """
         if text is None:
-            raise ValueError("Phi3VProcessor needs text; for pictures alone call its image_processor")
+            raise ValueError("Phi3VProcessor needs text; for images alone call its image_processor")
         if images is not None and num_img_tokens is not None:
             raise ValueError("pass images or num_img_tokens, not both")
+
         texts = [text] if isinstance(text, str) else list(text)
         settings = self._merge_kwargs(
             self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
-        orders = [[int(number) for number in TAG.findall(one)] for one in texts]
-        dealt = _deal(images if num_img_tokens is None else num_img_tokens, orders)
-        in_order = [value for row, order in zip(dealt, orders, strict=True) for value in _arrange(row, order)]
 
-        pictures: dict[str, Any] = {}
-        counts = in_order
-        if num_img_tokens is None and in_order:
-            pictures = dict(self.image_processor(in_order, **{**settings["images_kwargs"], "return_tensors": "np"}))
-            counts = pictures.pop("num_img_tokens").tolist()
-        encoded = self._encode(texts, iter(counts), settings["text_kwargs"])
-        return BatchFeature({**encoded, **pictures}, tensor_type=settings["text_kwargs"].get("return_tensors"))
+        orders = [[int(number) for number in TAG.findall(text)] for text in texts]
+        rows = _distribute(images if num_img_tokens is None else num_img_tokens, orders)
+        values = [
+            value
+            for row, order in zip(rows, orders, strict=True)
+            for value in _sort_by_tags(row, order)
+        ]
 
-    def _encode(self, texts: Sequence[str], counts: Any, settings: dict[str, Any]) -> dict[str, Any]:
+        encoded_images: dict[str, Any] = {}
+        counts = values
+        if num_img_tokens is None and values:
+            images_kwargs = {**settings["images_kwargs"], "return_tensors": "np"}
+            encoded_images = dict(self.image_processor(values, **images_kwargs))
+            counts = encoded_images.pop("num_img_tokens").tolist()
+
+        encoded_texts = self._encode(texts, iter(counts), settings["text_kwargs"])
+        return BatchFeature(
+            {**encoded_texts, **encoded_images},
+            tensor_type=settings["text_kwargs"].get("return_tensors"),
+        )
+
+    def _encode(
+        self, texts: Sequence[str], counts: Iterator[int], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the padded token ids of texts. `counts` are the numbers of tokens of all
+        images."""
         add_special_tokens = settings.get("add_special_tokens", True)
         max_length = settings.get("max_length") if settings.get("truncation") else None
+
         rows = []
         for text in texts:
-            # re.split keeps the tags' numbers, at the odd places.
-            chunks = self.tokenizer(TAG.split(text)[::2], add_special_tokens=add_special_tokens)["input_ids"]
+            # re.split returns the tags' numbers at odd positions.
+            sections = TAG.split(text)[::2]
+            chunks = self.tokenizer(sections, add_special_tokens=add_special_tokens)["input_ids"]
             if any(self.image_token_id in chunk for chunk in chunks):
-                raise PictureError(f"text {text!r}: {self.image_token} is for pictures; write <|image_1|>, <|image_2|>")
+                raise ImageError(
+                    f"text {text!r}: {self.image_token} is for images; "
+                    "write <|image_1|>, <|image_2|>"
+                )
+
             ids = list(chunks[0])
             for chunk in chunks[1:]:
                 ids += [self.image_token_id] * next(counts) + list(chunk)
-            rows.append(self._truncated(ids, max_length))
+            rows.append(self._truncate(ids, max_length))
+
         padding = {
-            name: settings[name]
-            for name in ("padding", "max_length", "pad_to_multiple_of", "padding_side", "return_attention_mask")
-            if settings.get(name) is not None
+            name: settings[name] for name in PADDING_SETTINGS if settings.get(name) is not None
         }
         return dict(self.tokenizer.pad({"input_ids": rows}, **padding))
 
-    def _truncated(self, ids: list[int], max_length: int | None) -> list[int]:
+    def _truncate(self, ids: list[int], max_length: int | None) -> list[int]:
         if max_length is None or len(ids) <= max_length:
             return ids
+
         kept, cut = ids[:max_length], ids[max_length:]
         if self.image_token_id in cut:
-            raise PictureError(
-                f"text of {len(ids)} tokens: max_length={max_length} cuts into a picture; raise max_length or lower "
-                "num_crops"
+            raise ImageError(
+                f"text of {len(ids)} tokens: max_length={max_length} cuts an image; "
+                "raise max_length or lower num_crops"
             )
         return kept
 
@@ -149,33 +188,47 @@ class Phi3VProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", *self.image_processor.model_input_names]
 
 
-def _deal(values: Any, orders: Sequence[Sequence[int]]) -> list[list[Any]]:
-    """The pictures (or their numbers of tokens) of each text; a flat list is dealt out by the number of tags."""
+def _distribute(values: Any, orders: Sequence[Sequence[int]]) -> list[list[Any]]:
+    """Return the images (or their numbers of tokens) of each text.
+
+    A flat list is distributed by the number of tags in each text.
+    """
     if values is None:
         return [[] for _ in orders]
     if isinstance(values, Image) or not isinstance(values, (list, tuple)):
         values = [values]
+
     if all(isinstance(row, (list, tuple)) for row in values):
         if len(values) != len(orders):
-            raise PictureError(f"{len(orders)} texts, but pictures for {len(values)}; pass one list of pictures a text")
+            raise ImageError(
+                f"{len(orders)} texts, but images for {len(values)}; "
+                "pass one list of images for each text"
+            )
         return [list(row) for row in values]
-    wanted = [len(order) for order in orders]
+
     if len(orders) == 1:
         return [list(values)]
-    if len(values) != sum(wanted):
-        raise PictureError(f"{len(values)} pictures, but {sum(wanted)} picture tags in {len(orders)} texts")
+
+    counts = [len(order) for order in orders]
+    if len(values) != sum(counts):
+        raise ImageError(
+            f"{len(values)} images, but {sum(counts)} image tags in {len(orders)} texts; "
+            "give each image one tag"
+        )
+
     remaining = iter(values)
-    return [[next(remaining) for _ in range(count)] for count in wanted]
+    return [[next(remaining) for _ in range(count)] for count in counts]
 
 
-def _arrange(values: Sequence[Any], order: Sequence[int]) -> list[Any]:
-    """The values in the order of the tags. Raises PictureError unless each has its tag, once."""
+def _sort_by_tags(values: Sequence[Any], order: Sequence[int]) -> list[Any]:
+    """Return the values in the order of the tags. Raise ImageError unless each has one tag."""
     if sorted(order) != list(range(1, len(values) + 1)):
         tags = " ".join(f"<|image_{number}|>" for number in order) or "none"
-        raise PictureError(
-            f"{len(values)} pictures, but the text's picture tags are: {tags}; give each picture its tag once, "
-            "numbered from <|image_1|>"
+        raise ImageError(
+            f"{len(values)} images, but the text's image tags are: {tags}; "
+            "give each image one tag, numbered from <|image_1|>"
         )
+
     return [values[number - 1] for number in order]
 
 

@@ -1,1 +1,1 @@
-"""The small model that trains on a laptop: SmolLM2-135M and EfficientNet-Lite0."""
+"""The small model, which trains on a laptop: SmolLM2-135M and EfficientNet-Lite0."""

@@ -1,4 +1,4 @@
-"""Configuration of the small model: a Llama decoder that sees a picture as one token and a pair as one more."""
+"""Configuration of the small model: a Llama decoder with one token an image and one more a pair."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 
 class SmolConfig(PretrainedConfig):
-    """`vision_size` numbers describe a picture; `image_token_id` and `comparison_token_id` are unused words of the
-    decoder's vocabulary that mark the positions of a picture and of a pair's comparison."""
+    """Sizes and special tokens of the small model.
+
+    `vision_size` is the number of features of an image. `image_token_id` and `comparison_token_id`
+    are unused words of the decoder's vocabulary. They mark the positions of an image and of a
+    pair's comparison.
+    """
 
     model_type = "vlmbench_smol"
     sub_configs: ClassVar = {"text_config": PretrainedConfig}
@@ -27,10 +31,12 @@ class SmolConfig(PretrainedConfig):
             text_config = {}
         if isinstance(text_config, dict):
             text_config = CONFIG_MAPPING[text_config.get("model_type", "llama")](**text_config)
+
         self.text_config = text_config
         self.vision_size = vision_size
         self.projector_size = projector_size
         self.image_token_id = image_token_id
         self.comparison_token_id = comparison_token_id
+
         kwargs.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
         super().__init__(**kwargs)

@@ -11,7 +11,11 @@ SIZE = 224
 
 
 def smol_image_processor() -> Any:
-    """Bicubic to 224 x 224 without cropping, values in [-1, 1]. The PIL backend: the same pixels on every machine."""
+    """Return a processor that resizes to 224 x 224 pixels (bicubic, no crop), with values in [-1,
+    1].
+
+    The PIL backend gives the same pixels on every machine.
+    """
     return CLIPImageProcessorPil(
         size={"height": SIZE, "width": SIZE},
         resample=Resampling.BICUBIC,

@@ -1,8 +1,9 @@
-"""The small model: EfficientNet-Lite0 describes a picture by 864 numbers, a projector turns them into a word.
+"""The small model: EfficientNet-Lite0 encodes an image as 864 features, a projector makes them a
+token.
 
-What it is for: the whole road on a laptop in minutes. What it cannot do: the decoder does not learn to compare two
-pictures in that time; one token projected from [|query - reference|, query] gives it the comparison, and the decoder
-puts it into words. It adds no accuracy over that token's own read-out.
+It trains on a laptop in minutes. In that time, the decoder does not learn to compare two images.
+The projector therefore compares them: it turns [|query - reference|, query] into one token, and the
+decoder puts this token into words. The decoder is no more accurate than a classifier on this token.
 """
 
 from __future__ import annotations
@@ -18,53 +19,71 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmbench.models.smol.configuration_smol import SmolConfig
 
-MIDDLE_CHANNELS, LAST_CHANNELS = 112, 320  # of the maps at stride 16 and stride 32
+MIDDLE_CHANNELS, LAST_CHANNELS = 112, 320  # of the feature maps at stride 16 and stride 32
 
 
 class SmolVisionTower(nn.Module):
-    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946) up to its last block; always frozen."""
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946) up to its last block, always frozen."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # half the time on a CPU
+        self.to(memory_format=torch.channels_last)  # halves the time on a CPU
         self.eval()
 
     def train(self, mode: bool = True) -> SmolVisionTower:
-        """Stay in evaluation mode: batch statistics must not move."""
+        """Stay in evaluation mode: training would change the batch statistics."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, 224, 224) in [-1, 1] -> (B, 864): mean and maximum of the stride-16 and stride-32 maps."""
+        """Return (B, 864): mean and maximum of the feature maps at stride 16 and stride 32.
+
+        `pixel_values` (B, 3, 224, 224) are in [-1, 1].
+        """
         pixel_values = pixel_values.to(memory_format=torch.channels_last)
         hidden = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values)))
+
         maps = {}
         for block in self.network._blocks:
             hidden = block(hidden)
             maps[hidden.shape[1]] = hidden
-        described = [maps[MIDDLE_CHANNELS], maps[LAST_CHANNELS]]
-        return torch.cat([part for map_ in described for part in (map_.mean((2, 3)), map_.amax((2, 3)))], dim=1)
+
+        features = []
+        for feature_map in (maps[MIDDLE_CHANNELS], maps[LAST_CHANNELS]):
+            features += [feature_map.mean((2, 3)), feature_map.amax((2, 3))]
+
+        return torch.cat(features, dim=1)
 
 
 class SmolProjector(nn.Module):
-    """From descriptions of pictures to tokens of the decoder: one a picture, one more for a pair."""
+    """Project image features to tokens of the decoder: one an image, and one more for a pair."""
 
     def __init__(self, config: SmolConfig) -> None:
         super().__init__()
-        size, hidden, out = config.vision_size, config.projector_size, config.text_config.hidden_size
-        # Mean and spread of the descriptions, as alignment saw them.
+        size, hidden = config.vision_size, config.projector_size
+        out = config.text_config.hidden_size
+
+        # Mean and standard deviation of the features in the alignment.
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
+        # `picture`: the name in projector.safetensors and in the adapters of finished runs.
         self.picture = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, out))
-        self.comparison = nn.Sequential(nn.Linear(2 * size, hidden), nn.GELU(), nn.Linear(hidden, out))
+        self.comparison = nn.Sequential(
+            nn.Linear(2 * size, hidden), nn.GELU(), nn.Linear(hidden, out)
+        )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, P, 864) -> picture tokens (B, P, H) and comparison tokens (B, 1, H) of the first and last picture."""
+        """Return image tokens (B, N, H), and tokens (B, 1, H) comparing the first and last image.
+
+        `features` has the shape (B, N, 864).
+        """
         features = ((features - self.mean) / self.spread).to(self.picture[0].weight.dtype)
+
         reference, query = features[:, 0], features[:, -1]
         pair = torch.cat([(query - reference).abs(), query], dim=-1)
+
         return self.picture(features), self.comparison(pair)[:, None]
 
 
@@ -76,7 +95,8 @@ class SmolPreTrainedModel(PreTrainedModel):
 
 
 class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
-    """The decoder and its projector. Pictures come in as descriptions by `SmolVisionTower`, not as pixels."""
+    """The decoder with its projector. Images come as features of `SmolVisionTower`, not as
+    pixels."""
 
     def __init__(self, config: SmolConfig) -> None:
         super().__init__(config)
@@ -96,31 +116,47 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        picture_features: Tensor | None = None,
+        image_features: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """`input_ids` (B, L) with `image_token_id` where a picture goes, in the order of `picture_features`
-        (B, P, 864), and `comparison_token_id` where the comparison of the first and last picture goes.
+        """Return logits (B, L, vocabulary), and the loss if `labels` (B, L) are given.
 
-        With `labels` (B, L), logits are computed only where a label follows, and are 0 elsewhere: the vocabulary's
-        matrix is a fifth of the model's work. Positions that `attention_mask` (B, L) leaves out cost nothing.
+        `image_token_id` in `input_ids` (B, L) marks the positions of images, in the order of
+        `image_features` (B, N, 864). `comparison_token_id` marks the position of the comparison of
+        the first and the last image.
+
+        With `labels`, only positions before a label get logits, and the others get 0. The matrix of
+        the vocabulary is a fifth of the model's computation. Positions outside `attention_mask` (B,
+        L) cost nothing.
         """
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            if picture_features is not None:
-                inputs_embeds = self._place(input_ids, inputs_embeds, picture_features)
+            if image_features is not None:
+                inputs_embeds = self._insert_images(input_ids, inputs_embeds, image_features)
+
         if labels is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+
         num_items = kwargs.pop("num_items_in_batch", None)
-        following = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
-        wanted = following != -100
-        computed = self.language_model.lm_head(self._hidden(inputs_embeds, **kwargs)[wanted])
-        loss = cross_entropy(computed.float(), following[wanted], reduction="mean" if num_items is None else "sum")
-        logits = computed.new_zeros(*labels.shape, computed.shape[-1])
-        logits[wanted] = computed.detach()
-        return CausalLMOutputWithPast(loss=loss if num_items is None else loss / num_items, logits=logits)
+        next_labels = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], -100)], dim=1)
+        is_trained = next_labels != -100
+        hidden = self._hidden(inputs_embeds, **kwargs)
+        trained_logits = self.language_model.lm_head(hidden[is_trained])
+
+        loss = cross_entropy(
+            trained_logits.float(),
+            next_labels[is_trained],
+            reduction="mean" if num_items is None else "sum",
+        )
+
+        logits = trained_logits.new_zeros(*labels.shape, trained_logits.shape[-1])
+        logits[is_trained] = trained_logits.detach()
+
+        return CausalLMOutputWithPast(
+            loss=loss if num_items is None else loss / num_items, logits=logits
+        )
 
     def _hidden(
         self,
@@ -130,32 +166,45 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
         position_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """(B, L, H), 0 where the mask leaves out. The rows go through the model as one, without what pads them; each
-        position sees those before it in its own row."""
+        """Return hidden states (B, L, H), 0 outside the attention mask.
+
+        All rows go through the model as one row without padding. Each position attends to the
+        earlier positions of its own row.
+        """
         if attention_mask is None:
             return self.language_model.model(
                 inputs_embeds=inputs_embeds, position_ids=position_ids, **kwargs
             ).last_hidden_state
+
         kept = attention_mask.bool()
         if position_ids is None:
             position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
+
         rows = kept.nonzero()[:, 0]
-        sees = (rows[:, None] == rows).tril()
-        found = self.language_model.model(
+        packed_mask = (rows[:, None] == rows).tril()
+        packed = self.language_model.model(
             inputs_embeds=inputs_embeds[kept][None],
-            attention_mask=sees[None, None],
+            attention_mask=packed_mask[None, None],
             position_ids=position_ids[kept][None],
             **kwargs,
         ).last_hidden_state
-        hidden = found.new_zeros(inputs_embeds.shape)
-        hidden[kept] = found[0]
+
+        hidden = packed.new_zeros(inputs_embeds.shape)
+        hidden[kept] = packed[0]
+
         return hidden
 
-    def _place(self, input_ids: Tensor, inputs_embeds: Tensor, picture_features: Tensor) -> Tensor:
-        pictures, comparison = self.projector(picture_features)
-        is_picture = input_ids == self.config.image_token_id
-        order = (is_picture.cumsum(1) - 1).clamp(0, pictures.shape[1] - 1)
-        tokens = pictures.gather(1, order[..., None].expand(*order.shape, pictures.shape[-1]))
-        inputs_embeds = torch.where(is_picture[..., None], tokens.to(inputs_embeds.dtype), inputs_embeds)
+    def _insert_images(
+        self, input_ids: Tensor, inputs_embeds: Tensor, image_features: Tensor
+    ) -> Tensor:
+        images, comparison = self.projector(image_features)
+
+        is_image = input_ids == self.config.image_token_id
+        order = (is_image.cumsum(1) - 1).clamp(0, images.shape[1] - 1)
+        tokens = images.gather(1, order[..., None].expand(*order.shape, images.shape[-1]))
+        inputs_embeds = torch.where(
+            is_image[..., None], tokens.to(inputs_embeds.dtype), inputs_embeds
+        )
+
         is_comparison = (input_ids == self.config.comparison_token_id)[..., None]
         return torch.where(is_comparison, comparison.to(inputs_embeds.dtype), inputs_embeds)

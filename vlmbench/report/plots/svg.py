@@ -1,4 +1,4 @@
-"""Drawing with matplotlib, and the SVG element that a page holds."""
+"""Draw with matplotlib and return the SVG element for a page."""
 
 from __future__ import annotations
 
@@ -11,28 +11,49 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Told apart by most colour-blind readers (after Okabe and Ito); style.css has a lighter set for dark pages.
+# Most colour-blind readers can tell these apart (after Okabe and Ito). style.css has a lighter set
+# for dark pages.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a8508a", "#8c6d00", "#4d4d4d")
-FRAME, TEXT = "#010203", "#040506"  # stand for the page's colours of lines and of quiet text
-UNUSED_IDS = r"figure|axes|patch|line2d|matplotlib\.axis|[xy]tick|text|FillBetween\w*|LineCollection|PathCollection"
-VARIABLES = {FRAME: "var(--rule)", TEXT: "var(--quiet)"} | {c: f"var(--series-{i})" for i, c in enumerate(COLOURS, 1)}
+
+# Placeholders for the page's colours of lines and of secondary text.
+FRAME, TEXT = "#010203", "#040506"
+
+VARIABLES = {FRAME: "var(--rule)", TEXT: "var(--quiet)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS, 1)
+}
+UNUSED_IDS = (
+    r"figure|axes|patch|line2d|matplotlib\.axis|[xy]tick|text|FillBetween\w*|LineCollection|"
+    r"PathCollection"
+)
 
 
-def draw(paint: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> Markup:
-    """What `paint` draws, `size` in inches. `key` is a word that no other plot of the page has; `label` says what is
-    seen, to those who do not see it."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 9}):
+def draw(
+    paint: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]
+) -> Markup:
+    """Return the SVG of what `paint` draws, `size` in inches.
+
+    `key` must be unique on the page. `label` describes the plot to screen readers.
+    """
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": key,
+            "font.size": 9,
+        }
+    ):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         axes = figure.subplots(subplot_kw={"facecolor": "none"})
-        _dress(axes)
+        _style_axes(axes)
         paint(axes)
+
         target = StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(target, format="svg", metadata=nothing)
-    return _inline(target.getvalue(), key, label)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(target, format="svg", metadata=no_metadata)
+
+    return _to_inline(target.getvalue(), key, label)
 
 
-def _dress(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FRAME)
     axes.grid(axis="y", color=FRAME, linewidth=0.6)
@@ -40,9 +61,12 @@ def _dress(axes: Axes) -> None:
     axes.tick_params(color=FRAME, labelcolor=TEXT, length=0)
 
 
-def _inline(svg: str, key: str, label: str) -> Markup:
-    """The svg element alone: the page's colours and font, no names of schemas, ids that no other plot has, a tenth of
-    a pixel."""
+def _to_inline(svg: str, key: str, label: str) -> Markup:
+    """Return the svg element alone, fit for the page.
+
+    It takes the page's colours and font, has no namespaces, has ids that start with `key`, and
+    keeps a tenth of a pixel.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
@@ -50,11 +74,16 @@ def _inline(svg: str, key: str, label: str) -> Markup:
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", svg)
     svg = re.sub(r"font: [^;\"]*;?|font-(size|family): [^;\"]*;", "", svg)
     svg = re.sub(r"(\d\.\d)\d+", r"\1", svg)
-    svg = re.sub(r"\s+", " ", svg).replace("> <", "><").replace("<g/>", "").replace("<defs></defs>", "")
+
+    svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
+    svg = svg.replace("<g/>", "").replace("<defs></defs>", "")
+
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)
+
     head = re.match(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', svg)
     if head is None:
-        raise ValueError("matplotlib wrote an SVG without a viewBox")
+        raise ValueError("matplotlib wrote an SVG without a viewBox; check its version")
+
     opening = f'<svg viewBox="{head[1]}" role="img" aria-label="{escape(label)}">'
-    return Markup(opening + svg[head.end() :])  # noqa: S704 - holds numbers, words of this package, an escaped label
+    return Markup(opening + svg[head.end() :])  # noqa: S704 - numbers, own words, an escaped label

@@ -1,4 +1,4 @@
-// The error gallery: which records are shown, and whose answers. Without it, everything is shown.
+// Filter the error gallery by record and by run. Without this script the page shows everything.
 "use strict";
 (() => {
   const form = document.getElementById("filters");
@@ -6,40 +6,41 @@
   const list = document.getElementById("entries");
   const entries = [...list.children].map((node) => ({
     node,
-    answers: [...node.querySelectorAll("[data-cell]")],
+    answers: [...node.querySelectorAll("[data-run]")],
   }));
 
-  // Of the first and the second cell: true, right; false, wrong; undefined, not asked.
+  // The arguments are the answers of the first and the second run: true is right, false is wrong,
+  // undefined is missing.
   const outcomes = {
-    first: (one) => one === false,
-    gained: (one, other) => one === true && other === false,
-    lost: (one, other) => one === false && other === true,
-    both: (one, other) => one === false && other === false,
+    first: (first) => first === false,
+    gained: (first, second) => first === true && second === false,
+    lost: (first, second) => first === false && second === true,
+    both: (first, second) => first === false && second === false,
     any: () => true,
   };
-  const answer = (entry, cell) => entry.answers.find((item) => item.dataset.cell === cell);
-  const right = (item) => (item ? !item.classList.contains("wrong") : undefined);
-  const sure = (entry, cell) => Number(answer(entry, cell)?.dataset.sure ?? 0);
+  const answer = (entry, run) => entry.answers.find((item) => item.dataset.run === run);
+  const isRight = (item) => (item ? !item.classList.contains("wrong") : undefined);
+  const confidence = (entry, run) => Number(answer(entry, run)?.dataset.confidence ?? 0);
 
-  function fits(entry, chosen) {
-    const places = ["task", "view", "defect"].every(
+  function matches(entry, chosen) {
+    const inCategory = ["task", "view", "defect"].every(
       (name) => chosen[name] === "" || entry.node.dataset[name] === chosen[name],
     );
-    return places && outcomes[chosen.outcome](right(answer(entry, chosen.first)), right(answer(entry, chosen.second)));
+    return inCategory && outcomes[chosen.outcome](isRight(answer(entry, chosen.first)), isRight(answer(entry, chosen.second)));
   }
 
   function update() {
     const chosen = Object.fromEntries(new FormData(form));
     for (const entry of entries) {
-      entry.node.hidden = !fits(entry, chosen);
+      entry.node.hidden = !matches(entry, chosen);
       for (const item of entry.answers) {
-        const place = [chosen.first, chosen.second].indexOf(item.dataset.cell);
-        item.hidden = place < 0 && !chosen.all;
-        item.style.order = place < 0 ? 2 : place;
+        const position = [chosen.first, chosen.second].indexOf(item.dataset.run);
+        item.hidden = position < 0 && !chosen.all;
+        item.style.order = position < 0 ? 2 : position;
       }
     }
     const shown = entries.filter((entry) => !entry.node.hidden);
-    if (chosen.outcome !== "any") shown.sort((a, b) => sure(b, chosen.first) - sure(a, chosen.first));
+    if (chosen.outcome !== "any") shown.sort((a, b) => confidence(b, chosen.first) - confidence(a, chosen.first));
     list.append(...shown.map((entry) => entry.node));
     document.getElementById("shown").textContent = `${shown.length} of ${entries.length} records shown`;
     document.getElementById("none").hidden = shown.length > 0;

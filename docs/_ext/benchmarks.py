@@ -1,0 +1,238 @@
+"""Write the tables of the page "Benchmarks" from bench/results/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from figures import find_row
+from results import device, link, number, percent, read
+
+TRAINING = {
+    "training-pair-560": "Llama-3.2-11B, 560 pixels, 200 images",
+    "training-pair-560-12694": "Llama-3.2-11B, 560 pixels, 12,694 images: too many for the GPU",
+    "training-pair-560-20000": "Llama-3.2-11B, 560 pixels, 20,000 images: some on disk",
+    "training-pair-560-4bit": "Llama-3.2-11B, 560 pixels, 200 images, `model.bits=4` or 16",
+    "training-pair-1120": "Llama-3.2-11B, 1120 pixels, 4 tiles an image",
+    "training-pair-560-lora-transformers": "Llama-3.2-11B, 560 pixels, `trainer.vision=lora`",
+    "training-pair-336x4": "Phi-3-vision, 4 tiles an image",
+}
+CODES = {
+    "ours": "vlmbench",
+    "ours_4bit": "vlmbench, 4 bits",
+    "unsloth": "Unsloth's notebook recipe",
+    "trl": "TRL and PEFT as documented",
+}
+WAYS = {
+    "labels, kept tokens": "score labels, stored tokens",
+    "generated, kept tokens": "generate an answer, stored tokens",
+    "labels, pixels": "score labels, from pixels",
+}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each generated table by its file name."""
+    return {
+        "training.md": _training(),
+        "engines.md": _engines(),
+        "parallel.md": _parallel(),
+        "answering.md": _answering(),
+        "starting.md": _starting(),
+        "worlds.md": _worlds(),
+        "power.md": _power(),
+        "planted.md": _planted(),
+        "robustness.md": _robustness(),
+        "machines.md": _machines(),
+    }
+
+
+def _training() -> str:
+    rows = []
+    for name, meaning in TRAINING.items():
+        for row in read(name)["rows"]:
+            if row["side"] in CODES and not row["error"]:
+                speed, memory = number(row["samples_per_s"]), number(row["peak_gb"])
+                code = CODES[row["side"]]
+                rows.append((meaning, code, row["batch"], speed, memory, link(name)))
+    header = ("model and data", "code", "records a step", "samples/s", "peak GB", "result")
+    return table(header, rows)
+
+
+def _engines() -> str:
+    rows = [
+        (
+            {"transformers": "transformers", "unsloth": "Unsloth"}[row["engine"]],
+            "yes" if row["checkpointing"] else "no",
+            row["batch"],
+            number(row["samples_per_s"]),
+            number(row["peak_gb"]),
+        )
+        for row in read("phi3_engines")["rows"]
+        if row.get("samples_per_s")
+    ]
+    header = ("engine", "gradient checkpointing", "records a step", "samples/s", "peak GB")
+    return table(header, rows)
+
+
+def _parallel() -> str:
+    rows = [
+        (row["processes"], row["batch"], number(row["samples_per_s"]))
+        for row in read("parallel-pair-560")["rows"]
+    ]
+    return table(("GPUs", "records a step", "samples/s"), rows)
+
+
+def _answering() -> str:
+    name = "evaluation-pair-560"
+    rows = [
+        (
+            WAYS.get(row["way"], row["way"]),
+            row["batch"],
+            number(row["records_per_s"]),
+            number(row["peak_gb"]),
+        )
+        for row in read(name)["rows"]
+    ]
+    return table(("task", "batch", "records/s", "peak GB"), rows)
+
+
+def _starting() -> str:
+    startup, sweep = read("startup-pair-560"), read("sweep-pair-560")
+    runs = sweep.get("runs", sweep.get("cells"))
+    first, *_, later = startup["starts_s"]
+    encode = {
+        560: find_row("training-pair-560", side="ours")["encoded_per_s"],
+        1120: find_row("training-pair-1120", side="ours")["encoded_per_s"],
+    }
+    rows = [
+        (f"encode one image of {edge} pixels", f"{1 / speed:.2f} s", link(name))
+        for (edge, speed), name in zip(
+            encode.items(), ("training-pair-560", "training-pair-1120"), strict=True
+        )
+    ]
+    rows += [
+        ("a sweep's first run, until its first step", f"{first:.0f} s", link("startup-pair-560")),
+        ("a later run of the sweep, the same", f"{later:.1f} s", link("startup-pair-560")),
+        (
+            f"a sweep of {runs} runs of {sweep['steps']} steps, start to report",
+            f"{sweep['ours_seconds'] / 60:.0f} min",
+            link("sweep-pair-560"),
+        ),
+        (
+            f"the same as {runs} processes of Unsloth's notebook recipe, "
+            f"all but {sweep['rows'][1]['measured_steps']} steps extrapolated",
+            f"{sweep['unsloth_seconds_extrapolated'] / 3600:.1f} h",
+            link("sweep-pair-560"),
+        ),
+    ]
+    for name, model in (("export-pair-560", "Llama-3.2"), ("export-pair-336x4", "Phi-3-vision")):
+        seconds = f"{read(name)['export_s']:.0f} s"
+        rows.append(
+            (f"export a trained {model} adapter, with its parity test", seconds, link(name))
+        )
+    return table(("step", "time", "result"), rows)
+
+
+def _worlds() -> str:
+    worlds = read("statistics")["equal_variants"]
+    sizes = sorted({world["n"] for world in worlds})
+    rates = sorted({world["rate"] for world in worlds})
+    rows = []
+    for n in sizes:
+        shares = [
+            [w["false_verdicts"] for w in worlds if w["n"] == n and w["rate"] == rate]
+            for rate in rates
+        ]
+        rows.append([number(n, 0), *(percent(sum(s) / len(s)) for s in shares)])
+    return table(["held-out records", *(f"{percent(rate, 0)} right" for rate in rates)], rows)
+
+
+def _power() -> str:
+    plans = [
+        row for row in read("statistics")["power"] if row["n"] == 1000 and row["clustering"] == 0
+    ]
+    rows = []
+    for rate in sorted({row["rate"] for row in plans}):
+        at_rate = [row for row in plans if row["rate"] == rate]
+        steady = min(at_rate, key=lambda row: row["seed_spread"])
+        varying = max(at_rate, key=lambda row: row["seed_spread"])
+        rows.append(
+            (
+                percent(rate, 0),
+                f"{100 * steady['difference']:.1f} points",
+                number(steady["median_groups"], 0),
+                varying["median_seeds"],
+            )
+        )
+    header = (
+        "right answers",
+        "difference",
+        "held-out parts, seeds that hardly vary",
+        "seeds a variant, seeds that vary by 0.15",
+    )
+    return table(header, rows)
+
+
+def _planted() -> str:
+    rows = []
+    for world, meaning in (("informative", "explain the defect"), ("empty", "explain nothing")):
+        result = read("planted")[world]
+        better = result["better"]
+        rows.append(
+            (
+                meaning,
+                result["ablations"],
+                result["verdicts"].get("better", 0),
+                f"{percent(better['low'], 0)} to {percent(better['high'], 0)}",
+                f"{100 * result['mean_difference']:.1f} points",
+            )
+        )
+    header = ("comparison records", "ablations", "called better", "95 % interval", "difference")
+    return table(header, rows)
+
+
+def _robustness() -> str:
+    faults, killed = read("faults"), read("killed")
+    runs = killed.get("runs", killed.get("cells"))
+    rows = [
+        (
+            f"{len(faults['rows'])} faults at random moments",
+            f"{sum(row['held'] for row in faults['rows'])} of "
+            f"{sum(row['tried'] for row in faults['rows'])} tries ended as without the fault",
+            link("faults"),
+        ),
+        (
+            f"a sweep of {len(runs)} runs, killed {len(killed['kills'])} times",
+            f"{sum(run['same_predictions'] for run in runs)} of {len(runs)} runs "
+            "have the predictions of the sweep that ran in peace",
+            link("killed"),
+        ),
+    ]
+    return table(("test", "outcome", "result"), rows)
+
+
+def _machines() -> str:
+    names = [*TRAINING, "phi3_engines", "parallel-pair-560", "evaluation-pair-560"]
+    names += ["startup-pair-560", "sweep-pair-560", "losses-pair-560", "export-pair-560"]
+    names += ["export-pair-336x4", "statistics", "limits", "planted", "faults", "killed"]
+    rows = []
+    for name in names:
+        machine = read(name)["machine"]
+        versions = machine["versions"]
+        rows.append(
+            (
+                link(name),
+                read(name)["date"],
+                device(name),
+                machine["cores"],
+                versions["torch"],
+                versions["transformers"],
+            )
+        )
+    return table(("result", "date", "device", "cores", "torch", "transformers"), rows)

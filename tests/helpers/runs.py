@@ -1,0 +1,15 @@
+"""Runs in the folders that commands made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmbench.runs.folder import RunDir
+from vlmbench.runs.sweep import SweepDir
+
+
+def only_run(folder: Path) -> RunDir:
+    """Return the one run of the one sweep below a folder."""
+    (sweep,) = (folder / "runs").iterdir()
+    (only,) = SweepDir(sweep).runs()
+    return RunDir(only.path)

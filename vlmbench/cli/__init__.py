@@ -1,0 +1,1 @@
+"""The command line: what Hydra runs, mistakes, and a finished run's settings again."""

@@ -1,0 +1,97 @@
+"""The command line. Nothing here imports torch before a run needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+
+from vlmbench import __version__
+from vlmbench.cli.mistakes import (
+    Refused,
+    explain_config_errors,
+    print_error,
+    refuse_unknown_options,
+)
+from vlmbench.config import CONF, Stage, choices
+from vlmbench.system import processes, signals
+from vlmbench.system.files import explain_disk_errors
+from vlmbench.system.secrets import refuse_secrets
+from vlmbench.types import UserError
+
+HELP = """\
+vlmbench fine-tunes a vision-language model to judge parts from pairs of images, and tells
+whether a change in data or model made the judgement better.
+
+Run an experiment:
+  vlmbench experiment=quick                          ten minutes on a laptop, ends in a report
+  vlmbench model=llama32 data=with_comparison        one run on a GPU
+  vlmbench -m data=without_comparison,with_comparison seed=0,1,2    a sweep, ends in a report
+
+Before and after:
+  vlmbench stage=check source=manifest source.path=mine.jsonl       read everything, train nothing
+  vlmbench stage=report sweep=runs/2026-01-31_quick                 write a sweep's report again
+
+Use a finished run:
+  vlmbench stage=predict run=runs/.../0_... images=[a.png,b.png]    judge two images
+  vlmbench stage=export run=runs/.../0_...           write adapter, merged model and model card
+  vlmbench stage=serve run=runs/.../0_...            open a local page that judges images
+
+Choose one of each, and set anything in it, such as trainer.epochs=5:
+{choices}
+  stage       {stages}
+
+Options:
+  --cfg job       print every setting with its value; {conf} explains them
+  --hydra-help    list Hydra's own options
+  --version       print the version
+
+`python -m vlmbench` does the same as `vlmbench`.
+"""
+
+
+def help_text() -> str:
+    """Return the help page, with the choices read from the names of the yaml files.
+
+    Hydra's own page takes seconds.
+    """
+    lines = [f"  {group:11} {', '.join(names)}" for group, names in choices().items()]
+    return HELP.format(choices="\n".join(lines), stages=", ".join(Stage), conf=CONF)
+
+
+def main() -> None:
+    """Run the command line.
+
+    A mistake that the user can mend ends in one message and exit code 2, without a traceback.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(help_text())
+        return
+    if "--version" in arguments:
+        sys.stdout.write(f"vlmbench {__version__}\n")
+        return
+
+    if not processes.is_leader():
+        sys.argv.append("hydra.output_subdir=null")  # the leader writes it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    try:
+        with (
+            signals.handle_signals(),
+            explain_disk_errors("the run's files"),
+            explain_config_errors(arguments),
+        ):
+            from vlmbench.cli.job import run_job  # reads the plug-ins, which may be invalid
+
+            refuse_secrets(arguments)
+            refuse_unknown_options(arguments)
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
+    except Refused as refused:
+        print_error(refused.error)
+        raise
+    except UserError as error:
+        print_error(error)
+        sys.exit(2)

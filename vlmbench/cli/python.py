@@ -1,0 +1,183 @@
+"""vlmbench from Python: the same settings as on the command line, and no process exit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from vlmbench.cli.mistakes import Refused, explain_config_errors, refuse_unknown_options
+from vlmbench.config import CONF
+from vlmbench.runs.folder import RunDir
+from vlmbench.runs.sweep import SweepDir
+from vlmbench.system.secrets import refuse_secrets
+from vlmbench.types import Judgement, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.deploy.loaded import LoadedRun
+    from vlmbench.report.verdicts import Finding
+
+Overrides = Sequence[str]
+RunPath = RunDir | Path | str
+
+
+class Judge:
+    """A finished run, loaded once and ready to judge images."""
+
+    def __init__(self, loaded: LoadedRun) -> None:
+        self._loaded = loaded
+
+    def predict(
+        self, images: Sequence[Path | str], *, view: str = "raw", sentence: bool = False
+    ) -> Judgement:
+        """Judge a reference and a query, or one image if the run trained on single images.
+
+        The result has `decision`, `score` (probability of the positive label), `threshold` and,
+        with `sentence`, the model's own `sentence`. Raise UserError for an image that cannot be
+        read, and for a number of images that the run did not train on.
+        """
+        from vlmbench.deploy.loaded import trained_tasks
+        from vlmbench.deploy.requests import image_record
+
+        if len(images) not in (1, 2):
+            raise UserError(
+                f"images must be a reference and a query, or one image, got {len(images)}; "
+                "write predict([reference, query])"
+            )
+        paths = [Path(image) for image in images]
+        record = image_record("+".join(path.name for path in paths), paths, view)
+
+        trained = trained_tasks(self._loaded.folder)
+        if record.task not in trained:
+            count = "two images: [reference, query]" if len(paths) == 1 else "one image: [query]"
+            raise UserError(
+                f"{self._loaded.folder.path}: the run trained on {', '.join(trained)}, "
+                f"not on {record.task}; give {count}"
+            )
+
+        (judgement,) = self._loaded.judge([record], sentence=sentence)
+        return judgement
+
+
+def run(overrides: Overrides = ()) -> RunDir:
+    """Do one run, and return its folder.
+
+    `overrides` are settings as on the command line: `run(["model=smol", "trainer.epochs=1"])`.
+    A run that is finished already is returned at once. Raise UserError for everything that the user
+    can mend.
+    """
+    from vlmbench.cli.job import job_folder, run_job
+
+    def task(raw: DictConfig) -> RunDir:
+        run_job(raw)
+        return job_folder()
+
+    with _hydra() as hydra:
+        if hydra.get_mode("config", list(overrides)) is RunMode.MULTIRUN:
+            raise UserError(
+                "these settings describe a sweep; write vlmbench.sweep(...), "
+                "or add hydra.mode=RUN for its first run"
+            )
+        return cast("RunDir", _start(hydra.run, task, overrides))
+
+
+def sweep(overrides: Overrides) -> SweepDir:
+    """Do a sweep, and return its folder.
+
+    `sweep(["data=without_comparison,with_comparison", "seed=0,1,2"])` does six runs and writes the
+    report. A run that fails does not stop the others: look at `read_status()` of each. Raise
+    UserError if a setting is not valid.
+    """
+    from vlmbench.cli.job import job_folder, run_job
+
+    def task(raw: DictConfig) -> Path:
+        run_job(raw)
+        return job_folder().path.parent
+
+    with _hydra() as hydra:
+        return SweepDir(_start(hydra.multirun, task, overrides))
+
+
+def compare(runs: Sequence[RunPath]) -> list[Finding]:
+    """Return the verdicts on finished runs, as the report gives them.
+
+    Each variant is compared with `without_comparison` for the same model and settings, over the
+    seeds that both have. `finding.sentence` is the verdict in words; `finding.comparison` has the
+    difference, its interval and its p-value.
+    """
+    from vlmbench.report.runs import read_folders
+    from vlmbench.report.verdicts import findings
+
+    answers, _ = findings(read_folders([_folder(run) for run in runs]))
+    return answers
+
+
+def load(run: RunPath, overrides: Overrides = ()) -> Judge:
+    """Load a finished run, ready to judge images.
+
+    `overrides` change settings of its use, such as `predict.cost_miss=20` or `model.path=...`.
+    Raise UserError if the folder holds no finished run.
+    """
+    from vlmbench.cli.job import job_folder, make_run
+
+    def task(raw: DictConfig) -> Judge:
+        from vlmbench.deploy.loaded import finished_folder, load_run, trained_tasks
+
+        this_run = make_run(raw, job_folder())
+        settings = this_run.config.predict
+        kinds = [(task, settings.view) for task in trained_tasks(finished_folder(this_run))]
+        return Judge(load_run(this_run, settings, kinds=kinds))
+
+    path = _folder(run).path
+    with _hydra() as hydra:
+        started = _start(hydra.run, task, ["stage=predict", f"run={path}", *overrides], logs=False)
+        return cast("Judge", started)
+
+
+@contextmanager
+def _hydra() -> Iterator[Any]:
+    """Yield Hydra on vlmbench's configuration; what was initialised before is put back."""
+    from vlmbench.config import register_plugins
+
+    register_plugins()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with initialize_config_dir(str(CONF), job_name="vlmbench", version_base="1.3"):
+        yield GlobalHydra.instance().hydra
+
+
+def _start(
+    method: Callable[..., Any],
+    task: Callable[[DictConfig], Any],
+    overrides: Overrides,
+    *,
+    logs: bool = True,
+) -> Any:
+    """Return what the task of the (last) job returned. Raise UserError instead of an exit."""
+    arguments = list(overrides)
+    refuse_secrets(arguments)
+    refuse_unknown_options(arguments)
+    try:
+        with explain_config_errors():
+            jobs = method(
+                config_name="config",
+                task_function=task,
+                overrides=arguments,
+                with_log_configuration=logs,
+            )
+    except Refused as refused:
+        raise refused.error from None
+
+    while isinstance(jobs, Sequence):  # batches of a sweep
+        jobs = jobs[-1]
+    return jobs.return_value
+
+
+def _folder(run: RunPath) -> RunDir:
+    return run if isinstance(run, RunDir) else RunDir(Path(run))

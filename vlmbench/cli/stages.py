@@ -1,0 +1,64 @@
+"""The stages of the command line, and what is printed when a sweep ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vlmbench import report
+from vlmbench.config import Stage
+from vlmbench.deploy.export import export_model
+from vlmbench.deploy.predict import predict_images
+from vlmbench.deploy.serve import serve_page
+from vlmbench.pipeline.check import check
+from vlmbench.pipeline.execute import execute
+from vlmbench.pipeline.prepare import prepare
+from vlmbench.pipeline.run import Run
+from vlmbench.runs.sweep import SweepDir
+from vlmbench.tracking import workspace
+
+log = logging.getLogger(__name__)
+
+
+def do_stage(run: Run) -> None:
+    """Do what the setting `stage` names. Raise UserError for everything that the user can mend."""
+    steps: dict[Stage, Callable[[Run], None]] = {
+        Stage.prepare: prepare,
+        Stage.check: check,
+        Stage.train: partial(execute, evaluates=False),
+        Stage.evaluate: partial(execute, trains=False),
+        Stage.run: execute,
+        Stage.report: _report,
+        Stage.dashboard: _dashboard,
+        Stage.predict: predict_images,
+        Stage.export: export_model,
+        Stage.serve: serve_page,
+    }
+    steps[run.config.stage](run)
+
+
+def log_states(sweep: SweepDir) -> None:
+    """Log how far each run of a sweep has come."""
+    log.info("\n%s\n", report.state_table(sweep))
+
+
+def log_report(sweep: SweepDir) -> None:
+    """Write a sweep's report; log its main figures and its path."""
+    index = report.write_report(sweep)
+    log.info("\n%s\n", report.comparison_table(sweep))
+    log.info("report: %s", index)
+    log.info(
+        "next:   open it in a browser; add seeds with seed=0,1,2, "
+        "or your own images with source=manifest source.path=mine.jsonl"
+    )
+
+
+def _report(run: Run) -> None:
+    log_report(SweepDir(Path(run.config.sweep)))
+
+
+def _dashboard(run: Run) -> None:
+    url = workspace.save(run.config.tracking, SweepDir(Path(run.config.sweep)))
+    log.info("%s", url)

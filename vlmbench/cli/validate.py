@@ -1,0 +1,76 @@
+"""All settings of a command, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from vlmbench.cli.folders import own_settings
+from vlmbench.cli.mistakes import unknown_setting
+from vlmbench.config import RunConfig
+from vlmbench.types import UserError
+
+# Settings whose values Hydra knows only once a run starts.
+AT_START = ("sweep", "run_label")
+
+
+def validate_run(config: DictConfig) -> None:
+    """Raise UserError if a setting of one run is unknown or not valid."""
+    refuse_unknown_keys(config)
+    settings = own_settings(config)
+    for name in AT_START:
+        settings[name] = name
+
+    values = cast("Mapping[str, Any]", OmegaConf.to_object(settings))
+    RunConfig(**values)  # checks the settings that are in no group
+
+
+def validate_sweep(config: DictConfig) -> None:
+    """Raise UserError if a setting of any run of the sweep is not valid.
+
+    A sweeper such as Optuna chooses its values later; then only the common settings are checked.
+    """
+    sweeper = str(config.hydra.sweeper._target_)
+    if not sweeper.endswith("BasicSweeper"):
+        validate_run(config)
+        return
+
+    loader = GlobalHydra.instance().config_loader()
+    for overrides in _sweep_overrides(config):
+        run_config = loader.load_sweep_config(config, list(overrides))
+        validate_run(run_config)
+
+
+def refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:
+    """Raise UserError for keys that a `+` on the command line added to a schema."""
+    schema = OmegaConf.get_type(node)
+    known = {field.name for field in fields(schema)} if is_dataclass(schema) else None
+
+    for key in map(str, node):
+        name = f"{prefix}{key}"
+        if name == "hydra":
+            continue
+        if known is not None and key not in known:
+            raise UserError(unknown_setting(name, f"+{name}", node))
+
+        child = node._get_node(key)  # does not resolve interpolations
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing()):
+            refuse_unknown_keys(child, f"{name}.")
+
+
+def _sweep_overrides(config: DictConfig) -> Iterator[Sequence[str]]:
+    """Yield the overrides of each run, as Hydra's own sweeper makes them."""
+    task = list(config.hydra.overrides.task)
+    params = config.hydra.sweeper.params or {}
+    given = {override.partition("=")[0] for override in task}
+    defaults = [f"{key}={value}" for key, value in params.items() if key not in given]
+
+    parsed = OverridesParser.create().parse_overrides([*defaults, *task])
+    for batch in BasicSweeper.split_arguments(parsed, None):
+        yield from batch

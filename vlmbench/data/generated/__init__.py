@@ -1,0 +1,1 @@
+"""Images that vlmbench draws itself: parts, surfaces and their defects."""

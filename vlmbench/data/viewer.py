@@ -1,0 +1,152 @@
+"""Show a record's images in their views, and make samples of records."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from vlmbench.data.images import file_sha256, file_version, open_image
+from vlmbench.data.prompts import Wording
+from vlmbench.system.files import sync
+from vlmbench.types import ImageRef, LazyImage, Record, Role, Sample, UserError
+
+log = logging.getLogger(__name__)
+
+RAW = "raw"
+BLANK_GREY = (128, 128, 128)
+
+
+class Viewer:
+    """Show images in their views: raw images as they are, processed images from a cache.
+
+    Each processed image is made once. The cache names it by its view and by the raw file's SHA-256.
+    Raw images must lie in `folder`, unless `folder` is None.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        name: str,
+        process: Callable[[Image.Image], Image.Image],
+        fingerprint: str,
+        cache: Path,
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._process = process
+        self._cache = cache / "views" / fingerprint
+        self._processed_paths: dict[Path, Path] = {}
+
+    def path(self, image: ImageRef) -> Path | None:
+        """Return the file of the image in its view; None for a blank image."""
+        if image.blank:
+            return None
+        if image.view == RAW:
+            return image.path
+        if image.view != self._name:
+            raise UserError(
+                f"{image.path}: view {image.view!r} is not one of {RAW}, {self._name}; "
+                f"set view.name={image.view}"
+            )
+
+        if image.path not in self._processed_paths:
+            self._processed_paths[image.path] = self._write_processed(image.path)
+        return self._processed_paths[image.path]
+
+    def open(self, image: ImageRef) -> Image.Image:
+        """Return the image in its view, RGB."""
+        path = self.path(image)
+        if path is None:
+            size = open_image(image.path, inside=self._folder).size
+            return Image.new("RGB", size, BLANK_GREY)
+        if path == image.path:
+            return open_image(path, inside=self._folder)
+
+        try:
+            return open_image(path)
+        except UserError as error:
+            log.warning("%s; the image is processed again", error)
+            path.unlink(missing_ok=True)
+            return open_image(self._write_processed(image.path))
+
+    def lazy_image(self, image: ImageRef, *, of: str) -> LazyImage:
+        """Return the image in its view, opened on first use. Errors then name the record `of`."""
+        path = self.path(image)
+        inside = self._folder if path == image.path else None
+        version = None if path is None else file_version(path, inside)
+        return LazyImage(partial(self._open_for, of, image), version=version)
+
+    def _open_for(self, record: str, image: ImageRef) -> Image.Image:
+        with name_record(record):
+            return self.open(image)
+
+    def _write_processed(self, path: Path) -> Path:
+        """Return the cached file of a processed image; write the file if it does not exist."""
+        raw = open_image(path, inside=self._folder)
+        target = self._cache / f"{file_sha256(path)}.png"
+        if target.exists():
+            return target
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.stem}.{os.getpid()}.png")
+        try:
+            self._process(raw).save(unfinished)
+            sync(unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return target
+
+
+def reference_images(records: Iterable[Record], most: int = 256) -> list[Path]:
+    """Return the paths of the raw reference images, once each: the first `most` in sorted order."""
+    paths = {
+        image.path
+        for record in records
+        for image in record.images
+        if image.role is Role.REFERENCE and image.view == RAW
+    }
+    return sorted(paths)[:most]
+
+
+@contextmanager
+def name_record(record: str) -> Iterator[None]:
+    """Add the record's id to each UserError that the body raises."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"record {record!r}: {error}") from error
+
+
+def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
+    """Return the record in words, with images that open on first use.
+
+    Raises UserError that names the record, also later when an image is opened.
+    """
+    with name_record(record.id):
+        images = tuple(viewer.lazy_image(image, of=record.id) for image in record.images)
+
+    return Sample(
+        record=record,
+        images=images,
+        question=wording.question(record),
+        answer=wording.answer(record),
+    )
+
+
+def without_images(record: Record, *, wording: Wording) -> Sample:
+    """Return the record in words, without images, for counting tokens."""
+    return Sample(
+        record=replace(record),
+        images=(),
+        question=wording.question(record),
+        answer=wording.answer(record),
+    )

@@ -1,0 +1,1 @@
+"""A finished run in use: predict, export and serve."""

@@ -1,0 +1,227 @@
+"""stage=export: a finished run as a model that others can load, if it answers as the run did."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmbench import __version__
+from vlmbench.backbones import resident
+from vlmbench.config import Engine, StoreConfig
+from vlmbench.data.viewer import RAW
+from vlmbench.deploy.decide import Decider, TaskView, load_decider
+from vlmbench.deploy.loaded import finished_folder, trained_tasks, trained_wording
+from vlmbench.deploy.parity import Parity, compare_answers, recorded_answers, require_parity
+from vlmbench.pipeline.records import RunRecords
+from vlmbench.pipeline.run import Run
+from vlmbench.report.card import model_card
+from vlmbench.runs.folder import RunDir, State, to_json
+from vlmbench.system.files import write_whole
+from vlmbench.system.text import typed_setting
+from vlmbench.types import Prediction, Probe, Record, Task, UserError
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+RULES_FILE = "decision_rules.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+FROM_4_BITS = (
+    "the run's frozen weights had 4 bits, and its figures and calibration are of these; "
+    "the exported model has 16 bits"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Answers of the adapter and of the merged weights to the same records.
+
+    Only one model is loaded at a time.
+    """
+
+    records: Sequence[Record]
+    run_records: RunRecords
+    adapter: Sequence[Prediction]
+    merged: Sequence[Prediction]
+
+
+def export_model(run: Run) -> None:
+    """Write adapter, merged model, model card, decision rules and parity, or nothing.
+
+    Raise UserError if the run is not evaluated, or if adapter, merged and reloaded model disagree.
+    """
+    folder, settings = finished_folder(run), run.config.export
+    target = folder.path / "export" if settings.out is None else Path(settings.out)
+    _check_target(folder, target)
+
+    trained_model = run.config.model
+    run = replace(run, config=replace(run.config, model=trained_model.for_export()))
+    run.require_machine()
+    decider = load_decider(folder, settings, seed=run.config.data.split_seed)
+    decider.require(_task_views(decider, folder))
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        parities = _write_models(run, folder, unfinished)
+        notes = [] if run.config.model == trained_model else [FROM_4_BITS]
+        _write_documents(run, folder, unfinished, decider, parities, notes=notes)
+        _make_readable(unfinished)
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+    for name, parity in parities.items():
+        log.info(
+            "%s: %d of %d labels are those of the adapter, scores differ by at most %.2g nats",
+            name,
+            parity.n - len(parity.changed),
+            parity.n,
+            parity.largest_difference,
+        )
+    log.info("exported: %s", target)
+
+
+def _check_target(folder: RunDir, target: Path) -> None:
+    if target.exists():
+        another = typed_setting("export.out", f"{target}_2")
+        raise UserError(f"{target}: the folder exists already; remove it, or set {another}")
+
+    is_finished = folder.read_status().get("state") == State.FINISHED
+    if not is_finished or not folder.read_metrics():
+        raise UserError(
+            f"run={folder.path}: the run has no figures yet; "
+            "evaluate it first (its own command with stage=evaluate)"
+        )
+
+
+def _write_models(run: Run, folder: RunDir, target: Path) -> dict[str, Parity]:
+    """Write adapter and merged model; return how their answers compare.
+
+    Raise UserError if they differ by more than the settings allow.
+    """
+    (target / "adapter").mkdir()
+    for name in ADAPTER_FILES:
+        shutil.copyfile(folder.adapter / name, target / "adapter" / name)
+
+    settings = run.config.export
+    answers = _merge(run, folder, target / "merged")
+    merged = compare_answers(answers.adapter, answers.merged)
+    require_parity("merged", merged, settings)
+
+    resident.free_memory()  # of the merged model: two of them may not fit
+    reloaded = compare_answers(answers.adapter, _reload(run, target / "merged", answers))
+    require_parity("reloaded", reloaded, settings)
+
+    recorded = compare_answers(*recorded_answers(folder.read_predictions(), answers.adapter))
+    return {"merged": merged, "reloaded": reloaded, "recorded": recorded}
+
+
+def _merge(run: Run, folder: RunDir, target: Path) -> Answers:
+    """Answer with the adapter, merge it in place, answer again, and write the merged model."""
+    backbone = run.build(Engine.transformers, adapter=folder.adapter)
+    run_records = run.load_records(backbone)
+    limit = run.config.export.parity_records
+    records = _parity_records(run_records, limit, tasks=trained_tasks(folder))
+
+    adapter = run.asker(backbone, run_records).score(records)
+    backbone.merge()
+    merged = run.asker(backbone, run_records).score(records)
+    backbone.save_merged(target)
+
+    return Answers(records=records, run_records=run_records, adapter=adapter, merged=merged)
+
+
+def _reload(run: Run, merged: Path, answers: Answers) -> list[Prediction]:
+    """Answer with the merged model, loaded again from its files."""
+    try:
+        backbone = run.build(Engine.transformers, merged=merged, store=StoreConfig(enabled=False))
+        asker = run.asker(backbone, answers.run_records)
+        predictions = asker.score(answers.records)
+        del backbone, asker
+    finally:
+        resident.release()
+    return predictions
+
+
+def _parity_records(records: RunRecords, limit: int, *, tasks: Sequence[Task]) -> list[Record]:
+    """Return held-out records of what the run trained to judge, evenly spread."""
+    ordinary = [
+        record for record in records.held_out if record.probe is Probe.NONE and record.task in tasks
+    ]
+    if len(ordinary) <= limit:
+        return ordinary
+    return [ordinary[int(i)] for i in np.linspace(0, len(ordinary) - 1, limit).round()]
+
+
+def _task_views(decider: Decider, folder: RunDir) -> list[TaskView]:
+    """Return the tasks that the run trained on, in the views in which it was validated."""
+    tasks = trained_tasks(folder)
+    validated = (*decider.calibrations, *decider.missing)
+    return [pair for pair in validated if pair[0] in tasks] or [(task, RAW) for task in tasks]
+
+
+def _make_readable(folder: Path) -> None:
+    """Let others read the files: mkdtemp and safetensors write for their owner alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _write_documents(
+    run: Run,
+    folder: RunDir,
+    target: Path,
+    decider: Decider,
+    parities: Mapping[str, Parity],
+    *,
+    notes: Sequence[str],
+) -> None:
+    """Write the decision rules, for programs, and README.md, for people."""
+    rules = _decision_rules(run, folder, decider, parities)
+    write_whole(target / RULES_FILE, to_json(rules) + "\n")
+
+    model = run.config.model
+    card = model_card(
+        folder,
+        licence=model.licence,
+        base=str(getattr(model, "path", "")),
+        tasks=trained_tasks(folder),
+        rules=rules,
+        notes=[*notes, *decider.notes(_task_views(decider, folder))],
+    )
+    write_whole(target / "README.md", card)
+
+
+def _decision_rules(
+    run: Run, folder: RunDir, decider: Decider, parities: Mapping[str, Parity]
+) -> dict[str, Any]:
+    tasks, settings = trained_tasks(folder), run.config.export
+    wording = trained_wording(run.config, folder)
+    return {
+        "vlmbench": __version__,
+        "model": run.choices["model"],
+        "layout": str(getattr(run.config.model, "layout", "")),
+        "questions": {str(task): wording.questions[task] for task in tasks},
+        "labels": {str(task): wording.label_words(task) for task in tasks},
+        "calibration": _by_task_view(decider.calibrations, tasks),
+        "threshold": _by_task_view(decider.thresholds, tasks),
+        "prevalence": settings.prevalence,
+        "cost_miss": settings.cost_miss,
+        "cost_overkill": settings.cost_overkill,
+        "parity": {name: parity.to_json() for name, parity in parities.items()},
+    }
+
+
+def _by_task_view(values: Mapping[TaskView, Any], tasks: Sequence[Task]) -> dict[str, Any]:
+    return {
+        f"{task}/{view}": asdict(value) for (task, view), value in values.items() if task in tasks
+    }

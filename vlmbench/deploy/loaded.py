@@ -1,0 +1,123 @@
+"""A finished run, loaded and ready to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from vlmbench.config import DeployConfig, RunConfig
+from vlmbench.data.prompts import Wording
+from vlmbench.data.viewer import RAW, Viewer
+from vlmbench.deploy.decide import Decider, load_decider
+from vlmbench.pipeline.answer import Asker
+from vlmbench.pipeline.records import load_run_data, make_viewer, wording_of
+from vlmbench.pipeline.run import Run
+from vlmbench.runs.folder import RunDir
+from vlmbench.types import Judgement, Record, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """The trained model of a run, with the rules that turn its scores into decisions."""
+
+    folder: RunDir
+    asker: Asker
+    decider: Decider
+    run: Run
+
+    def judge(
+        self, records: Sequence[Record], *, sentence: bool = False, progress: str | None = None
+    ) -> list[Judgement]:
+        """Return the judgement of each record, in their order.
+
+        With `sentence`, the model also writes its answer. `progress` titles a progress bar.
+        """
+        store = self.asker.backbone.store
+        if store is not None:
+            store.begin_run()
+
+        predictions = self.asker.score(records, progress=progress)
+        sentences: Sequence[str | None] = [None] * len(records)
+        if sentence:
+            title = None if progress is None else "sentences"
+            written = self.asker.write(records, progress=title)
+            sentences = [prediction.text or "" for prediction in written]
+
+        return [
+            self.decider.decide(record, prediction, text)
+            for record, prediction, text in zip(records, predictions, sentences, strict=True)
+        ]
+
+
+def load_run(
+    run: Run,
+    settings: DeployConfig,
+    *,
+    kinds: Iterable[tuple[Task, str]],
+    inside: Path | None = None,
+) -> LoadedRun:
+    """Return the run that `run.config.run` names, ready for records of these tasks and views.
+
+    Their images must lie in `inside` (None: anywhere). Settings and machine are checked before
+    anything heavy is loaded.
+    """
+    kinds = list(kinds)
+    folder = finished_folder(run)
+    decider = load_decider(folder, settings, seed=run.config.data.split_seed)
+    decider.require(kinds)
+    run.require_machine()
+
+    views = {name for _, view in kinds for name in view.split("+")}
+    viewer = viewer_for(run, views, inside)
+    engine, _ = run.choose_engine()
+
+    asker = Asker(
+        backbone=run.build(engine, adapter=folder.adapter),
+        viewer=viewer,
+        wording=trained_wording(run.config, folder),
+        settings=run.config.eval,
+    )
+    return LoadedRun(folder=folder, asker=asker, decider=decider, run=run)
+
+
+def finished_folder(run: Run) -> RunDir:
+    """Return the folder of the finished run that a deploy stage uses."""
+    return RunDir(Path(run.config.run or ""))
+
+
+def trained_tasks(folder: RunDir) -> list[Task]:
+    """Return the judging tasks that the run trained on; both if its folder does not say."""
+    counts = folder.read_metrics().get("data", {}).get("by_task", {})
+    both = [Task.JUDGE_PAIR, Task.JUDGE_SINGLE]
+    return [task for task in both if counts.get(task, 0)] or both
+
+
+def trained_wording(config: RunConfig, folder: RunDir) -> Wording:
+    """Return the run's words, with the questions that its training records asked."""
+    wording = wording_of(config)
+    questions = folder.read_metrics().get("data", {}).get("questions", {})
+    texts = {task: text for task, text in questions.items() if isinstance(text, str)}
+    return replace(wording, questions={**wording.questions, **texts})
+
+
+def viewer_for(run: Run, views: Iterable[str], inside: Path | None) -> Viewer:
+    """Return what shows images in these views.
+
+    The processed view is made from the run's own training images, which must then exist.
+    """
+    config = run.config
+    if set(views) <= {RAW}:
+        return Viewer(
+            inside,
+            name=config.view.name,
+            process=partial(Image.Image.copy),
+            fingerprint=RAW,
+            cache=run.cache_dir,
+        )
+
+    data = load_run_data(config, run.manifest_path())
+    return make_viewer(inside, data.train, view=config.view, cache_dir=run.cache_dir)

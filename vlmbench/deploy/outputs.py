@@ -1,0 +1,97 @@
+"""Judgements as files: JSON lines for programs, CSV for spreadsheets, a page to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmbench.report.answers import judgement_page
+from vlmbench.runs.folder import to_json
+from vlmbench.system.files import write_whole
+from vlmbench.types import Estimate, Judgement
+
+COLUMNS = (
+    *("id", "task", "view", "reference", "query", "decision", "score", "calibrated", "threshold"),
+    *("label", "sentence", "expected", "error"),
+)
+# First characters that make a spreadsheet take a text for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+BOM = "\ufeff"  # without it Excel reads UTF-8 as the machine's old code page
+
+
+def row_of(judgement: Judgement) -> dict[str, Any]:
+    """Return a judgement as plain values.
+
+    `label` is the likelier label; `decision` follows from score and threshold.
+    """
+    prediction = judgement.prediction
+    scores = None if prediction is None else dict(prediction.scores)
+    return {
+        "id": judgement.id,
+        "task": str(judgement.task),
+        "view": None if prediction is None else prediction.view,
+        "images": list(judgement.images),
+        "decision": judgement.decision,
+        "score": judgement.score,
+        "calibrated": judgement.calibrated,
+        "threshold": judgement.threshold,
+        "label": None if prediction is None else prediction.predicted,
+        "log_probabilities": scores,
+        "sentence": judgement.sentence,
+        "expected": judgement.expected,
+        "error": judgement.error,
+    }
+
+
+def csv_text(judgements: Sequence[Judgement]) -> str:
+    """Return comma-separated values.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    target = io.StringIO()
+    writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+    writer.writeheader()
+
+    for judgement in judgements:
+        reference = judgement.images[0] if len(judgement.images) > 1 else ""
+        row = row_of(judgement) | {"reference": reference, "query": judgement.images[-1]}
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
+    return BOM + target.getvalue()
+
+
+def write_judgements(
+    folder: Path,
+    title: str,
+    judgements: Sequence[Judgement],
+    *,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    figures: Mapping[str, Estimate],
+    limit: int,
+) -> Path:
+    """Write answers.jsonl, answers.csv and index.html into the folder; return the page's path.
+
+    `limit` is the number of records on the page.
+    """
+    page = folder / "index.html"
+    lines = [to_json(row_of(judgement), indent=None) + "\n" for judgement in judgements]
+
+    write_whole(folder / "answers.jsonl", "".join(lines))
+    write_whole(folder / "answers.csv", csv_text(judgements))
+    write_whole(
+        page,
+        judgement_page(title, judgements, facts=facts, notes=notes, figures=figures, most=limit),
+    )
+    return page
+
+
+def _harmless(value: Any) -> Any:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    line = "".join(char if char.isprintable() else " " for char in value)
+    return f"'{line}" if value.lstrip(" ").startswith(FORMULA) else line

@@ -1,0 +1,150 @@
+"""stage=predict: judge images, a folder of them or a manifest with a finished run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vlmbench.deploy.loaded import LoadedRun, finished_folder, load_run, trained_tasks
+from vlmbench.deploy.outputs import row_of, write_judgements
+from vlmbench.deploy.requests import Request, read_request, unreadable_images
+from vlmbench.metrics import by_task_and_view, decision_metrics, describe
+from vlmbench.pipeline.run import Run
+from vlmbench.runs.folder import RunDir
+from vlmbench.stats import estimate
+from vlmbench.types import Estimate, Judgement, Record, Task, UserError
+
+log = logging.getLogger(__name__)
+
+MAX_UNREAD_LINES = 10
+
+
+def predict_images(run: Run) -> None:
+    """Judge what the command names; write answers.jsonl, answers.csv and a page."""
+    request = read_request(run.config)
+    folder, settings = finished_folder(run), run.config.predict
+    _require_trained(folder, request)
+
+    errors = {} if request.strict else unreadable_images(request.records, request.inside)
+    loaded = load_run(run, settings, kinds=request.kinds, inside=request.inside)
+    judgements = _judge(loaded, request, errors)
+
+    time_stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    default = folder.path / "answers" / time_stamp
+    target = default if settings.out is None else Path(settings.out)
+    page = _write(loaded, request, judgements, target)
+    _log_summary(loaded, request, judgements, page)
+
+
+def _require_trained(folder: RunDir, request: Request) -> None:
+    """Raise UserError for a task that the run did not train on.
+
+    A manifest names its tasks itself, so that only a warning is logged.
+    """
+    trained = trained_tasks(folder)
+    for task in {task for task, _ in request.kinds} - set(trained):
+        if request.inside is not None:
+            log.warning("the run did not train on %s; its answers to it mean little", task)
+            continue
+        cure = "give the reference too" if task is Task.JUDGE_SINGLE else "leave the reference out"
+        raise UserError(
+            f"run={folder.path}: the run trained on {', '.join(trained)}, not on {task}; {cure}"
+        )
+
+
+def _judge(loaded: LoadedRun, request: Request, errors: Mapping[Path, str]) -> list[Judgement]:
+    """Return a judgement of each record, with an error for those that cannot be read."""
+
+    def is_readable(record: Record) -> bool:
+        return not any(image.path in errors for image in record.images)
+
+    readable = [record for record in request.records if is_readable(record)]
+    progress = "judge" if len(request.records) > 1 else None
+    sentence = loaded.run.config.predict.sentence
+    judged = iter(loaded.judge(readable, sentence=sentence, progress=progress))
+
+    return [
+        next(judged) if is_readable(record) else _unread(record, errors)
+        for record in request.records
+    ]
+
+
+def _unread(record: Record, errors: Mapping[Path, str]) -> Judgement:
+    reasons = [errors[image.path] for image in record.images if image.path in errors]
+    return Judgement(
+        id=record.id,
+        task=record.task,
+        images=tuple(str(image.path) for image in record.images),
+        error="; ".join(reasons),
+    )
+
+
+def _write(
+    loaded: LoadedRun, request: Request, judgements: Sequence[Judgement], target: Path
+) -> Path:
+    config, status = loaded.run.config, loaded.folder.read_status()
+    from_manifest = config.predict.manifest is not None
+    facts = [
+        ("Run", loaded.folder.path.name),
+        ("Model", str(status.get("model", ""))),
+        ("Trained on", str(status.get("data", ""))),
+        ("Images shown", "as the manifest says" if from_manifest else config.predict.view),
+    ]
+    return write_judgements(
+        target,
+        loaded.folder.path.name,
+        judgements,
+        facts=facts,
+        notes=loaded.decider.notes(request.kinds),
+        figures=decision_figures(judgements, seed=config.data.split_seed),
+        limit=config.predict.gallery,
+    )
+
+
+def decision_figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str, Estimate]:
+    """Return accuracy, misses and overkill of the decisions whose true label is known.
+
+    Their names carry the task and the view if there are several.
+    """
+    decisions = [
+        replace(judgement.prediction, predicted=judgement.decision)
+        for judgement in judgements
+        if judgement.prediction is not None and judgement.expected is not None
+    ]
+
+    figures: dict[str, Estimate] = {}
+    kinds = by_task_and_view(decisions)
+    for (task, view), subset in kinds.items():
+        prefix = f"{task}, {view}: " if len(kinds) > 1 else ""
+        for measure in decision_metrics().values():
+            estimates = estimate(measure, subset, seed=seed)
+            figures |= {
+                prefix + name: figure
+                for name, figure in estimates.items()
+                if describe(name).of_decisions
+            }
+    return figures
+
+
+def _log_summary(
+    loaded: LoadedRun, request: Request, judgements: Sequence[Judgement], page: Path
+) -> None:
+    for note in loaded.decider.notes(request.kinds):
+        log.info("%s", note)
+
+    unread = [judgement for judgement in judgements if judgement.error is not None]
+    for judgement in unread[:MAX_UNREAD_LINES]:
+        log.warning("not judged: %s", judgement.error)
+    if unread:
+        log.warning("%d of %d records could not be judged", len(unread), len(judgements))
+
+    num_judged = len(judgements) - len(unread)
+    records = "record" if num_judged == 1 else "records"
+    num_stopped = sum(judgement.stopped for judgement in judgements)
+    log.info("%d %s judged, %d rejected: %s", num_judged, records, num_stopped, page)
+    if request.strict:
+        log.info("%s", json.dumps(row_of(judgements[0]), ensure_ascii=False))

@@ -1,0 +1,109 @@
+"""stage=check: read all that a run would read, show what it would learn, and say what it costs."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from vlmbench import stats
+from vlmbench.backbones.batches import IGNORED
+from vlmbench.backbones.contract import TokenCount
+from vlmbench.data.census import validation_counts
+from vlmbench.data.load import Data
+from vlmbench.data.records import Subset
+from vlmbench.pipeline.cost import cost_of
+from vlmbench.pipeline.prune import check_pruner
+from vlmbench.pipeline.run import Run
+from vlmbench.types import Record, Sample, Task
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.contract import Backbone
+
+log = logging.getLogger(__name__)
+
+MIN_REPEATS = 4  # repeats of one token, such as an image's, that are shown as their number
+
+
+def check(run: Run) -> None:
+    """Check the run without training. Raise UserError for what would stop it."""
+    config = run.config
+    check_pruner(config.pruner, config.trainer)
+    engine, reason = run.choose_engine()
+    backbone = run.build(engine, weights=False)
+    records = run.load_records(backbone)
+
+    for line in describe_splits(records.data):
+        log.info("%s", line)
+    for record in longest_answers(records.train, records.token_counts):
+        log.info("record %s; the model learns the part between >>> and <<<:", record.id)
+        sample = records.samples([record])[0]
+        log.info("%s\n", show_loss_mask(backbone, sample))
+
+    cost = cost_of(backbone, records, settings=config.trainer, store=config.store)
+    for line in cost.lines():
+        log.info("%s", line)
+    log.info("engine            %s (%s), trainer.vision=%s", engine, reason, config.trainer.vision)
+
+    kinds = ((record.task, record.view) for record in records.train)
+    shortages = stats.calibration_shortages(validation_counts(records.validation, kinds))
+    for warning in (*records.data.warnings, *records.notes, *shortages):
+        log.warning("%s", warning)
+    for sentence in config.model.requirements():
+        log.warning("model=%s cannot run on this machine: %s", run.choices["model"], sentence)
+    log.info("the check found no error; stage=run starts the run")
+
+
+def describe_splits(data: Data) -> Iterator[str]:
+    """Yield a line for each split: its parts, its records by task, its labels."""
+    for name, records in (("train", data.train), ("val", data.val), ("test", data.test)):
+        labels = Counter(record.label for record in records)
+        by_task = ", ".join(f"{count:,} {task}" for task, count in records.count_tasks().items())
+        by_label = ", ".join(f"{count:,} {label}" for label, count in sorted(labels.items()))
+        parts = records.count_parts()
+        yield f"{name:5} {parts:,} parts, {len(records):,} records: {by_task}; {by_label}"
+
+
+def longest_answers(train: Subset, counts: Sequence[TokenCount]) -> list[Record]:
+    """Return the record with the longest answer for each training task.
+
+    `counts` are the tokens of each record.
+    """
+    longest: dict[Task, tuple[int, Record]] = {}
+    for record, count in zip(train, counts, strict=True):
+        if record.task not in longest or count.trained > longest[record.task][0]:
+            longest[record.task] = count.trained, record
+    return [record for _, record in longest.values()]
+
+
+def show_loss_mask(backbone: Backbone, sample: Sample) -> str:
+    """Return the record as the model reads it, with >>> and <<< around the part that carries loss.
+
+    Many repeats of one token, such as an image's, are shown as their number.
+    """
+    batch = backbone.collate([sample], with_answer=True)
+    ids = batch["input_ids"][0].tolist()
+    carries_loss = (batch["labels"][0] != IGNORED).tolist()
+
+    pieces = []
+    inside = False
+    for token, is_trained, count in _runs_of_tokens(ids, carries_loss):
+        if is_trained != inside:
+            pieces.append(">>>" if is_trained else "<<<")
+            inside = is_trained
+        text = str(backbone.tokenizer.decode([token]))
+        pieces.append(text * count if count < MIN_REPEATS else f"[{text} x {count}]")
+    return "".join([*pieces, "<<<"] if inside else pieces)
+
+
+def _runs_of_tokens(
+    ids: Sequence[int], carries_loss: Sequence[bool]
+) -> Iterator[tuple[int, bool, int]]:
+    """Yield each stretch of equal tokens as (token, whether it carries loss, length)."""
+    start = 0
+    for index in range(1, len(ids) + 1):
+        at_end = index == len(ids)
+        if at_end or (ids[index], carries_loss[index]) != (ids[start], carries_loss[start]):
+            yield ids[start], carries_loss[start], index - start
+            start = index

@@ -1,0 +1,148 @@
+"""The cost of a run, before anybody pays for a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmbench.backbones.contract import VisionCost
+from vlmbench.config import StoreConfig, TrainerConfig, Vision
+from vlmbench.data.load import Data
+from vlmbench.data.records import Subset
+from vlmbench.pipeline.records import RunRecords
+from vlmbench.types import Task
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.contract import Backbone
+
+# A trained weight is kept with its two moments in each of two checkpoints, and once in the adapter.
+BYTES_PER_TRAINED_WEIGHT = 4 * 3 * 2 + 4
+BYTES_PER_PREDICTION = 1_000
+TOWER_SHARE = 0.4  # of a matrix product's speed: what vision towers reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The cost of a run.
+
+    `tokens` are positions of all epochs; `trained_tokens` carry loss in one epoch. `num_images` and
+    `vision` count the different images of training and test. `vision_seconds` is the time to encode
+    them here. `disk_budget` is in bytes of vision tokens; None: no tokens are stored.
+    """
+
+    train_records: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    steps: int
+    test_records: int
+    trained_parameters: int
+    disk_bytes: int
+    by_task: dict[Task, int]
+    prompt_lengths: tuple[int, ...]
+    num_images: int
+    vision: VisionCost
+    vision_seconds: float
+    disk_budget: float | None
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the table that `stage=check` prints."""
+        tasks = ", ".join(f"{count:,} {task}" for task, count in self.by_task.items())
+        megabytes = self.disk_bytes / 1e6
+        vision = f"{self.vision.num_bytes / 1e9:,.2f} GB of {self.num_images:,} images"
+
+        yield f"training records  {self.train_records:,} ({tasks})"
+        yield (
+            f"tokens            {self.tokens:,} in {self.steps:,} steps; "
+            f"the longest record has {self.longest:,}"
+        )
+        yield f"trained tokens    {self.trained_tokens:,} in one epoch"
+        yield f"trained weights   {self.trained_parameters:,}"
+        yield f"held-out records  {self.test_records:,}, with controls"
+        yield f"disk              about {megabytes:,.0f} MB"
+        yield f"vision tokens     {vision}, {self._encoding()}"
+
+    def _encoding(self) -> str:
+        """Return how often images are encoded, and how long that takes."""
+        minutes = f"about {self.vision_seconds / 60:,.1f} minutes on this machine"
+        if self.disk_budget is None or not self.vision.num_bytes:
+            return f"encoded whenever an image is shown: all of them once in {minutes}"
+        if self.vision.num_bytes > self.disk_budget:
+            return (
+                f"encoded in {minutes}; tokens that fit neither into "
+                f"store.disk_gb={self.disk_budget / 1e9:g} nor into memory "
+                "are encoded again in every epoch"
+            )
+        return f"encoded once in {minutes}"
+
+
+def cost_of(
+    backbone: Backbone, records: RunRecords, *, settings: TrainerConfig, store: StoreConfig
+) -> Cost:
+    """Return what a run on these records takes."""
+    train, counts = records.train, records.token_counts
+    num_test = len(records.held_out)
+
+    steps = settings.planned_steps(len(train))
+    records_seen = steps * settings.num_rows * settings.gradient_accumulation
+    mean_tokens = sum(count.total for count in counts) / len(counts)
+
+    weights = backbone.model.parameters()
+    parameters = sum(weight.numel() for weight in weights if weight.requires_grad)
+    num_images, vision = vision_cost(backbone, train, data=records.data)
+    stores_tokens = store.enabled and settings.vision is Vision.frozen
+
+    return Cost(
+        train_records=len(train),
+        tokens=round(mean_tokens * records_seen),
+        trained_tokens=sum(count.trained for count in counts),
+        longest=max(count.total for count in counts),
+        steps=steps,
+        test_records=num_test,
+        trained_parameters=parameters,
+        disk_bytes=parameters * BYTES_PER_TRAINED_WEIGHT + num_test * BYTES_PER_PREDICTION,
+        by_task=train.count_tasks(),
+        prompt_lengths=tuple(count.total - count.trained for count in counts),
+        num_images=num_images,
+        vision=vision,
+        vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops()),
+        disk_budget=store.disk_gb * 1e9 if stores_tokens else None,
+    )
+
+
+def vision_cost(backbone: Backbone, train: Subset, *, data: Data) -> tuple[int, VisionCost]:
+    """Return how many different images a run shows, and what the tokens of all of them take."""
+    sizes = _image_sizes(train, data) | _image_sizes(data.test, data)
+    costs = [backbone.vision_cost(size) for size in sizes.values()]
+
+    num_bytes = sum(cost.num_bytes for cost in costs)
+    flops = sum(cost.flops for cost in costs)
+    return len(sizes), VisionCost(num_bytes=num_bytes, flops=flops)
+
+
+def _image_sizes(records: Subset, data: Data) -> dict[tuple[Path, str], tuple[int, int]]:
+    """Return the (width, height) of each image and view in the records."""
+    return {
+        (image.path, image.view): size
+        for record in records
+        for image, size in zip(record.images, data.sizes(record), strict=True)
+    }
+
+
+def _matmul_flops() -> float:
+    """Return the operations a second of a matrix product, measured on the GPU or the processor."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    size, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
+
+    generator = torch.Generator(device).manual_seed(0)  # leaves the run's own random state alone
+    matrix = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
+    (matrix @ matrix).sum().item()  # the first product loads libraries
+
+    started = time.perf_counter()
+    (matrix @ matrix).sum().item()
+    return 2.0 * size**3 / (time.perf_counter() - started)

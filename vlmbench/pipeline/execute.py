@@ -1,0 +1,127 @@
+"""The road of one run, top to bottom: records, cost, fit, answer, calibrate, measure."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vlmbench.backbones.devices import explain_gpu_errors
+from vlmbench.data.images import open_image
+from vlmbench.pipeline.attempt import Attempt, start_attempt
+from vlmbench.pipeline.calibrate import write_calibration
+from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
+from vlmbench.pipeline.measure import data_summary, flatten, measure
+from vlmbench.pipeline.prune import check_pruner
+from vlmbench.pipeline.run import Run
+from vlmbench.runs.folder import State
+from vlmbench.runs.identity import run_hash
+from vlmbench.system import processes
+from vlmbench.types import Probe, UserError
+
+log = logging.getLogger(__name__)
+
+
+def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
+    """Go from records to figures. A run that is finished already stays as it is.
+
+    Raise UserError for everything that the user can mend.
+    """
+    run.require_machine()
+    check_pruner(run.config.pruner, run.config.trainer)
+    with processes.leader_first():  # the leader makes the data
+        own_hash = run_hash(run.settings, run.data_hash())
+
+    with run.folder.lock():
+        if is_done(run, own_hash, trains=trains):
+            run.folder.clear_error()
+            return
+
+        with start_attempt(run, own_hash) as attempt:
+            fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
+            if fitted.is_pruned:
+                attempt.end(State.PRUNED, note=_pruned_note(run))
+                return
+            if trains:
+                attempt.tracker.adapter(run.folder.adapter)
+
+            if evaluates and processes.is_leader():
+                evaluate(run, attempt, fitted)
+
+            store = fitted.backbone.store
+            log.info("vision tokens: %s", "not stored" if store is None else store.report())
+            attempt.end(State.FINISHED if evaluates else State.RUNNING)
+
+
+def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
+    """Answer validation and held-out records; write calibration, predictions and figures."""
+    records = fitted.records
+    asker = run.asker(fitted.backbone, records)
+
+    batch = run.config.eval.batch_size
+    full = f"with {batch} records at once; lower eval.batch_size"
+    with explain_gpu_errors(lambda: f"evaluate {run.title}", full=full):
+        validation = asker.score(records.validation, progress="validate")
+        write_calibration(run.folder, validation)
+        predictions = asker.answer(records.held_out, progress=f"evaluate {run.title}")
+        run.folder.write_predictions(predictions)
+
+    scores = measure(predictions, seed=run.config.data.split_seed)
+    summary = data_summary(records, fitted.cost)
+    notes = [*records.notes, *batch_notes(run.folder)]
+    run.folder.write_metrics({"scores": scores, "data": summary, "notes": notes})
+
+    ordinary = [prediction for prediction in predictions if prediction.probe is Probe.NONE]
+    attempt.tracker.summary(flatten(scores))
+    attempt.tracker.predictions(ordinary, lambda path: open_image(Path(path)))
+
+
+def is_done(run: Run, own_hash: str, *, trains: bool) -> bool:
+    """Whether an earlier attempt finished this very run, and nothing of it is damaged.
+
+    Raise UserError if a pruned run is to be evaluated, or if the folder holds another run.
+    """
+    reached = processes.from_leader(lambda: _reached_state(run, own_hash))
+    if reached == State.PRUNED and not trains:
+        raise UserError(
+            f"{run.folder.path}: this run was pruned; train it to the end with stage=run pruner=off"
+        )
+
+    done = {State.FINISHED, State.PRUNED} if run.config.pruner.enabled else {State.FINISHED}
+    if reached in done and trains:
+        log.info("%s is %s already; there is nothing to do", run.title, reached)
+        return True
+    return False
+
+
+def _reached_state(run: Run, own_hash: str) -> str | None:
+    """Return the state of the run in the folder; None if it has to start or resume.
+
+    Raise UserError if the folder holds another run that is worth keeping.
+    """
+    folder = run.folder
+    status = folder.read_status()
+    if "run_hash" not in status:  # no status, or a damaged one: checkpoints name their owner
+        return None
+
+    if status["run_hash"] != own_hash:
+        if not (folder.checkpoints.exists() or folder.adapter.exists()):
+            return None
+        raise UserError(
+            f"{folder.path}: the folder holds a run with another configuration or other data "
+            "(its manifest or an image has changed since); bring the data back, "
+            f"or set name={run.config.name}_2, or remove the folder"
+        )
+
+    is_finished = status["state"] in (State.FINISHED, State.PRUNED)
+    why = folder.damage() if is_finished else ""
+    if why:
+        log.warning("%s; it is made again from the last checkpoint", why)
+        return None
+    return str(status["state"])
+
+
+def _pruned_note(run: Run) -> str:
+    step, value = list(run.folder.validation_curve().items())[-1]
+    note = f"at step {step}: balanced accuracy {value:.3f} on the followed validation records"
+    log.info("pruned %s; finished runs of the sweep had more; pruner=off trains it fully", note)
+    return note

@@ -1,0 +1,30 @@
+"""stage=prepare: write the source's images and manifest, and a datasheet beside them."""
+
+from __future__ import annotations
+
+import logging
+
+from vlmbench.data.viewer import RAW
+from vlmbench.pipeline.run import Run
+from vlmbench.report.datasheet import warnings_before_training, write_datasheet
+
+log = logging.getLogger(__name__)
+
+
+def prepare(run: Run) -> None:
+    """Write images, manifest and datasheet, and log where they are."""
+    config, manifest = run.config, run.manifest_path()
+    page, sheet = write_datasheet(
+        manifest,
+        labels=config.source.labels,
+        views={RAW, config.view.name},
+        shares=config.data.split.shares,
+        split_seed=config.data.split_seed,
+        allow_leak=config.data.allow_leak,
+        cache_dir=run.cache_dir,
+    )
+
+    log.info("%d records of %d parts, %d images", sheet["records"], sheet["parts"], sheet["images"])
+    for line in warnings_before_training(sheet):
+        log.warning("%s", line)
+    log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: scripts read it

@@ -1,0 +1,215 @@
+"""The records of one run: those that train, those that training follows, and those held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmbench.backbones.contract import TokenCount
+from vlmbench.config import RunConfig, ViewConfig
+from vlmbench.data.images import file_sha256
+from vlmbench.data.invalid_rows import MAX_ERRORS
+from vlmbench.data.load import Data, load_data
+from vlmbench.data.manifest import open_manifest
+from vlmbench.data.probes import make_probes
+from vlmbench.data.prompts import Wording
+from vlmbench.data.records import Subset, check_labels, limit_records
+from vlmbench.data.viewer import RAW, Viewer, open_sample, reference_images, without_images
+from vlmbench.types import JUDGING, Record, Sample, Split, Task, UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.contract import Backbone
+
+MAX_REMEMBERED = 100_000  # different texts whose token counts are remembered
+FOLLOWED_TASKS = JUDGING | {Task.CHOOSE_OPTION}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples(Sequence[Sample]):
+    """Records as samples; each is opened when it is indexed."""
+
+    records: Sequence[Record]
+    viewer: Viewer
+    wording: Wording
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return Samples(self.records[index], self.viewer, self.wording)
+        return open_sample(self.records[index], viewer=self.viewer, wording=self.wording)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecords:
+    """The records of one run, and how they are shown and worded.
+
+    Training follows `monitored` of the validation split; `validation` is answered afterwards, for
+    calibration. `held_out` is the test split with the probes made from it. `token_counts` belong to
+    the training records.
+    """
+
+    data: Data
+    train: Subset
+    monitored: Subset
+    validation: Subset
+    held_out: list[Record]
+    viewer: Viewer
+    wording: Wording
+    notes: tuple[str, ...]
+    token_counts: tuple[TokenCount, ...]
+
+    def samples(self, records: Sequence[Record]) -> Samples:
+        """Return records as samples that are opened when they are indexed."""
+        return Samples(records, self.viewer, self.wording)
+
+    def longest_sample(self) -> Sample:
+        """Return the training sample with the most tokens."""
+        longest = max(range(len(self.train)), key=lambda index: self.token_counts[index].total)
+        return self.samples(self.train)[longest]
+
+
+def load_records(config: RunConfig, manifest_path: Path, backbone: Backbone) -> RunRecords:
+    """Read, check and split the records of a run.
+
+    Raise UserError that names what is wrong, by row if it is in a row.
+    """
+    cache_dir = Path(config.cache_dir)
+    wording = wording_of(config)
+    data = load_run_data(config, manifest_path)
+    manifest = data.manifest
+
+    counts = count_tokens(backbone, data, wording=wording, max_tokens=config.trainer.max_tokens)
+    cost = partial(_count_trained_tokens, backbone, wording)
+    chosen = config.data.select(data.train, cost=cost, seed=config.seed)
+    train = Subset(manifest, data.train.indices[chosen])
+
+    judging = set(train.count_tasks()) & JUDGING
+    check_labels(train, Split.TRAIN, judging)
+    check_labels(data.test, Split.TEST, judging)
+
+    followed = _followed(data.val, train)
+    test = limit_records(data.test, config.eval.limit)
+    probes = make_probes(test) if config.eval.probes else []
+
+    return RunRecords(
+        data=data,
+        train=train,
+        monitored=_spread(followed, config.trainer.eval_records),
+        validation=limit_records(followed, config.eval.limit),
+        held_out=[*test, *probes],
+        viewer=make_viewer(manifest.folder, data.train, view=config.view, cache_dir=cache_dir),
+        wording=wording,
+        notes=tuple(config.data.notes(data.train.count_tasks())),
+        token_counts=tuple(_token_count(row) for row in counts[train.indices]),
+    )
+
+
+def load_run_data(config: RunConfig, manifest_path: Path) -> Data:
+    """Return the run's data, split and checked for leaks. Raise UserError as `load_data` does."""
+    views = {RAW, config.view.name}
+    manifest = open_manifest(manifest_path, labels=config.source.labels, views=views)
+    return load_data(
+        manifest,
+        config.data.split.shares,
+        split_seed=config.data.split_seed,
+        allow_leak=config.data.allow_leak,
+        cache_dir=Path(config.cache_dir),
+    )
+
+
+def wording_of(config: RunConfig) -> Wording:
+    """Return the words of the run's questions and answers."""
+    prompt = config.prompt
+    return Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)
+
+
+def count_tokens(
+    backbone: Backbone, data: Data, *, wording: Wording, max_tokens: int | None
+) -> NDArray[np.int32]:
+    """Return (rows of the manifest, 2): positions of each record, and how many of them carry loss.
+
+    Raise UserError that names each row that is too long.
+    """
+    limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
+    counts = np.zeros((len(data.manifest), 2), np.int32)
+    remembered: dict[tuple[Any, ...], TokenCount] = {}  # many records differ only in their images
+    errors: list[str] = []
+
+    for records in (data.train, data.val, data.test):
+        for index, record in enumerate(records):
+            sample = without_images(record, wording=wording)
+            sizes = data.sizes(record)
+            key = (sample.question, sample.answer, *sizes)
+            try:
+                count = remembered.get(key) or backbone.count_tokens(sample, sizes)
+            except UserError as error:
+                errors.append(f"{records.location(index)}: {error}")
+                continue
+
+            if count.total > limit:
+                errors.append(
+                    f"{records.location(index)}: the record has {count.total} tokens, more than "
+                    f"{limit}; shorten its question or answer, "
+                    "or raise trainer.max_tokens if the model allows it"
+                )
+            if len(errors) >= MAX_ERRORS:
+                break
+            if len(remembered) < MAX_REMEMBERED:
+                remembered[key] = count
+            counts[records.indices[index]] = count.total, count.trained
+
+    if errors:
+        raise UserError("\n".join(errors[:MAX_ERRORS]))
+    return counts
+
+
+def make_viewer(folder: Path | None, train: Subset, *, view: ViewConfig, cache_dir: Path) -> Viewer:
+    """Return what shows images as a run that trains on `train` does.
+
+    They must lie in `folder`; None: anywhere.
+    """
+    references = reference_images(train)
+    return Viewer(
+        folder,
+        name=view.name,
+        process=view.build(references),
+        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
+        cache=cache_dir,
+    )
+
+
+def _count_trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:
+    sizes = [(1, 1)] * len(record.images)  # the answer's tokens do not depend on them
+    return backbone.count_tokens(without_images(record, wording=wording), sizes).trained
+
+
+def _token_count(row: NDArray[np.int32]) -> TokenCount:
+    total, trained = row.tolist()
+    return TokenCount(total=total, trained=trained)
+
+
+def _followed(val: Subset, train: Subset) -> Subset:
+    """Return the validation records of the tasks and views that train and that have a label."""
+    trained = {(record.task, record.view) for record in train if record.task in FOLLOWED_TASKS}
+    followed = [index for index, record in enumerate(val) if (record.task, record.view) in trained]
+    return Subset(val.manifest, val.indices[followed])
+
+
+def _spread(records: Subset, limit: int) -> Subset:
+    """Return at most `limit` of the records, evenly spread."""
+    if len(records) <= limit:
+        return records
+    spread = np.linspace(0, len(records) - 1, limit).round().astype(np.int64)
+    return Subset(records.manifest, records.indices[spread])

@@ -1,0 +1,121 @@
+"""A run: its settings, its folder, and what is built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.backbones import resident
+from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, runnable_models
+from vlmbench.data.load import data_hash, read_images
+from vlmbench.data.manifest import open_manifest
+from vlmbench.data.viewer import RAW
+from vlmbench.pipeline.answer import Asker
+from vlmbench.pipeline.records import RunRecords, load_records
+from vlmbench.runs.folder import RunDir
+from vlmbench.system.files import find_damage
+from vlmbench.types import UserError
+
+if TYPE_CHECKING:
+    from vlmbench.backbones.contract import Backbone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A training with one configuration, and its folder.
+
+    `settings` is the resolved `config` as plain values. `choices` maps each config group to the
+    yaml that was chosen. `identity` (model, data, seed, overrides) names the run in its sweep.
+    """
+
+    config: RunConfig
+    settings: Mapping[str, Any]
+    folder: RunDir
+    choices: Mapping[str, str]
+    identity: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def cache_dir(self) -> Path:
+        return Path(self.config.cache_dir)
+
+    def manifest_path(self) -> Path:
+        """Return the source's manifest; write it now if it does not exist."""
+        return self.config.source.prepare(Path(self.config.data_dir))
+
+    def data_hash(self) -> str:
+        """Return the hash of the run's manifest and images; unchanged files are not read again."""
+        views = {RAW, self.config.view.name}
+        labels = self.config.source.labels
+        manifest = open_manifest(self.manifest_path(), labels=labels, views=views)
+        return data_hash(manifest, read_images(manifest, self.cache_dir))
+
+    def load_records(self, backbone: Backbone) -> RunRecords:
+        """Return the records of the run. Raise UserError that names what is wrong."""
+        return load_records(self.config, self.manifest_path(), backbone)
+
+    def asker(self, backbone: Backbone, records: RunRecords) -> Asker:
+        """Return the backbone, ready to answer records as this run shows and words them."""
+        return Asker(
+            backbone=backbone,
+            viewer=records.viewer,
+            wording=records.wording,
+            settings=self.config.eval,
+        )
+
+    def choose_engine(self) -> tuple[Engine, str]:
+        """Return the engine that trains, and the reason."""
+        from vlmbench.backbones.contract import choose_engine
+
+        setting = self.config.trainer.engine
+        engine, reason = choose_engine(setting)
+        is_free = setting is Engine.auto and engine is Engine.unsloth
+        if is_free and not self.config.model.unsloth:
+            model = self.choices["model"]
+            return Engine.transformers, f"model={model} does not run on Unsloth"
+        return engine, reason
+
+    def build(
+        self,
+        engine: Engine,
+        *,
+        adapter: Path | None = None,
+        merged: Path | None = None,
+        store: StoreConfig | None = None,
+        weights: bool = True,
+    ) -> Backbone:
+        """Return the backbone.
+
+        `adapter` is the folder of trained adapters, `merged` that of an exported model; `store`
+        replaces the run's own. Without `weights` the backbone counts tokens and nothing more.
+        """
+        if adapter is not None and (why := find_damage(adapter)):
+            raise UserError(
+                f"{adapter}: the adapter cannot be trusted: {why}; start the run's command again"
+            )
+        request = BuildRequest(
+            seed=self.config.seed,
+            engine=engine,
+            vision=self.config.trainer.vision,
+            cache_dir=self.cache_dir,
+            store=self.config.store if store is None else store,
+            adapter=adapter,
+            merged=merged,
+            weights=weights,
+        )
+        return resident.build(self.config.model, request)
+
+    def require_machine(self) -> None:
+        """Raise UserError if this machine cannot run the model, before anything is downloaded."""
+        lacking = self.config.model.requirements()
+        if lacking:
+            runnable = ", ".join(f"model={name}" for name in runnable_models())
+            raise UserError(
+                f"model={self.choices['model']} cannot run on this machine: {'; '.join(lacking)}; "
+                f"set one of {runnable}"
+            )

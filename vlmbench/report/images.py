@@ -1,0 +1,84 @@
+"""Thumbnails of a record's images, embedded in the page as data URIs."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vlmbench.data.images import BROKEN, FORMATS
+from vlmbench.types import Prediction
+
+THUMBNAIL = 224  # pixels of the longer edge: two thumbnails fit a phone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """An image on the page. `uri` is "" if the file cannot be shown.
+
+    `blank` marks a blank reference, which the model sees as a grey image.
+    """
+
+    caption: str
+    name: str
+    uri: str = ""
+    blank: bool = False
+
+
+def thumbnails_of(prediction: Prediction) -> tuple[Thumbnail, ...]:
+    """Return the thumbnails of a record, the reference before the query."""
+    paths = prediction.images
+    captions = ("reference", "query") if len(paths) == 2 else ("query",) * len(paths)
+
+    return tuple(thumbnail_of(path, caption) for path, caption in zip(paths, captions, strict=True))
+
+
+def thumbnail_of(path: str, caption: str) -> Thumbnail:
+    """Return the thumbnail of a file; "" as the path means a blank reference."""
+    if path == "":
+        return Thumbnail(caption=caption, name="blank", blank=True)
+
+    return Thumbnail(
+        caption=caption,
+        name=Path(path).name,
+        uri=_thumbnail_uri(path),
+    )
+
+
+@lru_cache(maxsize=512)  # records of one sweep share images
+def _thumbnail_uri(path: str) -> str:
+    """Return the data URI of a small WebP; "" if the file is missing or is no image."""
+    try:
+        # Reading a pipe would wait for its writer.
+        if not Path(path).is_file():
+            return ""
+
+        with Image.open(path, formats=tuple(FORMATS)) as image:
+            small = _to_eight_bit(image)
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            small = ImageOps.exif_transpose(small)
+    except (*BROKEN, Image.DecompressionBombError):
+        return ""
+
+    return webp_uri(small.convert("RGB"))
+
+
+def webp_uri(image: Image.Image) -> str:
+    """Return the image as a data URI of WebP, quality 80."""
+    target = BytesIO()
+    image.save(target, "WEBP", quality=80)
+    encoded = base64.b64encode(target.getvalue()).decode("ascii")
+    return f"data:image/webp;base64,{encoded}"
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Return a 16-bit grey image by its upper byte; Pillow would show values above 255 as white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+    return image

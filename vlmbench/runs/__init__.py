@@ -1,0 +1,1 @@
+"""The run folder: its files, and what a run's figures depend on."""

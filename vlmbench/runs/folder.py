@@ -1,0 +1,334 @@
+"""The names, reads and writes of every file in a run folder.
+
+runs/<sweep>/<number>_<model>_<data>_s<seed>/   one run
+    .hydra/ config.yaml env.json status.json choices.json train_log.jsonl
+    predictions.jsonl metrics.json validation.jsonl calibration.json
+    adapter/ checkpoints/
+    answers/ export/                            written by stage=predict and stage=export
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from filelock import FileLock, Timeout
+
+from vlmbench.system.files import find_damage, hash_file, no_room_message, write_whole
+from vlmbench.system.text import typed_setting
+from vlmbench.types import Prediction, UserError
+
+log = logging.getLogger(__name__)
+
+VALIDATION_METRIC = "eval_balanced_accuracy"  # its name in the training log
+RESULTS = ("predictions.jsonl", "metrics.json", "validation.jsonl", "calibration.json")
+RUN_AGAIN = "start the run's command again, which makes it anew"
+_PREDICTION = msgspec.json.Decoder(Prediction)
+
+
+class State(StrEnum):
+    """How far a run has come."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"  # by a signal; the same command goes on from the checkpoint
+    FAILED = "failed"
+    PRUNED = "pruned"  # training was stopped, because the sweep's other runs did better
+    FINISHED = "finished"
+    CHECKED = "checked"  # by stage=check: nothing was trained
+    DONE = "done"  # of any other stage that makes no run
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return JSON that any parser takes. Raise ValueError for NaN and infinite numbers."""
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON-lines file, whole."""
+    write_whole(path, "".join(to_json(row, indent=None) + "\n" for row in rows))
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def train_log(self) -> Path:
+        return self.path / "train_log.jsonl"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process. Raise UserError if another process runs this run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise UserError(
+                f"{self.path}: another process works in this folder; "
+                f"wait for it, or set {typed_setting('sweep', f'{self.path.parent}_2')}"
+            ) from error
+
+    # Configuration and environment
+
+    def write_config(self, text: str) -> None:
+        write_whole(self.config, text)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the resolved configuration as plain values, without interpolation.
+
+        Empty if there is none. Raise UserError if the file is not YAML.
+        """
+        if not self.config.exists():
+            return {}
+
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"{self.config}: the file is not valid YAML ({error}); "
+                "run this run again, or remove the file"
+            ) from error
+
+        return config if isinstance(config, dict) else {}
+
+    def read_env(self) -> dict[str, Any]:
+        return self._read_json("env.json")
+
+    def write_env(self, env: Mapping[str, Any]) -> None:
+        write_whole(self.path / "env.json", to_json(dict(env)))
+
+    def read_choices(self) -> dict[str, Any]:
+        """Return what the run chose by itself, so that it goes on with the same after a break."""
+        return self._read_json("choices.json")
+
+    def write_choices(self, choices: Mapping[str, Any]) -> None:
+        write_whole(self.path / "choices.json", to_json(dict(choices)))
+
+    # Status
+
+    def read_status(self) -> dict[str, Any]:
+        """Return the status of the last attempt; empty for a folder that no run touched.
+
+        Keys: `state`, `run_hash`, `time` (of writing, s since 1970), `error`, `seconds`, `joules`
+        (None: unknown), what identifies the run in its sweep, and `note` for a pruned run. A
+        damaged file gives a failed state without `run_hash`.
+        """
+        path = self.path / "status.json"
+        try:
+            status = self._read_json("status.json")
+        except UserError as error:
+            return {"state": State.FAILED, "error": str(error), "time": 0.0}
+
+        has_state = status.get("state") in list(State)
+        has_time = isinstance(status.get("time"), int | float)
+        if status and not (has_state and has_time):
+            return {"state": State.FAILED, "error": f"{path} is not a run's status", "time": 0.0}
+        return status
+
+    def write_status(self, state: State, *, run_hash: str, **details: Any) -> None:
+        """Write the status. A finished run's status has the checksums of its RESULTS."""
+        status = {"state": state, "run_hash": run_hash, "time": time.time(), **details}
+
+        checksums = {
+            name: hash_file(path) for name in RESULTS if (path := self.path / name).exists()
+        }
+        if state is State.FINISHED and checksums:
+            status["xxh3_128"] = checksums
+
+        write_whole(self.path / "status.json", to_json(status))
+
+    def write_error(self, error: str, **details: Any) -> None:
+        """Write down what stopped an attempt. A finished run stays finished, a pruned one pruned.
+
+        If the status cannot be written either, only the log has the error.
+        """
+        status = self.read_status()
+        is_done = status.get("state") in (State.FINISHED, State.PRUNED)
+        state = status["state"] if is_done else State.FAILED
+        run_hash = status.get("run_hash", "")
+        status = {**details, **status, "state": state, "run_hash": run_hash, "time": time.time()}
+
+        try:
+            write_whole(self.path / "status.json", to_json({**status, "error": error}))
+        except OSError as reason:
+            log.warning("%s", no_room_message(str(self.path / "status.json"), reason))
+
+    def clear_error(self) -> None:
+        """Remove the last attempt's error after an attempt that nothing stopped."""
+        status = self.read_status()
+        if status.pop("error", None) is not None:
+            write_whole(self.path / "status.json", to_json(status))
+
+    def damage(self) -> str:
+        """Return which file of a finished run has changed since it was written; "" if none has."""
+        checksums = self.read_status().get("xxh3_128", {})
+        for name, expected in checksums.items():
+            path = self.path / name
+            if not path.is_file() or hash_file(path) != expected:
+                return f"{path} is missing or damaged"
+
+        why = find_damage(self.adapter)
+        return f"{self.adapter} cannot be trusted: {why}" if why else ""
+
+    # Training log
+
+    def read_train_log(self) -> list[dict[str, Any]]:
+        """Return the rows of the training log: each has `step`, and `loss` or `eval_*` figures.
+
+        Lines that a crash cut short or a disk damaged are left out: nothing is trained from them.
+        """
+        if not self.train_log.exists():
+            return []
+        rows = map(_parse_row, self.train_log.read_bytes().splitlines(keepends=True))
+        return [row for row in rows if row is not None and "step" in row]
+
+    def append_train_log(self, row: Mapping[str, Any]) -> None:
+        with self.train_log.open("a", encoding="utf-8") as file:
+            file.write(to_json(dict(row), indent=None) + "\n")
+
+    def cut_train_log(self, after_step: int) -> None:
+        """Remove rows after a checkpoint's step, so that a resumed run logs each step once."""
+        rows = [row for row in self.read_train_log() if row["step"] <= after_step]
+        write_json_lines(self.train_log, rows)
+
+    def validation_curve(self) -> dict[int, float]:
+        """Return step -> balanced accuracy on the validation records that training followed."""
+        rows = self.read_train_log()
+        return {
+            row["step"]: row[VALIDATION_METRIC]
+            for row in rows
+            if row.get(VALIDATION_METRIC) is not None
+        }
+
+    def validation_value(self) -> float | None:
+        """Return the best value of `validation_curve`, whose adapter is kept; None if it is empty.
+
+        A pruned run gives its last value, so that early luck does not count.
+        """
+        values = list(self.validation_curve().values())
+        if self.read_status().get("state") == State.PRUNED:
+            return values[-1]
+        return max(values, default=None)
+
+    # Results
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Return `scores[task][view][name]` (value, low, high, n, n_parts), `data` and `notes`."""
+        self._refuse_damaged("metrics.json")
+        return self._read_json("metrics.json")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        write_whole(self.path / "metrics.json", to_json(dict(metrics)))
+
+    def read_predictions(self) -> list[Prediction]:
+        """Return the predictions. Raise UserError if a line is not as a run writes it."""
+        return self._read_predictions("predictions.jsonl")
+
+    def write_predictions(self, predictions: Iterable[Prediction]) -> None:
+        write_json_lines(self.path / "predictions.jsonl", map(asdict, predictions))
+
+    def read_validation(self) -> list[Prediction]:
+        """Return the predictions on validation records, from which calibrations are made."""
+        return self._read_predictions("validation.jsonl")
+
+    def write_validation(self, predictions: Iterable[Prediction]) -> None:
+        write_json_lines(self.path / "validation.jsonl", map(asdict, predictions))
+
+    def read_calibration(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return `[task][view]`: the numbers of a calibration, or `error` if there is none."""
+        return self._read_json("calibration.json")
+
+    def write_calibration(self, numbers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        write_whole(self.path / "calibration.json", to_json(numbers))
+
+    def _read_predictions(self, name: str) -> list[Prediction]:
+        path = self.path / name
+        self._refuse_damaged(name)
+        lines = path.read_bytes().splitlines() if path.exists() else []
+
+        predictions = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                predictions.append(_PREDICTION.decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise UserError(
+                    f"{path}:{number}: the line is damaged ({error}); {RUN_AGAIN}"
+                ) from error
+        return predictions
+
+    def _refuse_damaged(self, name: str) -> None:
+        path = self.path / name
+        expected = self.read_status().get("xxh3_128", {}).get(name)
+        if expected is not None and path.exists() and hash_file(path) != expected:
+            raise UserError(f"{path}: the file is damaged (its checksum changed); {RUN_AGAIN}")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.exists():
+            return {}
+
+        try:
+            value = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: the file is damaged; {RUN_AGAIN}")
+        return value
+
+
+class FollowerDir(RunDir):
+    """A run's folder in a process that follows the leader: it reads, and writes nothing."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def write_config(self, text: str) -> None: ...
+
+    def write_status(self, state: State, *, run_hash: str, **details: Any) -> None: ...
+
+    def write_error(self, error: str, **details: Any) -> None: ...
+
+    def clear_error(self) -> None: ...
+
+    def write_env(self, env: Mapping[str, Any]) -> None: ...
+
+    def write_choices(self, choices: Mapping[str, Any]) -> None: ...
+
+    def append_train_log(self, row: Mapping[str, Any]) -> None: ...
+
+    def cut_train_log(self, after_step: int) -> None: ...
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return the object of a line; None if the line is cut short or damaged."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None

@@ -1,0 +1,70 @@
+"""The settings that a run's figures depend on, and the machine that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vlmbench import __version__
+from vlmbench.config import Engine, Vision
+from vlmbench.system import processes
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
+UNSLOTH_PACKAGES = ("unsloth", "unsloth_zoo")
+# Top-level settings that change no figure of a run.
+NOT_HASHED = frozenset(
+    {
+        *("stage", "name", "sweep", "run_label", "data_dir", "cache_dir", "grace_s"),
+        *("pruner", "store", "tracking"),
+        *("predict", "export", "serve", "run", "images"),
+    }
+)
+
+
+def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved configuration that figures depend on."""
+    return {key: value for key, value in config.items() if key not in NOT_HASHED}
+
+
+def run_hash(config: Mapping[str, Any], data_hash: str) -> str:
+    """Return the SHA-256 of the settings that figures depend on and of the data's hash."""
+    text = json.dumps(figure_settings(config), sort_keys=True, default=str)
+    return hashlib.sha256(f"{text} {data_hash}".encode()).hexdigest()
+
+
+def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:
+    """Return the command, the engine with the reason for it, the device and the versions."""
+    import torch
+
+    if torch.cuda.is_available():
+        device = f"cuda: {torch.cuda.get_device_name(0)}"
+    else:
+        device = f"cpu: {_cpu_name()}"
+    packages = (*PACKAGES, *(UNSLOTH_PACKAGES if engine is Engine.unsloth else ()))
+
+    return {
+        "command": " ".join(["python -m vlmbench", *sys.argv[1:]]),
+        "engine": engine,
+        "engine_reason": reason,
+        "vision": vision,
+        "processes": processes.count(),
+        "device": device,
+        "python": platform.python_version(),
+        "versions": {"vlmbench": __version__, **{name: version(name) for name in packages}},
+    }
+
+
+def _cpu_name() -> str:
+    """Return the processor's name as Linux reports it, elsewhere its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Files, signals, processes, energy, secrets, and text for terminals."""

@@ -1,0 +1,179 @@
+"""Files that survive a kill, a crash and a full disk: complete, flushed to disk, checked when read.
+
+A rename may reach the disk before the content of the renamed file, or may be lost. Code that
+depends on a file therefore flushes the file first and its folder second.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+import xxhash
+
+from vlmbench.system.text import typed_setting
+from vlmbench.types import UserError
+
+SEAL = "checksums.json"  # the last file that is written into a complete folder
+# Errors of a disk that is full or read-only.
+NO_ROOM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+)
+BLOCK = 1 << 20  # bytes of one read
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file atomically: a reader sees the old content or the new, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # The error of a full disk names no file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    if os.name != "posix" and path.is_dir():  # Windows cannot open a folder
+        return
+
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush everything in a folder to the disk."""
+    # Reversed: the content of a folder comes before its names.
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+
+    sync(folder)
+
+
+def hash_file(path: Path) -> str:
+    """Return the 128-bit XXH3 hash of a file's bytes."""
+    checksum = xxhash.xxh3_128()
+
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            checksum.update(block)
+
+    return checksum.hexdigest()
+
+
+def seal(folder: Path, *, of: str = "") -> None:
+    """Mark a folder as complete: write the checksums of its files, and its owner `of`, last."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    sync_tree(folder)
+
+    checksums = {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+    content = {"of": of, "xxh3_128": checksums}
+
+    write_whole(folder / SEAL, json.dumps(content, indent=1) + "\n")
+    sync(folder.parent)
+
+
+def unseal(folder: Path) -> None:
+    """Remove the mark of a complete folder, before its files change."""
+    (folder / SEAL).unlink(missing_ok=True)
+
+
+def find_damage(folder: Path, *, of: str | None = None) -> str:
+    """Return why a folder cannot be trusted; "" if its files and its owner are as they were sealed.
+
+    With `of` None, any owner is valid.
+    """
+    path = folder / SEAL
+    if not path.exists():
+        return f"it is incomplete ({SEAL} is missing)"
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksums, owner = dict(content["xxh3_128"]), content["of"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return f"{SEAL} is damaged"
+
+    if of is not None and owner != of:
+        return "it belongs to a run with other settings or other data"
+
+    for name, expected in checksums.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if hash_file(folder / name) != expected:
+            return f"{name} is damaged (its checksum differs)"
+
+    return ""
+
+
+def path_cure(setting: str, path: Path, *, is_folder: bool = True, otherwise: str) -> str:
+    """Return the cure for a setting whose path does not exist, or is no folder (file).
+
+    It is "set <setting>=<path>" with the existing path whose name is closest, or `otherwise` if no
+    name is close.
+    """
+    siblings: list[Path] = []
+    with suppress(OSError):
+        siblings = sorted(path.parent.iterdir())
+
+    names = [sibling.name for sibling in siblings if sibling.is_dir() is is_folder]
+    closest = get_close_matches(path.name, [name for name in names if name != path.name], n=1)
+    if not closest:
+        return otherwise
+
+    return f"set {typed_setting(setting, path.with_name(closest[0]))}"
+
+
+@contextmanager
+def explain_disk_errors(target: str) -> Iterator[None]:
+    """Raise UserError where the block meets a disk problem that the user can solve.
+
+    Such problems are a full disk, a read-only disk, and a file at the path of a folder. The message
+    names `target`, which the block writes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            path = Path(error.filename or "")
+            obstacle = next((parent for parent in (path, *path.parents) if parent.is_file()), None)
+            if obstacle is not None:
+                raise UserError(
+                    f"{obstacle} is a file, and a folder must be there; "
+                    "move the file, or name another folder"
+                ) from error
+
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(no_room_message(target, error)) from error
+
+
+def no_room_message(target: str, error: BaseException) -> str:
+    """Return the message for a `target` that cannot be written."""
+    return (
+        f"{target} cannot be written ({error}); make room there or allow writing, "
+        "then run the same command again"
+    )

@@ -1,0 +1,119 @@
+"""A run in several processes, as torchrun or accelerate start them: one leader and its followers.
+
+All processes train. The leader alone makes the data, selects records, writes, evaluates and
+reports. Each process sees one GPU, its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from vlmbench.types import UserError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Value = TypeVar("Value")
+
+PATIENCE = timedelta(hours=12)  # followers wait so long for a leader that makes data
+
+
+def count() -> int:
+    """Return the number of processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_leader() -> bool:
+    """Return whether this process is the leader."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def use_own_gpu() -> None:
+    """Hide all GPUs of this host except this process's own. Call it before torch sees a GPU.
+
+    A run of one process uses the first GPU. With several visible GPUs, transformers would split
+    each batch among them in threads, and the training steps would differ.
+
+    Raise UserError if CUDA_VISIBLE_DEVICES names fewer GPUs than this host has processes.
+    """
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(gpu) for gpu in range(number + 1)] if visible is None else visible.split(",")
+
+    if number >= len(gpus):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={visible}: process {number + 1} of this host has no GPU; "
+            f"start at most one process for each GPU: torchrun --nproc-per-node={len(gpus)}"
+        )
+
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number]
+    if "LOCAL_RANK" in os.environ:
+        os.environ["LOCAL_RANK"] = "0"
+
+
+@contextmanager
+def leader_first() -> Iterator[None]:
+    """Run the block in the leader first, then in the followers."""
+    if count() == 1:
+        yield
+        return
+
+    with _state().main_process_first():
+        yield
+
+
+def from_leader(make: Callable[[], Value]) -> Value:
+    """Return in every process the value that `make()` returns in the leader."""
+    if count() == 1:
+        return make()
+
+    from accelerate.utils import broadcast_object_list
+
+    _state()
+    values = [make() if is_leader() else None]
+    broadcast_object_list(values)
+
+    return cast("Value", values[0])
+
+
+def any_process(own: bool) -> bool:
+    """Return whether `own` is true in any process. Every process must call it at the same point."""
+    return sum_over_processes(int(own)) > 0
+
+
+def sum_over_processes(own: int) -> int:
+    """Return the sum of every process's `own`. Every process must call it at the same point.
+
+    The sum goes through the CPUs, so that no process waits for the work of its GPU.
+    """
+    if count() == 1:
+        return own
+
+    import torch
+    from torch.distributed import all_reduce
+
+    total = torch.tensor(own)
+    all_reduce(total, group=_cpu_group())
+
+    return int(total)
+
+
+@cache
+def _cpu_group() -> Any:
+    from torch.distributed import new_group
+
+    _state()
+    return new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _state() -> PartialState:
+    import torch
+    from accelerate import PartialState
+
+    # Without a GPU, accelerate needs `cpu=True` to see the other processes.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

@@ -1,0 +1,260 @@
+"""Weights & Biases, or nothing in its place. Only this module imports wandb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlmbench.config import TrackingConfig, TrackingMode
+from vlmbench.types import Prediction
+
+log = logging.getLogger(__name__)
+
+# Curves that are also drawn over trained tokens.
+BY_TOKENS = ("loss", "eval_loss", "eval_balanced_accuracy")
+VERDICT_COLUMNS = (
+    *("model", "setting", "variant", "baseline", "task", "view"),
+    *("verdict", "difference", "low", "high", "p_value", "p_holm"),
+    *("n_records", "n_parts", "n_seeds", "sentence"),
+)
+REPORT_FILES = ("index.html", "report.md", "verdicts.json")
+
+
+class Tracker(Protocol):
+    """The target of a run's figures beside its own folder."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Log one row of the training log: `step`, `num_tokens` and figures."""
+
+    def predictions(
+        self, predictions: Sequence[Prediction], open_image: Callable[[str], Any]
+    ) -> None:
+        """Log a table of sample predictions; `open_image` opens the file of a shown image."""
+
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """Log the run's final figures, each with `value`, `low`, `high` and `n`."""
+
+    def adapter(self, folder: Path) -> None:
+        """Log the trained adapter."""
+
+    def finish(self, *, failed: bool) -> None:
+        """End the run, marked failed or not."""
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def log(self, row: Mapping[str, float]) -> None: ...
+    def predictions(
+        self, predictions: Sequence[Prediction], open_image: Callable[[str], Any]
+    ) -> None: ...
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None: ...
+    def adapter(self, folder: Path) -> None: ...
+    def finish(self, *, failed: bool) -> None: ...
+
+
+class WandbTracker:
+    """A W&B run. An error of W&B is logged once and ends the tracking, never the training."""
+
+    def __init__(self, run: Any, settings: TrackingConfig) -> None:
+        self._run: Any = run
+        self._settings = settings
+        self._tokens = 0.0  # trained so far: evaluations do not count them
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._tokens = row.get("num_tokens", self._tokens)
+        by_tokens = {f"by_tokens/{name}": row[name] for name in BY_TOKENS if name in row}
+        self._send(lambda run: run.log({**row, **by_tokens, "num_tokens": self._tokens}))
+
+    def predictions(
+        self, predictions: Sequence[Prediction], open_image: Callable[[str], Any]
+    ) -> None:
+        shown = predictions[: self._settings.sample_predictions]
+        self._send(lambda run: run.log({"predictions": _prediction_table(shown, open_image)}))
+
+    def summary(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        values = {name: figure["value"] for name, figure in figures.items()}
+        for part in ("low", "high", "n"):
+            values |= {f"{name}_{part}": figure[part] for name, figure in figures.items()}
+        self._send(lambda run: run.summary.update(values))
+
+    def report(self, folder: Path) -> None:
+        """Log a sweep's report: the page, its files as an artifact, the verdicts as a table."""
+        self._send(
+            lambda run: run.log({"report": _page(folder), "verdicts": _verdict_table(folder)})
+        )
+        self._send(lambda run: run.log_artifact(_report_artifact(run.id, folder)))
+
+    def adapter(self, folder: Path) -> None:
+        if self._settings.adapter:
+            self._send(lambda run: run.log_artifact(_adapter_artifact(run.id, folder)))
+
+    def finish(self, *, failed: bool) -> None:
+        self._send(lambda run: run.finish(exit_code=1 if failed else 0))
+
+    def _send(self, action: Callable[[Any], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # noqa: BLE001 - whatever W&B raises, a run is worth more
+            kind = type(error).__name__
+            log.warning("W&B failed (%s: %s); the run goes on without it", kind, error)
+            self._run = None
+
+
+def start_tracker(
+    settings: TrackingConfig,
+    *,
+    folder: Path,
+    sweep: str,
+    name: str,
+    config: Mapping[str, Any],
+    job_type: str = "run",
+) -> Tracker:
+    """Return a tracker for one run, in the W&B group of its sweep; its files go into `folder`.
+
+    W&B's id follows from sweep and name, so that a resumed run continues in W&B too. Without a key,
+    tracking=online becomes offline and logs a warning.
+    """
+    if settings.mode is TrackingMode.off:
+        return NoTracker()
+
+    mode = settings.mode
+    if mode is TrackingMode.online and not _has_key():
+        log.warning(
+            "tracking=online: this machine has no W&B key (wandb login); logging offline into %s",
+            folder,
+        )
+        mode = TrackingMode.offline
+
+    try:
+        run = _start(
+            mode,
+            settings,
+            group=sweep,
+            job_type=job_type,
+            name=name,
+            id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
+            config=dict(config),
+            dir=folder,
+        )
+        run.define_metric("step")
+        run.define_metric("num_tokens", step_metric="step")
+        run.define_metric("by_tokens/*", step_metric="num_tokens")
+        run.define_metric("*", step_metric="step")
+    except Exception as error:  # noqa: BLE001 - as above
+        kind = type(error).__name__
+        log.warning("W&B did not start (%s: %s); the run goes on without it", kind, error)
+        return NoTracker()
+    return WandbTracker(run, settings)
+
+
+def publish_report(settings: TrackingConfig, *, folder: Path, sweep: str) -> None:
+    """Log a sweep's report in `folder` as the closing run of its W&B group."""
+    if not settings.report:
+        return
+    tracker = start_tracker(
+        settings, folder=folder, sweep=sweep, name="report", config={}, job_type="report"
+    )
+    if isinstance(tracker, WandbTracker):
+        tracker.report(folder)
+    tracker.finish(failed=False)
+
+
+def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
+    """Return a W&B run; offline if W&B's servers do not answer in time."""
+    import wandb
+    from wandb.errors import CommError
+
+    limits = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        init_timeout=settings.timeout_s,
+        finish_timeout=settings.timeout_s,
+    )
+    arguments: dict[str, Any] = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "resume": "allow",
+        "reinit": "create_new",
+        "settings": limits,
+        **facts,
+    }
+
+    if mode is TrackingMode.online:
+        try:
+            return wandb.init(mode="online", **arguments)
+        except CommError as error:
+            log.warning(
+                "W&B does not answer (%s); logging offline, wandb sync uploads it later", error
+            )
+            wandb.teardown()  # it still holds the run's id
+    return wandb.init(mode="offline", **arguments)
+
+
+def _has_key() -> bool:
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+def _prediction_table(predictions: Sequence[Prediction], open_image: Callable[[str], Any]) -> Any:
+    import wandb
+
+    texts: list[str | int] = ["id", "task", "view", "question", "expected", "predicted"]
+    table = wandb.Table(columns=[*texts, "probability", "reference", "query"])
+
+    for prediction in predictions:
+        images = [wandb.Image(open_image(path)) if path else None for path in prediction.images]
+        table.add_data(
+            prediction.id,
+            str(prediction.task),
+            prediction.view,
+            prediction.question,
+            prediction.expected,
+            prediction.predicted,
+            prediction.positive_probability,
+            images[0] if len(images) > 1 else None,
+            images[-1],
+        )
+    return table
+
+
+def _verdict_table(folder: Path) -> Any:
+    import wandb
+
+    rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    data = [[row[name] for name in VERDICT_COLUMNS] for row in rows]
+    return wandb.Table(columns=list(VERDICT_COLUMNS), data=data)
+
+
+def _page(folder: Path) -> Any:
+    import wandb
+
+    html = (folder / "index.html").read_text(encoding="utf-8")
+    return wandb.Html(html, inject=False)
+
+
+def _report_artifact(run_id: str, folder: Path) -> Any:
+    import wandb
+
+    artifact = wandb.Artifact(f"report-{run_id}", type="report")
+    for name in REPORT_FILES:
+        artifact.add_file(str(folder / name))
+    return artifact
+
+
+def _adapter_artifact(run_id: str, folder: Path) -> Any:
+    import wandb
+
+    artifact = wandb.Artifact(f"adapter-{run_id}", type="model")
+    artifact.add_dir(str(folder))
+    return artifact
