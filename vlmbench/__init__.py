@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.system.version import __version__
+
 if TYPE_CHECKING:
     from vlmbench.cli.python import Judge, compare, load, run, sweep
     from vlmbench.types import UserError
 
-__all__ = ["Judge", "UserError", "compare", "load", "run", "sweep"]
-__version__ = "0.1.0"
+__all__ = ["Judge", "UserError", "__version__", "compare", "load", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

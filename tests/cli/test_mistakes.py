@@ -69,7 +69,9 @@ TYPED_WRONG = {
     ),
     "seed=0,1 --mutlirun": "unknown option --mutlirun; did you mean --multirun?",
     "images=[a.png": ("images=[a.png: the value cannot be read; write 'images=[a.png]'"),
-    "source.path=写真": """source.path=写真: the value cannot be read; write 'source.path="写真"'""",
+    "source.path=写真": (
+        "source.path=写真: the value cannot be read; " """write 'source.path="写真"'"""
+    ),
     "source.path=photos": (
         "source.path=photos: setting source.path does not exist; set source=folder (choices with"
     ),

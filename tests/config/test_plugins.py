@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from tests.conftest import REPOSITORY
-from vlmbench.cli.main import CONF
+from vlmbench.config import CONF
 from vlmbench.config.registry import (
     PLUGIN_PACKAGES,
     PLUGINS_VARIABLE,

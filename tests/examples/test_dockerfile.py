@@ -14,8 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 
 from tests.conftest import REPOSITORY
-from vlmbench.cli.main import CONF
-from vlmbench.config import register_plugins
+from vlmbench.config import CONF, register_plugins
 
 Instruction = tuple[str, str]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]

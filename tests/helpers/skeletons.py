@@ -14,6 +14,25 @@ def read_skeletons() -> dict[str, str]:
     return dict(SKELETON.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
 
 
+def skeletons_by_kind() -> dict[str, list[str]]:
+    """Return the paths of the skeletons of each section, such as {"A metric": [...]}."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    sections = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    files = {
+        section.splitlines()[0]: [path for path, _ in SKELETON.findall(section)]
+        for section in sections
+    }
+    return {kind: paths for kind, paths in files.items() if paths}
+
+
+def write_plugins(folder: Path, *names: str) -> None:
+    """Write skeletons into a folder for VLMBENCH_PLUGINS, which has no folder vlmbench/."""
+    for name in names:
+        path = folder / name.removeprefix("vlmbench/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(read_skeletons()[name], encoding="utf-8")
+
+
 def write_skeletons(folder: Path, *names: str) -> list[Path]:
     """Write skeletons into a copy of the repository at `folder` and return their paths.
 

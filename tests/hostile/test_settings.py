@@ -177,7 +177,7 @@ def test_any_value_is_refused_or_taken(cli: Cli, tmp_path: Path, word: str, valu
 def test_no_secret_of_the_environment_is_written_down(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole run, tracked offline: neither its folder nor its caches nor its output holds a key."""
+    """Run offline tracking: neither the run's folder nor its caches nor its output has a key."""
     for variable in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD"):
         monkeypatch.setenv(variable, KEY)
     tiny = (

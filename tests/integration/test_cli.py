@@ -172,7 +172,7 @@ def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
     assert "No space left" in broken.read_status()["error"]
     again = cli("name=broken", *TINY, *parts)
     assert again.code == 0
-    assert "going on from step 2" in again.out
+    assert "resuming from step 2" in again.out
     assert figures(broken) == figures(whole)
     assert broken.read_predictions() == whole.read_predictions()
 
@@ -209,7 +209,7 @@ def test_a_run_whose_data_changed_is_not_taken_for_the_same(
     before = (run.path / "predictions.jsonl").stat().st_mtime_ns
     refused = cli(*TINY, *parts)
     assert refused.code == 2
-    assert "name=<a name>" in refused.err
+    assert "or set name=baseline_2, or remove the folder" in refused.err
     assert (run.path / "predictions.jsonl").stat().st_mtime_ns == before
 
 
@@ -231,7 +231,7 @@ def test_check_shows_the_mask_and_the_cost_and_writes_no_run(
         "not be calibrated (judge_pair raw, judge_pair rt): 8 validation records of 4 parts"
         in outcome.out
     )
-    assert "nothing stands in the way" in outcome.out
+    assert "the check found no error" in outcome.out
     assert not (tmp_path / "runs").exists()
 
 
@@ -286,7 +286,8 @@ def test_raw_photos_have_comparison_records(cli: Cli, tmp_path: Path, data: str)
     )
     assert outcome.code == 0, outcome.err
     metrics = only_run(tmp_path).read_metrics()
-    # 30 photos to judge in six lots: about 5 each, and 3 comparisons of two records. Four lots train.
+    # 30 photos to judge in six lots: about 5 each, and 3 comparisons of two records. Four lots
+    # train.
     assert metrics["data"]["by_task"].get("compare_views", 0) == (
         0 if data == "matched_control" else 24
     )
@@ -382,7 +383,7 @@ def test_training_stops_early_when_nothing_gets_better(
         "trainer.max_steps=10",
     )
     assert outcome.code == 0, outcome.err
-    assert "trained 2 steps, kept step 1" in outcome.out
+    assert "trained 2 steps; step 1 was the best" in outcome.out
 
 
 def test_a_run_that_chose_its_batch_size_goes_on_with_it(
@@ -465,31 +466,31 @@ def test_a_model_that_cannot_run_here_is_refused_with_those_that_can(
 
 
 def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
-    """What is typed wrong, and what the message has to name."""
+    """Yield wrong settings, and what the message has to name."""
     yield ("model=phi4",), "phi4"
     yield ("trainer.batchsize=4",), "batchsize"
     yield ("trainer.batch_size=many",), "many"
-    yield ("trainer.batch_size=-1",), "trainer.batch_size=-1: it must be at least 1"
-    yield ("trainer.learning_rate=-0.1",), "trainer.learning_rate=-0.1"
-    yield ("trainer.warmup_ratio=2",), "trainer.warmup_ratio=2"
+    yield ("trainer.batch_size=-1",), "trainer.batch_size must be at least 1, got -1"
+    yield ("trainer.learning_rate=-0.1",), "trainer.learning_rate must be between 0 and 1"
+    yield ("trainer.warmup_ratio=2",), "trainer.warmup_ratio must be between 0 and 1"
     yield ("trainer.vision=melted",), "melted"
     yield ("trainer.engine=unsloth",), "trainer.engine=transformers"
     yield ("stage=fly",), "fly"
-    yield ("seed=-1",), "seed=-1"
-    yield ("data.split.train=0.9",), "make the shares add up"
-    yield ("data.split.test=1.5",), "data.split.test=1.5"
+    yield ("seed=-1",), "seed must be between 0 and 4294967295, got -1"
+    yield ("data.split.train=0.9",), "data.split must add up to 1"
+    yield ("data.split.test=1.5",), "data.split.test must be between 0 and 1"
     yield ("source.num_parts=23",), "source.num_parts"
     yield ("source.abnormal_rate=-1",), "source.abnormal_rate"
     yield ("view.window=4",), "view.window must be odd, got 4"
-    yield ("model.lora.r=0",), "model.lora.r=0"
+    yield ("model.lora.r=0",), "model.lora.r must be at least 1, got 0"
     yield ("prompt.labels.abnormal=normal too",), "begin alike"
     yield ("trainer.max_tokens=5",), "tokens, more than 5"
     yield ("data=with_comparison", "data.comparison=[sounds]"), "sounds"
-    yield ("eval.batch_size=0",), "eval.batch_size=0"
-    yield ("stage=report", "sweep=runs/nothing"), "no run in this folder"
-    yield ("stage=predict", "images=[a.png]"), "no finished run"
-    yield ("stage=export",), "no finished run"
-    yield ("stage=serve",), "no finished run"
+    yield ("eval.batch_size=0",), "eval.batch_size must be at least 1, got 0"
+    yield ("stage=report", "sweep=runs/nothing"), "the folder holds no run"
+    yield ("stage=predict", "images=[a.png]"), "the folder holds no finished run"
+    yield ("stage=export",), "the folder holds no finished run"
+    yield ("stage=serve",), "the folder holds no finished run"
     yield ("stage=evaluate",), "train first"
     yield ("source=manifest", "source.path=nothing.jsonl"), "nothing.jsonl"
     yield ("source=manifest",), "source.path"
@@ -497,7 +498,7 @@ def bad_commands() -> Iterator[tuple[tuple[str, ...], str]]:
     yield ("+source.shiny=true",), "shiny"
     yield ("trainer.early_stopping=2", "trainer.eval_steps=null"), "trainer.early_stopping"
     yield ("pruner=median", "trainer.eval_steps=null"), "pruner=off"
-    yield ("pruner=median", "pruner.percentile=150"), "pruner.percentile=150"
+    yield ("pruner=median", "pruner.percentile=150"), "pruner.percentile must be between 0"
 
 
 def assert_refused(outcome: Outcome, message: str, folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_run_that_had_ended_its_training_trains_no_further(
         (run.path / name).unlink()
     again = cli(*TINY, *parts, *settings)
     assert again.code == 0, again.err[-2000:]
-    assert f"going on from step {steps}" in again.out
+    assert f"resuming from step {steps}" in again.out
     assert f"trained {steps} steps" in again.out
     assert run.read_predictions() == predictions
     assert run.read_train_log() == log
@@ -93,7 +93,7 @@ def test_a_sweep_that_is_asked_to_stop_begins_no_other_run(
     again = cli(*sweep)
     assert again.code == 0
     assert (
-        again.out.count("going on from step 4") == 1
+        again.out.count("resuming from step 4") == 1
     )  # asked while the third was logged, it finished the fourth
     assert {run.read_status()["state"] for run in SweepDir(tmp_path / "runs" / "s").runs()} == {
         State.FINISHED

@@ -149,7 +149,7 @@ def test_check_looks_at_every_run_of_a_sweep(
         "-m", "stage=check", "data=single,with_comparison", "trainer.epochs=-1,1", *TINY, *parts
     )
     assert bad.code == 1
-    assert bad.out.count("nothing stands in the way") == 2
+    assert bad.out.count("the check found no error") == 2
     assert bad.out.count("trainer.epochs=-1") >= 2
     assert sorted(row[1] for row in state_table(bad.out)) == [
         "checked",

@@ -233,7 +233,7 @@ def _restore_order(
 ) -> Any:
     """A hook after an encoder: put tokens back in their order.
 
-    The tower reads the outputs of `layers`. Those of other layers are left out.
+    The tower reads the outputs of `layers`, and no others.
     """
     slots = inputs["attention_mask"].slots
     output.last_hidden_state = _gather(output.last_hidden_state, slots)

@@ -7,7 +7,6 @@ import sys
 
 import hydra
 
-from vlmbench import __version__
 from vlmbench.cli.mistakes import (
     Refused,
     explain_config_errors,
@@ -18,6 +17,7 @@ from vlmbench.config import CONF, Stage, choices
 from vlmbench.system import processes, signals
 from vlmbench.system.files import explain_disk_errors
 from vlmbench.system.secrets import refuse_secrets
+from vlmbench.system.version import __version__
 from vlmbench.types import UserError
 
 HELP = """\

@@ -48,6 +48,23 @@ class Subset(Sequence[Record]):
         groups = self.manifest.groups[self.indices]
         return len(np.unique(groups))
 
+    def kinds(self, tasks: Collection[Task]) -> set[tuple[Task, str]]:
+        """Return the (task, view) pairs of the records with one of these tasks."""
+        return {(record.task, record.view) for record in self if record.task in tasks}
+
+    def of_kinds(self, kinds: Collection[tuple[Task, str]]) -> Subset:
+        """Return the records of these (task, view) pairs."""
+        chosen = [index for index, record in enumerate(self) if (record.task, record.view) in kinds]
+        return Subset(self.manifest, self.indices[chosen])
+
+    def spread(self, limit: int) -> Subset:
+        """Return at most `limit` of the records, evenly spread."""
+        if len(self) <= limit:
+            return self
+
+        chosen = np.linspace(0, len(self) - 1, limit).round().astype(np.int64)
+        return Subset(self.manifest, self.indices[chosen])
+
 
 def records_of_split(manifest: Manifest, splits: SplitIndices, split: Split) -> Subset:
     """Return the records of one split. `splits` (N,) holds an index into SPLITS for each record."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vlmbench.config import ViewConfig
 from vlmbench.data.images import file_sha256, file_version, open_image
 from vlmbench.data.prompts import Wording
 from vlmbench.system.files import sync
@@ -149,4 +150,21 @@ def without_images(record: Record, *, wording: Wording) -> Sample:
         images=(),
         question=wording.question(record),
         answer=wording.answer(record),
+    )
+
+
+def make_viewer(
+    folder: Path | None, train: Iterable[Record], *, view: ViewConfig, cache_dir: Path
+) -> Viewer:
+    """Return what shows images as a run that trains on `train` does.
+
+    They must lie in `folder`; None: anywhere.
+    """
+    references = reference_images(train)
+    return Viewer(
+        folder,
+        name=view.name,
+        process=view.build(references),
+        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
+        cache=cache_dir,
     )

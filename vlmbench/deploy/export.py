@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmbench import __version__
 from vlmbench.backbones import resident
 from vlmbench.config import Engine, StoreConfig
 from vlmbench.data.viewer import RAW
@@ -25,6 +24,7 @@ from vlmbench.report.card import model_card
 from vlmbench.runs.folder import RunDir, State, to_json
 from vlmbench.system.files import write_whole
 from vlmbench.system.text import typed_setting
+from vlmbench.system.version import __version__
 from vlmbench.types import Prediction, Probe, Record, Task, UserError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from vlmbench.config import DeployConfig, RunConfig
 from vlmbench.data.prompts import Wording
-from vlmbench.data.viewer import RAW, Viewer
+from vlmbench.data.viewer import RAW, Viewer, make_viewer
 from vlmbench.deploy.decide import Decider, load_decider
 from vlmbench.pipeline.answer import Asker
-from vlmbench.pipeline.records import load_run_data, make_viewer, wording_of
+from vlmbench.pipeline.records import load_run_data, wording_of
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.types import Judgement, Record, Task

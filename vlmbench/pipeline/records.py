@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.backbones.contract import TokenCount
-from vlmbench.config import RunConfig, ViewConfig
-from vlmbench.data.images import file_sha256
+from vlmbench.config import RunConfig
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, load_data
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, check_labels, limit_records
-from vlmbench.data.viewer import RAW, Viewer, open_sample, reference_images, without_images
+from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
 from vlmbench.types import JUDGING, Record, Sample, Split, Task, UserError
 
 if TYPE_CHECKING:
@@ -99,14 +98,14 @@ def load_records(config: RunConfig, manifest_path: Path, backbone: Backbone) -> 
     check_labels(train, Split.TRAIN, judging)
     check_labels(data.test, Split.TEST, judging)
 
-    followed = _followed(data.val, train)
+    followed = data.val.of_kinds(train.kinds(FOLLOWED_TASKS))
     test = limit_records(data.test, config.eval.limit)
     probes = make_probes(test) if config.eval.probes else []
 
     return RunRecords(
         data=data,
         train=train,
-        monitored=_spread(followed, config.trainer.eval_records),
+        monitored=followed.spread(config.trainer.eval_records),
         validation=limit_records(followed, config.eval.limit),
         held_out=[*test, *probes],
         viewer=make_viewer(manifest.folder, data.train, view=config.view, cache_dir=cache_dir),
@@ -175,21 +174,6 @@ def count_tokens(
     return counts
 
 
-def make_viewer(folder: Path | None, train: Subset, *, view: ViewConfig, cache_dir: Path) -> Viewer:
-    """Return what shows images as a run that trains on `train` does.
-
-    They must lie in `folder`; None: anywhere.
-    """
-    references = reference_images(train)
-    return Viewer(
-        folder,
-        name=view.name,
-        process=view.build(references),
-        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
-        cache=cache_dir,
-    )
-
-
 def _count_trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:
     sizes = [(1, 1)] * len(record.images)  # the answer's tokens do not depend on them
     return backbone.count_tokens(without_images(record, wording=wording), sizes).trained
@@ -198,18 +182,3 @@ def _count_trained_tokens(backbone: Backbone, wording: Wording, record: Record) 
 def _token_count(row: NDArray[np.int32]) -> TokenCount:
     total, trained = row.tolist()
     return TokenCount(total=total, trained=trained)
-
-
-def _followed(val: Subset, train: Subset) -> Subset:
-    """Return the validation records of the tasks and views that train and that have a label."""
-    trained = {(record.task, record.view) for record in train if record.task in FOLLOWED_TASKS}
-    followed = [index for index, record in enumerate(val) if (record.task, record.view) in trained]
-    return Subset(val.manifest, val.indices[followed])
-
-
-def _spread(records: Subset, limit: int) -> Subset:
-    """Return at most `limit` of the records, evenly spread."""
-    if len(records) <= limit:
-        return records
-    spread = np.linspace(0, len(records) - 1, limit).round().astype(np.int64)
-    return Subset(records.manifest, records.indices[spread])

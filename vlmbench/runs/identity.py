@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vlmbench import __version__
 from vlmbench.config import Engine, Vision
 from vlmbench.system import processes
+from vlmbench.system.version import __version__
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 UNSLOTH_PACKAGES = ("unsloth", "unsloth_zoo")

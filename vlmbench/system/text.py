@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any
 
-# What Hydra and every shell read as it stands.
+# Hydra and every shell read such a value as it stands.
 PLAIN_VALUE = re.compile(r"[\w./:+-]+", re.ASCII)
 REPLACEMENT = "\ufffd"
 KEPT = "\n\t"  # control characters that may pass
