@@ -291,7 +291,7 @@ def test_a_pickle_in_a_checkpoint_is_not_loaded(
         assert outcome.code == 0
     else:
         assert outcome.code == 2
-        assert "it cannot be loaded" in outcome.err
+        assert "the checkpoint cannot be loaded" in outcome.err
 
 
 @pytest.fixture

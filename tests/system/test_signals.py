@@ -7,11 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import REPOSITORY
 from vlmbench.system import signals
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_settings() -> Iterator[None]:
+    """Set the handlers that a shell gives: a parent such as nohup may have it ignore SIGINT."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def send(number: int) -> None:

@@ -97,5 +97,5 @@ def test_a_refusal_names_the_location_and_the_cure(
 def test_the_command_line_has_it(cli: Callable[..., Outcome], sweep: SweepDir) -> None:
     done = cli("stage=dashboard", f"sweep={sweep.path}")
     assert done.code == 2
-    assert "tracking.entity=<" in done.err
+    assert "set tracking.entity=my_team" in done.err
     assert "Traceback" not in done.err
