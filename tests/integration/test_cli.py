@@ -235,6 +235,13 @@ def test_check_shows_the_mask_and_the_cost_and_writes_no_run(
     assert not (tmp_path / "runs").exists()
 
 
+def test_check_shows_japanese_characters_whole(cli: Cli, parts: tuple) -> None:
+    outcome = cli("stage=check", "prompt=ja", *TINY, *parts)
+    assert outcome.code == 0, outcome.err
+    assert "二つ目の部品は正常ですか。" in outcome.out
+    assert "\ufffd" not in outcome.out
+
+
 def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     outcome = cli("stage=prepare", *TINY, *parts)
     assert outcome.code == 0

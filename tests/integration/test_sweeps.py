@@ -45,8 +45,8 @@ def state_table(out: str) -> list[list[str]]:
 def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One value is out of range, one disk is full, and the third run is fine."""
-    sweep = ("-m", "seed=0,1", "trainer.max_grad_norm=-1,1", *TINY, *parts)
+    """One run's records are too long, one disk is full, and the third run is fine."""
+    sweep = ("-m", "seed=0,1", "trainer.max_tokens=1,null", *TINY, *parts)
     append = RunDir.append_train_log
 
     def break_the_second_seed(self: RunDir, row: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
         patched.setattr(RunDir, "append_train_log", break_the_second_seed)
         done = cli(*sweep)
     assert done.code == 1
-    assert "trainer.max_grad_norm=-1" in done.out
+    assert "tokens, more than 1; shorten its question or answer" in done.out
     assert "the same command again" in done.out
     table = state_table(done.out)
     run = "llama32_tiny_without_comparison"
@@ -146,11 +146,16 @@ def test_check_looks_at_every_run_of_a_sweep(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
     bad = cli(
-        "-m", "stage=check", "data=single,with_comparison", "trainer.epochs=-1,1", *TINY, *parts
+        "-m",
+        "stage=check",
+        "data=single,with_comparison",
+        "trainer.max_tokens=1,null",
+        *TINY,
+        *parts,
     )
     assert bad.code == 1
     assert bad.out.count("the check found no error") == 2
-    assert bad.out.count("trainer.epochs=-1") >= 2
+    assert bad.out.count("tokens, more than 1; shorten") >= 2
     assert sorted(row[1] for row in state_table(bad.out)) == [
         "checked",
         "checked",
@@ -186,7 +191,7 @@ def test_a_run_that_looks_bad_is_pruned_and_goes_on_when_asked(
     value = run.validation_curve()[2]
     assert (
         run.read_status()["note"]
-        == f"at step 2: balanced accuracy {value:.3f} on followed validation records"
+        == f"at step 2: balanced accuracy {value:.3f} on the followed validation records"
     )
     assert [row[1:2] + row[3:6] for row in state_table(done.out)] == [
         ["finished"],
@@ -198,7 +203,7 @@ def test_a_run_that_looks_bad_is_pruned_and_goes_on_when_asked(
     assert "No figures from a pruned run" in (report / "report.md").read_text()
     again = cli(*both, "pruner=median")
     assert again.code == 0
-    assert "is pruned already; nothing to do" in again.out
+    assert "is pruned already; there is nothing to do" in again.out
     refused = cli(*both, "pruner=median", "stage=evaluate")
     assert refused.code == 1
     assert "train it to the end with stage=run pruner=off" in refused.out

@@ -210,8 +210,8 @@ def _failure_message(stage: Stage, failed: Sequence[str], num_runs: int) -> str:
         names = ", ".join(failed)
         return f"{len(failed)} of {num_runs} runs failed their check and would not start: {names}"
     return (
-        "start the same command again: it skips finished runs, resumes broken ones, "
-        "and tries failed ones again"
+        "start the same command again: it skips finished runs, continues interrupted ones, "
+        "and repeats failed ones"
     )
 
 

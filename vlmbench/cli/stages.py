@@ -17,6 +17,7 @@ from vlmbench.pipeline.execute import execute
 from vlmbench.pipeline.prepare import prepare
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.sweep import SweepDir
+from vlmbench.system.text import typed_setting
 from vlmbench.tracking import workspace
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,9 @@ def log_report(sweep: SweepDir) -> None:
     log.info("\n%s\n", report.comparison_table(sweep))
     log.info("report: %s", index)
     log.info(
-        "next:   open it in a browser; add seeds with seed=0,1,2, "
-        "or your own images with source=manifest source.path=mine.jsonl"
+        "next:   open it in a browser; repeat the command with %s and more seeds, such as "
+        "seed=0,1,2; for your own photos, add name=photos source=folder source.path=photos",
+        typed_setting("sweep", sweep.path),
     )
 
 

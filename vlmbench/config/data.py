@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import yaml
 from omegaconf import MISSING
 
 from vlmbench.config.settings import Settings, setting
@@ -33,7 +35,9 @@ class SourceConfig(Settings, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
 
-        labels = dict(enumerate(self.labels)) if isinstance(self.labels, list) else self.labels
+        labels = _read_quoted(self.labels) if isinstance(self.labels, str) else self.labels
+        if isinstance(labels, list):
+            labels = dict(enumerate(labels))
         if not isinstance(labels, Mapping | None):
             raise UserError(
                 f"source.labels must map your words to labels, got {labels}; "
@@ -49,6 +53,16 @@ class SourceConfig(Settings, ABC):
         Files that exist already stay. A hash of this configuration names the folder. The folder
         appears complete or not at all.
         """
+
+
+def _read_quoted(text: str) -> Any:
+    """Return what `text` holds in yaml, and `text` itself if it is no yaml.
+
+    Hydra's keys are ASCII without quotes. In quotes, the words may be Japanese: "{良: normal}".
+    """
+    with suppress(yaml.YAMLError):
+        return yaml.safe_load(text)
+    return text
 
 
 @dataclass(kw_only=True)

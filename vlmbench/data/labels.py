@@ -7,15 +7,26 @@ from collections.abc import Mapping
 
 # Words that can be typed as keys on the command line. Hydra's keys are ASCII, without quotes.
 TYPED_KEYS = re.compile(r"[\w :,/.+-]+", re.ASCII)
+QUOTED_KEYS = re.compile(r"[\w :,/.+-]+")
+# Words that people use for a good part.
+GOOD_WORDS = frozenset(
+    {"good", "ok", "pass", "passed", "fine", "0", "良", "良品", "正常", "合格", "異常なし"}
+)
 
 
 def mapping_cure(word: str, label: str, labels: Mapping[str, str]) -> str | None:
     """Return "map it, as in 'source.labels={...}'" with `word` mapped to `label`.
 
-    None if a word cannot be typed as a key, such as a Japanese one.
+    Words that Hydra cannot read as keys, such as Japanese ones, are shown in quotes. None if a word
+    has characters that a shell or yaml would read in another way.
     """
-    mapping = ", ".join(f"{key}: {value}" for key, value in {**labels, word: label}.items())
-    if not TYPED_KEYS.fullmatch(mapping):
-        return None
+    if label == "abnormal" and word.casefold() in GOOD_WORDS:
+        label = "normal"
 
-    return f"map it, as in 'source.labels={{{mapping}}}'"
+    mapping = ", ".join(f"{key}: {value}" for key, value in {**labels, word: label}.items())
+    if TYPED_KEYS.fullmatch(mapping):
+        return f"map it, as in 'source.labels={{{mapping}}}'"
+    if QUOTED_KEYS.fullmatch(mapping):
+        return f"map it, as in 'source.labels=\"{{{mapping}}}\"'"
+
+    return None

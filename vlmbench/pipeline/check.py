@@ -80,20 +80,34 @@ def longest_answers(train: Subset, counts: Sequence[TokenCount]) -> list[Record]
 def show_loss_mask(backbone: Backbone, sample: Sample) -> str:
     """Return the record as the model reads it, with >>> and <<< around the part that carries loss.
 
-    Many repeats of one token, such as an image's, are shown as their number.
+    Many repeats of one token, such as an image's, are shown as their number. Other tokens are
+    decoded together, because one Japanese character may be several tokens.
     """
     batch = backbone.collate([sample], with_answer=True)
     ids = batch["input_ids"][0].tolist()
     carries_loss = (batch["labels"][0] != IGNORED).tolist()
 
-    pieces = []
+    def text(tokens: list[int]) -> str:
+        return str(backbone.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+    pieces: list[str] = []
+    pending: list[int] = []
     inside = False
     for token, is_trained, count in _runs_of_tokens(ids, carries_loss):
+        is_repeated = count >= MIN_REPEATS
+        if is_repeated or is_trained != inside:
+            pieces.append(text(pending))
+            pending = []
         if is_trained != inside:
             pieces.append(">>>" if is_trained else "<<<")
             inside = is_trained
-        text = str(backbone.tokenizer.decode([token]))
-        pieces.append(text * count if count < MIN_REPEATS else f"[{text} x {count}]")
+
+        if is_repeated:
+            pieces.append(f"[{text([token])} x {count}]")
+        else:
+            pending += [token] * count
+
+    pieces.append(text(pending))
     return "".join([*pieces, "<<<"] if inside else pieces)
 
 

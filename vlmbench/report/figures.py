@@ -70,7 +70,9 @@ class Figure:
         if self.n is None:
             return ""
 
-        return f"n {self.n}" if self.n_parts is None else f"n {self.n}, {self.n_parts} parts"
+        if self.n_parts is None:
+            return f"n {self.n}"
+        return f"n {self.n}, {self.n_parts} {'part' if self.n_parts == 1 else 'parts'}"
 
     @property
     def sentence(self) -> str:

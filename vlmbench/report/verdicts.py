@@ -98,7 +98,8 @@ class Finding:
         """Return the p-value and the numbers of records, parts and seeds."""
         numbers = self.comparison
         seeds = "1 seed" if numbers.n_seeds == 1 else f"{numbers.n_seeds} seeds"
-        sample = f"{numbers.n_records} records of {numbers.n_parts} parts, {seeds}"
+        parts = "1 part" if numbers.n_parts == 1 else f"{numbers.n_parts} parts"
+        sample = f"{numbers.n_records} records of {parts}, {seeds}"
         return f"{_p_words(numbers.p_value)}; {sample}"
 
     @property

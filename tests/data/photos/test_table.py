@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -147,13 +148,14 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     assert str(raised.value).startswith(f"{tmp_path / 'labels.csv'}:3: ")
 
 
-def test_the_cure_for_an_unmapped_label_is_accepted(tmp_path: Path) -> None:
-    config = source_of(tmp_path, "1.png;bad;;;;;")
+@pytest.mark.parametrize("word", ["bad", "不良"])
+def test_the_cure_for_an_unmapped_label_is_accepted(tmp_path: Path, word: str) -> None:
+    config = source_of(tmp_path, f"1.png;{word};;;;;")
     with pytest.raises(UserError) as raised:
         config.photos()
 
     cure = str(raised.value).rpartition("'source.labels=")[2].removesuffix("'")
-    config.labels = yaml.safe_load(cure)
+    config = replace(config, labels=yaml.safe_load(cure))
     assert [photo.label for photo in config.photos()] == ["normal", "abnormal"]
 
 
