@@ -72,8 +72,12 @@ def cli(
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session: unpacking the small model takes half a minute."""
-    return tmp_path_factory.mktemp("cache")
+    """Return one cache for all test processes: unpacking the small model takes half a minute."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its base folder is in that of the session
+    cache = (base.parent if is_worker else base) / "cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 def image(seed: int, size: tuple[int, int] = (64, 56)) -> Image.Image:

@@ -1,6 +1,6 @@
 """The code stays easy to read: short functions with air, and short sentences.
 
-Each limit is a measured figure of well-known code bases: docs/decisions and issue 17.
+Each limit is a measured figure of well-known code bases.
 """
 
 from __future__ import annotations
