@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## do comparison records help the small model? ten minutes, ends in a report
 	$(BIN)/python -m vlmbench experiment=quick
 
-test: $(READY)  ## every test, in a quarter of an hour
+test: $(READY)  ## every test but those of `make nightly`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
