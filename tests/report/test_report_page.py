@@ -98,8 +98,9 @@ def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir)
     page, markdown = read(sweep)
     # 12 of 60 wrong against 18 of 60
     for text in (page.text, markdown):
-        assert "+10.0 points of accuracy (95 % interval" in text
-        assert "60 records of 20 parts, 1 seed)" in text
+        assert "+10.0 points of balanced accuracy (95 % interval" in text
+        assert "60 records of 20 parts" in text
+        assert ", 1 seed)" in text
 
 
 def test_the_missing_link_is_in_the_consistency_table(sweep: SweepDir) -> None:
@@ -125,22 +126,22 @@ def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> 
     titles = ("judge pair · rt", "judge link · raw+rt", "compare views · raw+rt")
     forest = page.text[
         page.text.index("The same question by task and view") : page.text.index(
-            "Each difference pools"
+            "Each difference takes all"
         )
     ]
     positions = [forest.index(f"{title} · 1 comparison") for title in titles]
     assert positions == sorted(positions)
     assert all(f"### The same question: {title}" in markdown for title in titles)
     assert (
-        "with_comparison judges held-out raw+rt pairs of views better than without_comparison"
-        in markdown
+        "one seed does not tell whether with_comparison judges them better or worse than "
+        "without_comparison" in markdown
     )
     assert {(row["variant"], row["baseline"]) for row in rows} == {
         ("with_comparison", "without_comparison")
     }
 
 
-def test_only_seeds_that_both_variants_finished_are_pooled(
+def test_all_finished_seeds_count_and_the_account_names_the_others(
     make_run: RunMaker,
 ) -> None:
     first = make_run(0, "without_comparison")
@@ -148,10 +149,15 @@ def test_only_seeds_that_both_variants_finished_are_pooled(
     make_run(2, "without_comparison", details={"seed": 1})
     make_run(3, "with_comparison", details={"seed": 1})
     make_run(4, "with_comparison", details={"seed": 2})
+    make_run(5, "with_comparison", state=State.FAILED, details={"seed": 3})
     row = verdicts(sweep_of(first))[0]
-    assert (row["seeds"], row["n_seeds"]) == ([0, 1], 2)
-    # seed 0: 10 points; seed 1: the same errors in both runs
-    assert row["difference"] == pytest.approx(0.05)
+    assert (row["seeds_of_variant"], row["seeds_of_baseline"]) == ([0, 1, 2], [0, 1])
+    # seed 0: 10 points; seeds 1 and 2: the same errors in both runs
+    assert row["difference"] == pytest.approx(0.1 / 3)
+    assert "smol · with_comparison · seed 3 failed" in row["sentence"]
+    assert (
+        "with_comparison has seeds 0, 1, 2, without_comparison has seeds 0, 1." in row["sentence"]
+    )
 
 
 def test_runs_of_different_settings_are_not_compared(make_run: RunMaker) -> None:

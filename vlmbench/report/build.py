@@ -35,6 +35,7 @@ from vlmbench.report.terminal import plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
+from vlmbench.stats.compare import LEVEL
 from vlmbench.system.files import write_whole
 
 
@@ -44,13 +45,14 @@ def write_report(sweep: SweepDir) -> Path:
     Raise UserError if the folder holds no run.
     """
     runs = read_runs(sweep)
-    answers, refusals = findings(runs)
+    level = LEVEL
+    answers, refusals = findings(runs, level=level)
     content = _content(
         sweep.path.resolve().name,
         runs,
         answers,
         refusals,
-    )
+    ) | {"level": level}
 
     rows = [finding.to_row() for finding in answers]
     write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
@@ -190,8 +192,13 @@ def html_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["by_seed"] = by_seed
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["breakable"] = _breakable
     return environment
+
+
+def _capitalize_first(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _breakable(name: str) -> Markup:
@@ -210,6 +217,7 @@ def markdown_environment() -> Environment:
         finalize=_escape_markdown,
     )
     environment.filters["yaml"] = _yaml_scalar
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["code"] = _code_span
     return environment
 
