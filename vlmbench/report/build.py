@@ -19,9 +19,11 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
+from vlmbench.report.plan import look_at, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
 from vlmbench.report.runs import RunResult, read_runs
 from vlmbench.report.scores import TaskViewScores, by_seed, task_view_scores
+from vlmbench.report.sealed import validation_tables
 from vlmbench.report.steps import steps
 from vlmbench.report.tables import (
     Table,
@@ -31,7 +33,7 @@ from vlmbench.report.tables import (
     headline_table,
     task_view_title,
 )
-from vlmbench.report.terminal import plain_states, plain_tables
+from vlmbench.report.terminal import plain_plan, plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
@@ -45,12 +47,15 @@ def write_report(sweep: SweepDir) -> Path:
     """
     runs = read_runs(sweep)
     answers, refusals = findings(runs)
+    look = look_at(sweep.path, runs) if answers else None
     content = _content(
         sweep.path.resolve().name,
         runs,
         answers,
         refusals,
     )
+    content["plan"] = plan_facts(sweep.path, runs, look=look)
+    content["validation"] = validation_tables(runs)
 
     rows = [finding.to_row() for finding in answers]
     write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
@@ -64,11 +69,13 @@ def write_report(sweep: SweepDir) -> Path:
 
 
 def comparison_table(sweep: SweepDir) -> str:
-    """Return the runs and their main figures as plain text.
+    """Return the runs with their main figures, and their plan, as plain text.
 
     Raise UserError if the folder holds no run.
     """
-    return plain_tables(read_runs(sweep))
+    runs = read_runs(sweep)
+    facts = plan_facts(sweep.path, runs, look=None)
+    return f"{plain_tables(runs)}\n{plain_plan(facts)}"
 
 
 def state_table(sweep: SweepDir) -> str:
