@@ -175,6 +175,18 @@ def test_only_what_answers_depend_on_tells_variants_apart() -> None:
     assert answer_overrides([*given, "tracking.mode=off", "sweep=a", "+view=rt"]) == ("+view=rt",)
 
 
+def test_settings_of_strangers_have_a_hash_too() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    for config in ({1: "a", "b": 2}, {"a": circle}, {"eval": [1]}):
+        assert len(variant_hash(config, model="m", data="d")) == 64
+
+
+def test_a_long_override_is_cut() -> None:
+    (override,) = answer_overrides([f"source.labels={'x' * 5000}"])
+    assert len(override) == 1000
+
+
 def test_the_test_split_and_reveals_are_filled_in(tmp_path: Path) -> None:
     set_test_hash(tmp_path, "ab")  # without a plan there is nothing to fill
     assert read_plan(tmp_path) is None

@@ -12,6 +12,7 @@ from vlmbench.cli.folders import own_settings, plain_values
 from vlmbench.cli.validate import AT_START
 from vlmbench.config import EvalConfig
 from vlmbench.runs.plan import (
+    MAX_SHOWN,
     Plan,
     PlannedRun,
     Question,
@@ -85,6 +86,5 @@ def _planned_run(config: DictConfig) -> PlannedRun:
 def _search_spaces(config: DictConfig) -> dict[str, str]:
     """Return the settings that a sweeper varies, with their search spaces as text."""
     params = config.hydra.sweeper.get("params") or {}
-    spaces = {str(name): str(space) for name, space in params.items()}
     given = dict(override.partition("=")[::2] for override in config.hydra.overrides.task)
-    return {name: given.get(name, space) for name, space in spaces.items()}
+    return {str(name): str(given.get(name, space))[:MAX_SHOWN] for name, space in params.items()}

@@ -180,7 +180,8 @@ def _states_words(plan: Plan, states: Sequence[PlannedState]) -> str:
         return f"The search made {_count(len(states), 'run')}{f': {words}' if words else ''}."
 
     if len(finished) == len(states):
-        return f"All {len(states)} planned runs finished." if len(states) > 1 else "It finished."
+        few = {1: "The planned run finished.", 2: "Both planned runs finished."}
+        return few.get(len(states), f"All {len(states)} planned runs finished.")
 
     others: dict[str, list[str]] = {}
     for one in states:

@@ -46,7 +46,10 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The counts of what was scored on one test split. `damaged` are the ledger's unreadable lines, from 1."""
+    """The counts of what was scored on one test split.
+
+    `damaged` has the numbers of the ledger's unreadable lines; the first line is 1.
+    """
 
     configurations: int
     runs: int

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.plan import (
+    MAX_SHOWN,
     AnyRun,
     Date,
     Plan,
@@ -120,7 +121,7 @@ def evidence_of(runs: Iterable[AnsweredRun], *, question: str = "") -> Evidence:
         )
 
     variants = [
-        Seeds(variant_hash=key, variant=names[key][:1000], seeds=tuple(sorted(seeds[key])))
+        Seeds(variant_hash=key, variant=names[key][:MAX_SHOWN], seeds=tuple(sorted(seeds[key])))
         for key in sorted(seeds)
     ]
     text = to_json(sorted((*key, digest) for key, digest in digests.items()))

@@ -26,6 +26,7 @@ from vlmbench.types import UserError
 
 PLAN_FILE = "plan.json"
 MAX_BYTES = 20_000_000
+MAX_SHOWN = 1000  # characters of an override or a name; a hash tells variants apart
 BASELINE = "without_comparison"
 MISSING = "missing"  # the state of a planned run without a folder
 NAMED = ("model", "data", "seed")  # overrides that a planned run has as fields
@@ -208,7 +209,7 @@ def made_run(run: AnyRun) -> PlannedRun:
     return PlannedRun(
         model=str(status.get("model", "")),
         data=str(status.get("data", "")),
-        seed=seed if isinstance(seed, int) else 0,
+        seed=seed if type(seed) is int and 0 <= seed < 2**32 else 0,
         variant_hash=variant_hash_of(run),
         overrides=answer_overrides(overrides if isinstance(overrides, list | tuple) else ()),
     )
@@ -230,7 +231,11 @@ def variant_hash(config: Mapping[str, Any], *, model: str, data: str) -> str:
     settings = figure_settings(config)
     settings.pop("seed", None)
 
-    text = json.dumps([settings, model, data], sort_keys=True, default=str)
+    content = [settings, model, data]
+    try:
+        text = json.dumps(content, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys of several types, or a circle
+        text = repr(content)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -242,7 +247,7 @@ def answer_overrides(overrides: Iterable[Any]) -> tuple[str, ...]:
         name = override.lstrip("+~").partition("=")[0]
         group = name.partition(".")[0].partition("/")[0]
         if name not in ignored and group not in NOT_HASHED and group != "hydra":
-            kept.append(override)
+            kept.append(override[:MAX_SHOWN])
     return tuple(sorted(kept))
 
 
