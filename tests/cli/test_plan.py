@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Outcome
 from vlmbench.config import Primary
 from vlmbench.pipeline.run import Run
-from vlmbench.runs.folder import State
+from vlmbench.runs.folder import VALIDATION_METRIC, State
 from vlmbench.runs.plan import Plan, read_plan
 
 Cli = Callable[..., Outcome]
@@ -28,6 +28,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan | None]:
 
     def note_plan(run: Run) -> None:
         found.append(read_plan(Path("runs/s")))
+        run.folder.append_train_log({"step": 1, VALIDATION_METRIC: 0.5})  # a search needs a value
         run.folder.write_status(State.STOPPED, run_hash="", **run.identity)
 
     monkeypatch.setattr("vlmbench.cli.stages.do_stage", note_plan)
