@@ -13,9 +13,12 @@ import pytest
 
 from tests.helpers.plans import plan_of
 from tests.helpers.reports import HOSTILE
+from vlmbench.report import comparison_table, write_report
 from vlmbench.report.plan import plan_facts
+from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.plan import PLAN_FILE, read_plan, write_plan
 from vlmbench.runs.planning import start_sweep
+from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import UserError
 
 DAMAGED: dict[str, dict[str, Any]] = {
@@ -73,7 +76,19 @@ def test_words_of_a_plan_stay_on_their_line(tmp_path: Path) -> None:
     question = {"axis": HOSTILE, "values": [HOSTILE, "a"], "baseline": HOSTILE}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": runs, "question": question}))
     assert read_plan(tmp_path) is not None
-    assert all(plan_facts(tmp_path, [], look=None).sentences)
+    failed = RunDir(tmp_path / "0_a")
+    failed.write_status(State.FAILED, run_hash="x", model="m", data="d", seed=0, overrides=[])
+
+    page = write_report(SweepDir(tmp_path)).read_text(encoding="utf-8")
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    terminal = comparison_table(SweepDir(tmp_path))
+    assert HOSTILE in plan_facts(tmp_path, [], look=None).sentences[0]
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page + markdown
+    assert '\n# "' not in markdown
+    assert "\x1b" not in markdown + terminal  # a page obeys no such character
+    assert '\n# "' not in terminal
 
 
 def _require_refused(sweep: Path) -> None:

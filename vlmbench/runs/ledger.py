@@ -71,7 +71,7 @@ def append_row(path: Path, row: LedgerRow) -> None:
             file.write(_missing_newline(file_end(path)) + line)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, Timeout) as error:
+    except (OSError, Timeout, NotImplementedError) as error:  # some disks know no locks
         log.warning(
             "%s: the line of run %s cannot be written (%s); counts of scored runs will lack it",
             path,
