@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.layout import Size
 from vlmbench.config import Engine, Vision
-from vlmbench.types import Sample, UserError
+from vlmbench.types import Sample, TokenCount, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from vlmbench.features.store import TokenStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenCount:
-    """Positions of a record's whole sequence, and the positions among them that carry loss."""
-
-    total: int
-    trained: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

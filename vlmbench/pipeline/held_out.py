@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.config import HeldOut
+from vlmbench.data.run_records import RunRecords
 from vlmbench.data.test_hash import hash_test_split
 from vlmbench.pipeline.answer import Asker
 from vlmbench.pipeline.measure import Scores
-from vlmbench.pipeline.records import RunRecords
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.ledger import LedgerRow, append_row, ledger_of
 from vlmbench.runs.plan import variant_hash
