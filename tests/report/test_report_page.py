@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.reports import LABEL_ERROR, RunMaker, sweep_of, wrong_prediction
 from vlmbench.report import comparison_table, write_report
+from vlmbench.report.plan import NO_PLAN
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import UserError
@@ -498,11 +499,14 @@ smol without_comparison seed 0  75.0 (62.0-88.0)  50.0 (30.0-70.0)      55.0 (34
 smol with_comparison seed 0     85.0 (72.0-98.0)  80.0 (60.0-100.0)     65.0 (44.0-86.0)
 records (parts)                 40 (20)           16 (20)               20 (20)
 smol matched_control seed 0  failed: <error>
-"""  # noqa: E501 - a terminal's lines
+
+plan
+<plan>"""  # noqa: E501 - a terminal's lines
 
 
 def test_the_terminals_table_is_as_written_by_hand(sweep: SweepDir) -> None:
-    assert comparison_table(sweep) == TERMINAL_TABLE.replace("<error>", LABEL_ERROR)
+    expected = TERMINAL_TABLE.replace("<error>", LABEL_ERROR).replace("<plan>", NO_PLAN)
+    assert comparison_table(sweep) == expected
 
 
 def test_the_terminals_table_lets_no_escape_sequence_through(hostile_sweep: SweepDir) -> None:

@@ -39,7 +39,8 @@ def plain_tables(runs: Sequence[RunResult]) -> str:
 
 def plain_plan(facts: PlanFacts) -> str:
     """Return what was planned and what came of it, a sentence a line."""
-    return "\n".join(["plan", *(one_line(sentence) for sentence in facts.sentences)])
+    sentences = [one_line(sentence).replace(" · ", " ") for sentence in facts.sentences]
+    return "\n".join(["plan", *sentences])
 
 
 def _answered_blocks(runs: Sequence[RunResult]) -> list[str]:
