@@ -82,7 +82,10 @@ def _ours(pair: Pair) -> float:
 
 def _satterthwaite(pair: Pair) -> float:
     """Return the half-width by t with Satterthwaite's degrees of freedom, nothing taken off."""
-    parts = pair.spread.components
+    return _pooled(pair.spread.components)
+
+
+def _pooled(parts: Sequence[Variance]) -> float:
     values = np.array([part.value for part in parts])
     freedoms = np.array([part.freedom for part in parts])
     freedom = values.sum() ** 2 / (values**2 / freedoms).sum()
@@ -97,10 +100,10 @@ def _sharper(pair: Pair) -> float:
 def _mixture(pair: Pair, share_of: Callable[[float], float]) -> float:
     """Return the half-width by a mixture of Satterthwaite's rule and Howe's."""
     first, *seeds = pair.spread.components
-    freedoms = np.array([first.freedom, *(side.freedom for side in seeds)])
-    share = share_of(min(side.freedom for side in seeds))
-    values = np.array([first.value, *(side.value for side in seeds)])
-    chance = np.array([0.0, *(side.chance for side in seeds)])
+    freedoms = np.array([first.freedom, *(arm.freedom for arm in seeds)])
+    share = share_of(min(arm.freedom for arm in seeds))
+    values = np.array([first.value, *(arm.value for arm in seeds)])
+    chance = np.array([0.0, *(arm.chance for arm in seeds)])
     own = np.maximum(values - share * chance, 0.0)
 
     freedom = own.sum() ** 2 / (values**2 / freedoms).sum()
@@ -124,11 +127,7 @@ def _sandwich(pair: Pair) -> float:
         value=max(spread.clusters.value * shrink * equal, spread.one_record),
         freedom=design.num_clusters - 1,
     )
-    parts = (clusters, *spread.seeds)
-    values = np.array([part.value for part in parts])
-    freedoms = np.array([part.freedom for part in parts])
-    freedom = values.sum() ** 2 / (values**2 / freedoms).sum()
-    return float(t.ppf(0.975, freedom) * np.sqrt(values.sum()))
+    return _pooled((clusters, *spread.seeds))
 
 
 RULES: dict[str, Rule] = {
@@ -171,8 +170,8 @@ def _simulate_rules(world: World, times: int) -> tuple[Floats, Floats, Floats]:
     differences, widths, effective = [], [], []
     for _ in range(times):
         pair = world.pair(rng)
-        if pair is None:
-            continue
+        if pair is None or not np.isfinite(pair.spread.clusters.value):
+            continue  # a label is lacking, or in one part alone: no rule has an interval
         differences.append(pair.difference)
         widths.append([rule(pair) for rule in RULES.values()])
         effective.append(pair.design.effective_clusters)
@@ -393,9 +392,9 @@ def family_error(size: int, times: int) -> dict[str, Any]:
     wrong = 0
     for _ in range(times):
         part = rng.standard_normal(100)[world.clusters] * np.sqrt(world.shared)
-        sides = [_side(world, rng, part, 3) for _ in range(size + 1)]
+        arms = [_arm(world, rng, part, 3) for _ in range(size + 1)]
         # Holm finds a difference if the smallest p-value is below LEVEL / size.
-        wrong += any(_differ(world, side, sides[0], LEVEL / size) for side in sides[1:])
+        wrong += any(_differ(world, arm, arms[0], LEVEL / size) for arm in arms[1:])
     return {"comparisons": size, "any_wrong": wrong / times}
 
 
@@ -411,7 +410,7 @@ def looking(plan: tuple[int, int], times: int) -> dict[str, Any]:
     wrong = uncorrected = 0
     for _ in range(times):
         part = rng.standard_normal(60)[world.clusters] * np.sqrt(world.shared)
-        a, b = _side(world, rng, part, most), _side(world, rng, part, most)
+        a, b = _arm(world, rng, part, most), _arm(world, rng, part, most)
         numbers = range(planned, most + 1)
         levels = [PLANNED]
         levels += [(LEVEL - PLANNED) / (k * (k + 1)) for k in range(2, len(numbers) + 1)]
@@ -435,7 +434,7 @@ def _differ(world: World, a: Floats, b: Floats, level: float) -> bool:
     return abs(pair.difference) > pair.spread.half_width(1 - level)
 
 
-def _side(world: World, rng: np.random.Generator, part: Floats, seeds: int) -> Floats:
+def _arm(world: World, rng: np.random.Generator, part: Floats, seeds: int) -> Floats:
     """Return the answers of one more variant to the same records."""
     run = rng.standard_normal((seeds, world.n)) * np.sqrt(1 - world.shared)
     seed = rng.standard_normal((seeds, 1)) * world.spreads[0]

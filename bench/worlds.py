@@ -1,8 +1,8 @@
 """Imagined ablations whose truth is known, for bench.statistics.
 
 An answer is right where a normal variable lies under a threshold. Shares of its variance belong to
-the part (for both sides alike), to the part and the side together, to the record, and to the single
-run. The threshold moves with the side's effect and with the seed. So the variants' true difference
+the part (for both arms alike), to the part and the arm together, to the record, and to the single
+run. The threshold moves with the arm's effect and with the seed. So the variants' true difference
 over all parts, records and seeds is known, and so is that of equal variants: none.
 """
 
@@ -29,8 +29,8 @@ class World:
     """Where ablations of variants a and b come from.
 
     `sizes` are the records of each part. `rate` is the accuracy of b with an average seed. `shared`
-    is the share of the variance that records of a part have in common on both sides, `own` on one
-    side alone: the correlation, within a part, of paired differences. `seeds` and `spreads` are the
+    is the share of the variance that records of a part have in common on both arms, `own` on one
+    arm alone: the correlation, within a part, of paired differences. `seeds` and `spreads` are the
     numbers of seeds of a and b, and how much their thresholds vary. `effect` moves a's threshold.
     `positive` is the share of positive records.
     """
@@ -90,15 +90,15 @@ class World:
         record = part + rng.standard_normal(self.n) * np.sqrt(RECORD * left)
         positive = rng.random(self.n) < self.positive
 
-        sides = []
+        arms = []
         for number, spread, effect in zip(
             self.seeds, self.spreads, (self.effect, 0.0), strict=True
         ):
             own = rng.standard_normal(len(self.sizes))[self.clusters] * np.sqrt(self.own)
             run = rng.standard_normal((number, self.n)) * np.sqrt((1 - RECORD) * left)
             seed = rng.standard_normal((number, 1)) * spread
-            sides.append(norm.ppf(self.rate) + effect + seed + record + own + run)
-        return sides[0], sides[1], positive
+            arms.append(norm.ppf(self.rate) + effect + seed + record + own + run)
+        return arms[0], arms[1], positive
 
     def outcomes(self, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Return what `vlmbench.stats.compare` takes: right or wrong, or scores for AUROC."""

@@ -1,4 +1,4 @@
-"""Two sides on the same records: differences, intervals, words."""
+"""Two arms on the same records: differences, intervals, words."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_seeds_on_records_that_agree_are_welchs_t_test() -> None:
     # No record differs from another, so all that varies are the seeds' means.
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.8, 0.1, 12), rng.normal(0.7, 0.02, 10)
-    found = compare(*(np.tile(side[:, None], 4000) for side in (a, b)), clusters=alone(4000))
+    found = compare(*(np.tile(arm[:, None], 4000) for arm in (a, b)), clusters=alone(4000))
     welch = ttest_ind(a, b, equal_var=False)
     assert found.p_value == pytest.approx(welch.pvalue, rel=0.5)
     low, high = welch.confidence_interval()
@@ -93,7 +93,7 @@ def test_one_cluster_has_no_interval() -> None:
     assert "at least two are needed" in found.power_note
 
 
-def test_a_side_without_seeds_adds_no_variance_of_seeds() -> None:
+def test_a_arm_without_seeds_adds_no_variance_of_seeds() -> None:
     rng = np.random.default_rng(1)
     trained = (rng.random((3, 400)) < 0.8).astype(float)
     fixed = (rng.random((1, 400)) < 0.6).astype(float)
@@ -269,13 +269,13 @@ def test_holm_multiplies_the_smallest_p_value_by_their_number_and_keeps_the_orde
     assert holm([]) == []
 
 
-# False verdicts between equal sides. bench.statistics has many more worlds and draws.
+# False verdicts between equal arms. bench.statistics has many more worlds and draws.
 
 Draw = Callable[[np.random.Generator], tuple[Floats, Floats]]
 
 
 def false_verdicts(draw: Draw, clusters: NDArray[np.intp], times: int = 300) -> float:
-    """Return how often one of two equal sides is found to be better than the other."""
+    """Return how often one of two equal arms is found to be better than the other."""
     rng = np.random.default_rng(0)
     wrong = 0
     for _ in range(times):
@@ -313,12 +313,12 @@ def test_uneven_parts_that_differ_as_wholes_keep_the_level(sizes: list[int]) -> 
     clusters = uneven(sizes)
 
     def draw(rng: np.random.Generator) -> tuple[Floats, Floats]:
-        sides = []
+        arms = []
         for _ in range(2):
             of_part = rng.standard_normal(len(sizes))[clusters]
             noise = rng.standard_normal((3, len(clusters)))
-            sides.append((0.6 * of_part + 0.8 * noise < 0.7).astype(float))
-        return sides[0], sides[1]
+            arms.append((0.6 * of_part + 0.8 * noise < 0.7).astype(float))
+        return arms[0], arms[1]
 
     assert false_verdicts(draw, clusters) < 0.093
 

@@ -1,4 +1,4 @@
-"""The difference of one figure between two sides, corrected for its family, with its verdict."""
+"""The difference of one figure between two arms, corrected for its family, with its verdict."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def error_words(change: Change, *, pruned: int) -> str:
 def change(
     figure: Compared, variant: Answers, baseline: Answers, rule: Rule, *, fixed: bool = False
 ) -> Change:
-    """Return the difference of one figure between two sides, without a correction.
+    """Return the difference of one figure between two arms, without a correction.
 
     With `fixed`, the baseline was not trained, so it has no seeds.
     """

@@ -1,4 +1,4 @@
-"""What the runs of a series decided, as arrays: the labels at the calibrated threshold."""
+"""The decisions of a series as arrays: its labels at the calibrated threshold."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _positive(value: Any) -> float | None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """The decisions of a side on the same ordinary records, one row for each seed.
+    """The decisions of a arm on the same ordinary records, one row for each seed.
 
     `right` is 1 where the decision is the true label, else 0: (seeds, n). `scores` rise with the
     positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n). `notes`
@@ -101,7 +101,7 @@ class Answers:
 
 
 def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> Answers:
-    """Return the answers of the runs of one side.
+    """Return the answers of the runs of one arm.
 
     Raise UserError if there are none, or if the runs answered different records.
     """

@@ -1,4 +1,4 @@
-"""What a sweep can be asked: which series stand against which, on which records."""
+"""The questions of a sweep: which series stand against which, on which records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNFINISHED = {
 
 
 class Axis(StrEnum):
-    """What differs between the two sides of a question."""
+    """The difference between the two arms of a question."""
 
     DATA = "data"
     SETTING = "setting"
@@ -99,7 +99,7 @@ class Match:
     def seeds(self) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
         """The finished seeds of the variant, and those of the baseline."""
         variant, baseline = (
-            tuple(run.seed for run in side) for side in (self.variant_runs, self.baseline_runs)
+            tuple(run.seed for run in arm) for arm in (self.variant_runs, self.baseline_runs)
         )
         return variant, baseline
 
@@ -110,7 +110,7 @@ class Match:
 
     @property
     def account(self) -> str:
-        """Return what became of the seeds that both sides do not share; "" for none."""
+        """Return what became of the seeds that both arms do not share; "" for none."""
         lost = [f"{run.label} {UNFINISHED.get(run.state, run.state)}" for run in self.unfinished]
         variant, baseline = self.seeds
         if set(variant) != set(baseline):
@@ -124,7 +124,7 @@ class Match:
 def matches(runs: Sequence[RunResult]) -> Iterator[Match]:
     """Yield each variant with its baseline and with the control; else settings with the first.
 
-    All finished seeds of a side count, whether or not the other side has them too.
+    All finished seeds of a arm count, whether or not the other arm has them too.
     """
     series = group_by_series(runs)
     found = False
@@ -164,7 +164,7 @@ def _setting_pairs(series: SeriesRuns) -> Iterator[tuple[Key, Key]]:
 def _on_records(
     runs: Sequence[RunResult], series: SeriesRuns, key: Key, other: Key, axis: Axis
 ) -> Iterator[Match]:
-    """Yield the match on every task and view that all runs of both sides answered."""
+    """Yield the match on every task and view that all runs of both arms answered."""
     variant_runs, baseline_runs = tuple(series[key].values()), tuple(series[other].values())
     keys = (key, other)
     unfinished = tuple(

@@ -173,11 +173,11 @@ def _view_change(series: Series, view: str) -> Iterator[StepAnswer]:
     """
     rule = rule_of(series.runs[0].config)
     try:
-        sides = [answers_of(series.runs, Task.JUDGE_PAIR, each, rule) for each in (view, RAW)]
+        arms = [answers_of(series.runs, Task.JUDGE_PAIR, each, rule) for each in (view, RAW)]
     except UserError:
         return
 
-    processed, raw = (_by_part(side) for side in sides)
+    processed, raw = (_by_part(arm) for arm in arms)
     if processed.clusters != raw.clusters or (processed.positive != raw.positive).any():
         return
 

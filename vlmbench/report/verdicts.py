@@ -56,7 +56,7 @@ class Finding:
 
     `misses` and `overkill` are the two kinds of errors, with verdicts of their own. `control` is
     the verdict against the control, where one ran. `one_label` names runs that give all records one
-    label; `account` the seeds that one side lacks; `pruned` counts pruned runs.
+    label; `account` the seeds that one arm lacks; `pruned` counts pruned runs.
     """
 
     question: Question
@@ -84,7 +84,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """The verdict in a word. Where the control ran, its verdict limits a "better"."""
+        """The verdict in a word; the control's verdict, if it ran, limits a "better"."""
         if self.control is not None and self.own_verdict in BETTER and self.control not in BETTER:
             return UNKNOWN
         return OTHER_ERRORS if self.has_other_errors else self.own_verdict
@@ -238,8 +238,8 @@ def findings(
 ) -> tuple[list[Finding], list[Refusal]]:
     """Compare every variant that trains on pairs with the baseline and with the control.
 
-    Return the answers, raw pairs first, and the comparisons that failed. Where all runs have the
-    same data variant, settings are compared with the first one. `level` is the share of false
+    Return the answers, raw pairs first, and the comparisons that failed. Settings are compared with
+    the first one if all runs have the same data variant. `level` is the share of false
     verdicts that this look may spend.
     """
     answers: list[Finding] = []
@@ -256,7 +256,7 @@ def findings(
 
 
 def answer(match: Match, rule: Rule) -> Finding:
-    """Compare the answers of both sides. Raise UserError if their records differ."""
+    """Compare the answers of both arms. Raise UserError if their records differ."""
     task, view = Task(match.question.task), match.question.view
     variant = answers_of(match.variant_runs, task, view, rule)
     baseline = in_order(answers_of(match.baseline_runs, task, view, rule), variant.ids)
@@ -279,7 +279,7 @@ def answer(match: Match, rule: Rule) -> Finding:
         account=match.account,
         pruned=match.pruned,
         uncalibrated="; ".join(
-            sorted({side.uncalibrated for side in (variant, baseline) if side.uncalibrated})
+            sorted({arm.uncalibrated for arm in (variant, baseline) if arm.uncalibrated})
         ),
     )
 
@@ -328,20 +328,15 @@ def _correct(answers: Sequence[Finding], level: float) -> list[Finding]:
 def _with_controls(answers: Sequence[Finding]) -> list[Finding]:
     """Return the findings; those against the baseline with the verdict against the control."""
 
-    def key(question: Question) -> tuple[str, ...]:
-        return (
-            question.model, question.setting, question.variant, question.task, question.view
-        )  # fmt: skip
-
     controls = {
-        key(finding.question): finding.own_verdict
+        replace(finding.question, baseline=""): finding.own_verdict
         for finding in answers
         if finding.question.baseline == CONTROL
     }
     return [
         finding
         if finding.question.baseline == CONTROL
-        else replace(finding, control=controls.get(key(finding.question)))
+        else replace(finding, control=controls.get(replace(finding.question, baseline="")))
         for finding in answers
     ]
 

@@ -137,7 +137,7 @@ class Design:
     def _sums(self, values: Floats) -> Floats:
         """Return the sums of `values` over each cluster and class, (clusters, classes)."""
         classes = len(self.class_weights)
-        cells = self.clusters * classes + self.classes
+        boxes = self.clusters * classes + self.classes
         cluster_count = int(self.clusters.max()) + 1
-        sums = np.bincount(cells, values, minlength=cluster_count * classes).astype(np.float64)
+        sums = np.bincount(boxes, values, minlength=cluster_count * classes).astype(np.float64)
         return sums.reshape(cluster_count, classes)

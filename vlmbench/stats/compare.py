@@ -1,4 +1,4 @@
-"""Two sides on the same records: the difference, its interval, and the verdict in words."""
+"""Two arms on the same records: the difference, its interval, and the verdict in words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Comparison:
     `low` and `high` are the 95 % interval. `p_value` tests that there is no difference;
     `equivalence_p` that there is one of more than `margin`. `effective_clusters` is the number of
     equally large parts that would tell as much. `seeds` are the numbers of seeds of a and b, 0 for
-    a side that no seed would change. Differences are in the figure's own unit.
+    a arm that no seed would change. Differences are in the figure's own unit.
     """
 
     figure: Compared
@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def is_one_seed(self) -> bool:
-        """Whether a side has one seed: its interval lacks what another seed would change."""
+        """Whether a arm has one seed: its interval lacks what another seed would change."""
         return 1 in self.seeds
 
     @property
@@ -76,7 +76,7 @@ class Comparison:
         """Return in words what is known about a against b.
 
         `p_value` and `equivalence_p` replace the comparison's own where it is one of a family.
-        One seed, or fewer than ten effective parts, allow no verdict.
+        There is no verdict from one seed, or from fewer than ten effective parts.
         """
         if self.is_one_seed or self.is_too_small:
             return UNKNOWN
@@ -121,7 +121,7 @@ def compare(
     With `fixed`, b was not trained, so it has no seeds. `margin` is in points of share; for
     figure="cost" it is a share of the larger cost.
 
-    The interval holds the choice of parts (jackknife over clusters) and of seeds (both sides apart,
+    The interval holds the choice of parts (jackknife over clusters) and of seeds (both arms apart,
     any number each): see `Design.variance` and `half_width`. A single cluster has no interval.
 
     Raise UserError where shapes differ or records are missing.
@@ -160,7 +160,7 @@ def compare(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pair:
-    """A difference of two sides, and what its interval is made of."""
+    """A difference of two arms, and what its interval is made of."""
 
     difference: float
     spread: Spread
@@ -187,10 +187,10 @@ def paired(
 
     design, records = design_of(figure, numbers, flags, costs)
     labels = None if flags is None else flags[records]
-    side_a, side_b = (contributions(figure, design, rows[:, records], labels) for rows in (a, b))
+    arm_a, arm_b = (contributions(figure, design, rows[:, records], labels) for rows in (a, b))
     return Pair(
-        difference=float(side_a.values.mean() - side_b.values.mean()),
-        spread=measure_spread(design, side_a, side_b, fixed=fixed),
+        difference=float(arm_a.values.mean() - arm_b.values.mean()),
+        spread=measure_spread(design, arm_a, arm_b, fixed=fixed),
         design=design,
         seeds=(len(a), 0 if fixed else len(b)),
     )

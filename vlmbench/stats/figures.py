@@ -53,7 +53,7 @@ class Costs:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contributions:
-    """A figure of one side: its value for each seed, and what each record adds.
+    """A figure of one arm: its value for each seed, and what each record adds.
 
     `values` is (seeds). `residuals` (seeds, n) sum to 0 in each class of `Design`; times the
     class's weight over its number of records, they are the figure's influence values.
@@ -123,7 +123,7 @@ def contributions(
 
 
 def placements(scores: Floats, positive: Flags) -> Floats:
-    """Return for each record the share of the other class that it is on the right side of.
+    """Return for each record the share of the other class that it is ranked rightly against.
 
     Ties count half. These are the components of DeLong et al. (1988), Biometrics 44; summed over
     clusters they give the variance of Obuchowski (1997), Biometrics 53.

@@ -32,65 +32,65 @@ class Sources:
 
     `shared` is the variance of a part that all seeds show. `interaction` is that of a part and a
     seed together. `seeds` is that of a seed. `one_record` is the least variance that is assumed for
-    a part, times the number of parts. `sides` is the number of sides that have seeds, 1 or 2.
+    a part, times the number of parts. `arms` is the number of arms that have seeds, 1 or 2.
     """
 
     shared: float
     interaction: float
     seeds: float
     one_record: float
-    sides: int
+    arms: int
 
 
-def sources(spread: Spread, *, sides: int = 2) -> Sources:
+def sources(spread: Spread, *, arms: int = 2) -> Sources:
     """Return the variances by source.
 
-    The variance of seeds is pooled over the sides and median-unbiased. `shared` may be below 0; cut
+    The variance of seeds is pooled over the arms and median-unbiased. `shared` may be below 0; cut
     off at 0, its median would be too large.
     """
     number = spread.num_clusters
-    freedom = sum(side.freedom for side in spread.seeds)
+    freedom = sum(arm.freedom for arm in spread.seeds)
     interaction = seeds = 0.0
     if freedom:
-        interaction = sum(_per_seed(side, side.chance) for side in spread.seeds) / freedom
-        observed = sum(_per_seed(side, side.value) for side in spread.seeds)
+        interaction = sum(_per_seed(arm, arm.chance) for arm in spread.seeds) / freedom
+        observed = sum(_per_seed(arm, arm.value) for arm in spread.seeds)
         seeds = max(observed / float(chi2.median(freedom)) - interaction, 0.0)
 
-    share = sum(interaction / (side.freedom + 1) for side in spread.seeds)
+    share = sum(interaction / (arm.freedom + 1) for arm in spread.seeds)
     return Sources(
         shared=(spread.clusters.value - share) * number,
         interaction=interaction * number,
         seeds=seeds,
         one_record=spread.one_record * number**2,
-        sides=sides,
+        arms=arms,
     )
 
 
-def _per_seed(side: Variance, variance: float) -> float:
+def _per_seed(arm: Variance, variance: float) -> float:
     """Return the variance of one seed's figure, times the degrees of freedom."""
-    return variance * (side.freedom + 1) * side.freedom
+    return variance * (arm.freedom + 1) * arm.freedom
 
 
 def power(variances: Sources, difference: float, *, n_parts: int, n_seeds: int) -> float:
     """Return how often an ablation of this size has an interval without 0.
 
-    `difference` is the true difference. `n_seeds` is the number of seeds of each side.
+    `difference` is the true difference. `n_seeds` is the number of seeds of each arm.
     """
-    sides = variances.sides if n_seeds > 1 else 0
+    arms = variances.arms if n_seeds > 1 else 0
     least = variances.one_record / n_parts**2
     chance = variances.interaction / n_parts / n_seeds
-    parts = max(variances.shared / n_parts + variances.sides * chance, least)
+    parts = max(variances.shared / n_parts + variances.arms * chance, least)
     seeds = variances.seeds / n_seeds
 
     rank = _ranks(ABLATIONS, 3)
     seen = [np.maximum(parts * chi2.ppf(rank[0], n_parts - 1) / (n_parts - 1), least)]
-    for side in range(sides):
-        seen.append((seeds + chance) * chi2.ppf(rank[1 + side], n_seeds - 1) / (n_seeds - 1))
+    for arm in range(arms):
+        seen.append((seeds + chance) * chi2.ppf(rank[1 + arm], n_seeds - 1) / (n_seeds - 1))
 
-    freedoms = np.array([n_parts - 1] + [n_seeds - 1] * sides, dtype=np.float64)
-    chances = np.array([0.0] + [chance] * sides)
+    freedoms = np.array([n_parts - 1] + [n_seeds - 1] * arms, dtype=np.float64)
+    chances = np.array([0.0] + [chance] * arms)
     widths = half_widths(np.array(seen), freedoms[:, None], chances[:, None])
-    error = np.sqrt(parts + variances.sides * seeds)
+    error = np.sqrt(parts + variances.arms * seeds)
     return float(norm.cdf((abs(difference) - widths) / error).mean())
 
 
@@ -141,7 +141,7 @@ def power_note(
     """Return in words what it takes to see the difference with 80 % power.
 
     A difference below MIN_DIFFERENCE is replaced by PLANNED_DIFFERENCE. `seeds` are the numbers of
-    seeds of both sides, 0 for a side without seeds.
+    seeds of both arms, 0 for a arm without seeds.
     """
     if spread.num_clusters < 2:
         return "One part says nothing about other parts; at least two are needed."
@@ -149,8 +149,8 @@ def power_note(
         return "All records of one label belong to one part; add parts with this label."
 
     target = abs(difference) if abs(difference) >= MIN_DIFFERENCE else PLANNED_DIFFERENCE
-    sides = sum(number > 0 for number in seeds)
-    variances, n_parts = sources(spread, sides=sides), spread.num_clusters
+    arms = sum(number > 0 for number in seeds)
+    variances, n_parts = sources(spread, arms=arms), spread.num_clusters
     unit = "% of the larger cost" if figure is Compared.COST else "points"
     aim = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} {unit}"
 
