@@ -47,7 +47,7 @@ def train(
         if overrides not in made:
             folder = tmp_path_factory.mktemp("finished")
             call_vlmbench(folder, *TINY, drawn, f"cache_dir={shared_cache}", *overrides)
-            (sweep,) = (folder / "runs").iterdir()
+            (sweep,) = (folder / "runs").glob("*/")
             (made[overrides],) = [
                 RunDir(made_run.path.resolve()) for made_run in SweepDir(sweep).runs()
             ]

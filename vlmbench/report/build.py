@@ -20,9 +20,12 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
+from vlmbench.report.plan import level_of, look_at, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
+from vlmbench.report.questions import matches
 from vlmbench.report.runs import RunResult, read_runs
 from vlmbench.report.scores import TaskViewScores, by_seed, task_view_scores
+from vlmbench.report.sealed import validation_tables
 from vlmbench.report.steps import steps
 from vlmbench.report.tables import (
     Table,
@@ -32,7 +35,7 @@ from vlmbench.report.tables import (
     headline_table,
     task_view_title,
 )
-from vlmbench.report.terminal import plain_states, plain_tables
+from vlmbench.report.terminal import plain_plan, plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
@@ -45,13 +48,18 @@ def write_report(sweep: SweepDir) -> Path:
     Raise UserError if the folder holds no run.
     """
     runs = read_runs(sweep)
-    answers, refusals = findings(runs)
+    look = look_at(sweep.path, runs) if any(matches(runs)) else None
+    level = level_of(sweep.path, look)
+    answers, refusals = findings(runs, level=level)
     content = _content(
         sweep.path.resolve().name,
         runs,
         answers,
         refusals,
     )
+    content["level"] = level
+    content["plan"] = plan_facts(sweep.path, runs, look=look)
+    content["validation"] = validation_tables(runs)
 
     rows = [finding.to_row() for finding in answers]
     write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
@@ -65,11 +73,13 @@ def write_report(sweep: SweepDir) -> Path:
 
 
 def comparison_table(sweep: SweepDir) -> str:
-    """Return the runs and their main figures as plain text.
+    """Return the runs with their main figures, and their plan, as plain text.
 
     Raise UserError if the folder holds no run.
     """
-    return plain_tables(read_runs(sweep))
+    runs = read_runs(sweep)
+    facts = plan_facts(sweep.path, runs, look=None)
+    return f"{plain_tables(runs)}\n{plain_plan(facts)}"
 
 
 def state_table(sweep: SweepDir) -> str:
@@ -192,8 +202,13 @@ def html_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["by_seed"] = by_seed
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["breakable"] = _breakable
     return environment
+
+
+def _capitalize_first(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _breakable(name: str) -> Markup:
@@ -213,6 +228,7 @@ def markdown_environment() -> Environment:
         finalize=_escape_markdown,
     )
     environment.filters["yaml"] = _yaml_scalar
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["code"] = _code_span
     return environment
 
