@@ -24,7 +24,7 @@ run: $(READY)  ## do comparison records help the small model? ten minutes, ends 
 	$(BIN)/python -m vlmbench experiment=quick
 
 test: $(READY)  ## every test but those of `make nightly`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]'

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +72,55 @@ def cli(
     return call
 
 
+def call_vlmbench(folder: Path, *arguments: str) -> str:
+    """Call `vlmbench ...` in a folder, in this process; return what it printed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from vlmbench.backbones import resident
+    from vlmbench.cli.main import main
+
+    output = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv(*CARDS)
+        patch.setattr(sys, "argv", ["vlmbench", *arguments])
+        try:
+            main()
+        finally:
+            GlobalHydra.instance().clear()
+            resident.release()
+    return output.getvalue()
+
+
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one cache for all test processes: unpacking the small model takes half a minute."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder for all test processes."""
     base = tmp_path_factory.getbasetemp()
     is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its base folder is in that of the session
-    cache = (base.parent if is_worker else base) / "cache"
+    folder = (base.parent if is_worker else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_cache(shared_folder: Path) -> Path:
+    """Return one cache for all test processes: unpacking the small model takes half a minute."""
+    cache = shared_folder / "cache"
     cache.mkdir(exist_ok=True)
     return cache
+
+
+@pytest.fixture(scope="session")
+def drawn(shared_folder: Path) -> str:
+    """Return the setting for one set of generated images: drawing 24 parts takes 5 s."""
+    return f"data_dir={shared_folder / 'data'}"
+
+
+@pytest.fixture(scope="session")
+def parts(drawn: str, shared_folder: Path) -> tuple[str, str]:
+    """Return the settings for generated images and for what earlier runs read of them."""
+    return drawn, f"cache_dir={shared_folder / 'cache_of_parts'}"
 
 
 def image(seed: int, size: tuple[int, int] = (64, 56)) -> Image.Image:

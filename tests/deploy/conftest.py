@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CARDS
+from tests.conftest import call_vlmbench
 from vlmbench.config import register_plugins
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.sweep import SweepDir
@@ -23,33 +23,55 @@ TINY = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A run, the folder in which it was exported to `out`, and what the command printed."""
+
+    run: RunDir
+    folder: Path
+    output: str
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+
 @pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Callable[..., RunDir]:
+def train(
+    tmp_path_factory: pytest.TempPathFactory, shared_cache: Path, drawn: str
+) -> Callable[..., RunDir]:
     """Train a run once a session: `train("model=phi3_tiny")`. No test may change its folder."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    from vlmbench.backbones import resident
-    from vlmbench.cli.main import main
-
     made: dict[tuple[str, ...], RunDir] = {}
-    data = tmp_path_factory.mktemp("data")
 
     def run(*overrides: str) -> RunDir:
         if overrides not in made:
             folder = tmp_path_factory.mktemp("finished")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(folder)
-                patch.setenv("WANDB_MODE", "offline")
-                patch.setenv(*CARDS)
-                folders = (f"data_dir={data}", f"cache_dir={shared_cache}")
-                patch.setattr(sys, "argv", ["vlmbench", *TINY, *folders, *overrides])
-                main()
-                GlobalHydra.instance().clear()
-                resident.release()
+            call_vlmbench(folder, *TINY, drawn, f"cache_dir={shared_cache}", *overrides)
             (sweep,) = (folder / "runs").glob("*/")
             (made[overrides],) = [
                 RunDir(made_run.path.resolve()) for made_run in SweepDir(sweep).runs()
             ]
+        return made[overrides]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def export(
+    tmp_path_factory: pytest.TempPathFactory, train: Callable[..., RunDir]
+) -> Callable[..., Exported]:
+    """Train a run and export it once a session. No test may change its folders."""
+    made: dict[tuple[str, ...], Exported] = {}
+
+    def run(*overrides: str) -> Exported:
+        if overrides not in made:
+            run = train(*overrides)
+            folder = tmp_path_factory.mktemp("exported")
+            output = call_vlmbench(
+                folder,
+                *("stage=export", f"run={run.path}", "export.out=out", "export.parity_records=24"),
+            )
+            made[overrides] = Exported(run=run, folder=folder, output=output)
         return made[overrides]
 
     return run

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import Outcome
+from tests.deploy.conftest import Exported
 from vlmbench.backbones import adapters
 from vlmbench.config import ExportConfig
 from vlmbench.deploy.parity import compare_answers, require_parity
@@ -22,6 +23,7 @@ from vlmbench.system.files import SEAL, seal
 from vlmbench.types import Prediction, Task, UserError
 
 Cli = Callable[..., Outcome]
+StrongExport = Callable[..., Exported]
 STRONG = (
     "trainer.learning_rate=0.02",
     "trainer.eval_steps=null",
@@ -36,10 +38,15 @@ def strong(train: Callable[..., RunDir]) -> Callable[..., RunDir]:
     return lambda model, *more: train(f"model={model}", *STRONG, *more)
 
 
-def exported(cli: Cli, run: RunDir, *more: str) -> Outcome:
-    return cli(
-        "stage=export", f"run={run.path}", "export.out=out", "export.parity_records=24", *more
-    )
+@pytest.fixture
+def strong_export(export: StrongExport) -> StrongExport:
+    """The export of a run whose adapter changes what the model says."""
+    return lambda model, *more: export(f"model={model}", *STRONG, *more)
+
+
+def exported(cli: Cli, run: RunDir, *more: str, records: int = 24) -> Outcome:
+    settings = (f"run={run.path}", "export.out=out", f"export.parity_records={records}")
+    return cli("stage=export", *settings, *more)
 
 
 @pytest.mark.parametrize(
@@ -48,40 +55,38 @@ def exported(cli: Cli, run: RunDir, *more: str) -> Outcome:
     ids=lambda choices: " ".join(choices),
 )
 def test_adapter_merged_and_reloaded_model_say_the_same(
-    cli: Cli, strong: Any, choices: tuple[str, ...]
+    strong_export: StrongExport, choices: tuple[str, ...]
 ) -> None:
-    run = strong(*choices)
-    outcome = exported(cli, run)
-    assert outcome.code == 0, outcome.err
-    parity = json.loads(Path("out/decision_rules.json").read_text())["parity"]
+    done = strong_export(*choices)
+    parity = json.loads((done.out / "decision_rules.json").read_text())["parity"]
     for name in ("merged", "reloaded", "recorded"):
         assert parity[name]["n"] == 24
         assert parity[name]["changed"] == {}
         assert parity[name]["largest_difference"] < 1e-3, name
         assert (
             f"{name}: 24 of 24 labels are those of the adapter, scores differ by at most"
-            in outcome.out
+            in done.output
         )
-    assert {path.name for path in Path("out").iterdir()} == {
+    assert {path.name for path in done.out.iterdir()} == {
         "adapter",
         "merged",
         "README.md",
         "decision_rules.json",
     }
-    written = list(Path("out").rglob("*"))
+    written = list(done.out.rglob("*"))
     assert not [path for path in written if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".py")]
     assert all(
         stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644) for path in written
     )
-    assert not [path for path in Path().iterdir() if path.name.startswith(".out")]
+    assert not [path for path in done.folder.iterdir() if path.name.startswith(".out")]
     own, copied = (
         load_file(folder / "adapter_model.safetensors")
-        for folder in (run.adapter, Path("out/adapter"))
+        for folder in (done.run.adapter, done.out / "adapter")
     )
     assert all(torch.equal(own[name], copied[name]) for name in own)
     assert not any(
         "lora" in name
-        for path in Path("out/merged").glob("*.safetensors")
+        for path in (done.out / "merged").glob("*.safetensors")
         for name in load_file(path)
     )
 
@@ -114,21 +119,21 @@ def scores_by_plain_transformers(folder: Path, one: Prediction) -> dict[str, flo
 
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_the_merged_folder_loads_with_plain_transformers_to_the_runs_scores(
-    cli: Cli, strong: Any, model: str
+    strong_export: StrongExport, model: str
 ) -> None:
-    run = strong(model)
-    assert exported(cli, run).code == 0
+    done = strong_export(model)
     one = next(
-        one for one in run.read_predictions() if (one.task, one.view) == (Task.JUDGE_PAIR, "raw")
+        one
+        for one in done.run.read_predictions()
+        if (one.task, one.view) == (Task.JUDGE_PAIR, "raw")
     )
-    assert scores_by_plain_transformers(Path("out/merged"), one) == pytest.approx(
+    assert scores_by_plain_transformers(done.out / "merged", one) == pytest.approx(
         dict(one.scores), abs=1e-4
     )
 
 
-def test_the_weights_stand_under_the_publishers_names(cli: Cli, strong: Any) -> None:
-    assert exported(cli, strong("phi3_tiny")).code == 0
-    (path,) = Path("out/merged").glob("*.safetensors")
+def test_the_weights_stand_under_the_publishers_names(strong_export: StrongExport) -> None:
+    (path,) = (strong_export("phi3_tiny").out / "merged").glob("*.safetensors")
     names = set(load_file(path))
     for name in (
         "model.layers.0.self_attn.qkv_proj.weight",
@@ -141,11 +146,10 @@ def test_the_weights_stand_under_the_publishers_names(cli: Cli, strong: Any) -> 
 
 
 def test_the_card_gives_figures_with_n_and_intervals_and_no_path_of_this_machine(
-    cli: Cli, strong: Any
+    strong_export: StrongExport,
 ) -> None:
-    run = strong("smol")
-    assert exported(cli, run).code == 0
-    card = Path("out/README.md").read_text()
+    done = strong_export("smol")
+    run, card = done.run, (done.out / "README.md").read_text()
     accuracy = run.read_metrics()["scores"]["judge_pair"]["raw"]["accuracy"]
     interval = f"{accuracy['low']:.3f} to {accuracy['high']:.3f}"
     row = f"| {accuracy['value']:.3f} | {interval} | {accuracy['n']} |"
@@ -178,7 +182,7 @@ def test_a_merge_that_is_not_the_adapter_is_not_exported(
 
     for module in (adapters, chat, smol):
         monkeypatch.setattr(module, "merge_adapter", lambda model: None)
-    refused = exported(cli, strong(model), "export.parity_difference=0.001")
+    refused = exported(cli, strong(model), "export.parity_difference=0.001", records=8)
     assert refused.code == 2
     assert "the reloaded model gives" in refused.err
     assert "Nothing was exported" in refused.err

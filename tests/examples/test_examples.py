@@ -89,15 +89,15 @@ def test_a_manifest(run_example: Run) -> None:
     assert "accuracy on 2 held-out records:" in output
 
 
-def test_a_sweep_with_a_verdict(run_example: Run) -> None:
-    output = run_example("03_sweep_with_a_verdict.py", *TINY, *RAW_PARTS, "seed=0")
+def test_a_sweep_with_a_verdict(run_example: Run, drawn: str) -> None:
+    output = run_example("03_sweep_with_a_verdict.py", *TINY, *RAW_PARTS, drawn, "seed=0")
 
     assert re.search(r"- .*with_comparison.* points of accuracy \(", output)
 
 
 @pytest.mark.usefixtures("_own_plugins")
-def test_a_plugin_metric(run_example: Run) -> None:
-    output = run_example("04_plugin_metric.py", *TINY, *RAW_PARTS)
+def test_a_plugin_metric(run_example: Run, drawn: str) -> None:
+    output = run_example("04_plugin_metric.py", *TINY, *RAW_PARTS, drawn)
 
     assert re.search(r"alarms: \d+% of 2 records \(\d+% to \d+%\)", output)
     report = Path(re.search(r"report: (.+/report/index\.html)", output)[1])

@@ -295,7 +295,9 @@ def test_a_pickle_in_a_checkpoint_is_not_loaded(
 
 
 @pytest.fixture
-def checkpoint(cli: Callable[..., Any], tmp_path: Path) -> Callable[[], Callable[[], Any]]:
+def checkpoint(
+    cli: Callable[..., Any], tmp_path: Path, drawn: str
+) -> Callable[[], Callable[[], Any]]:
     """Makes a run that was broken off at step 3, and gives what starts it again."""
     from vlmbench.runs.folder import RunDir
 
@@ -305,6 +307,7 @@ def checkpoint(cli: Callable[..., Any], tmp_path: Path) -> Callable[[], Callable
         "source.num_parts=24",
         "tracking=off",
         "eval.limit=4",
+        drawn,
     )
 
     def make() -> Callable[[], Any]:

@@ -32,13 +32,6 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Generated images and what was read of them, shared by the module's runs."""
-    folder = tmp_path_factory.mktemp("parts")
-    return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
-
-
 def test_one_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
     """In a process of its own, as a user starts it, with W&B offline and a comparison run."""
     command = [

@@ -16,9 +16,14 @@ GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_golden_losses_and_scores_of_the_tiny_models(
-    cli: Callable[..., Outcome], tmp_path: Path, request: pytest.FixtureRequest, model: str
+    cli: Callable[..., Outcome],
+    tmp_path: Path,
+    drawn: str,
+    request: pytest.FixtureRequest,
+    model: str,
 ) -> None:
     outcome = cli(
+        drawn,
         f"model={model}", "data=with_comparison", "trainer=debug", "source.num_parts=24",
         "eval.limit=4", "trainer.learning_rate=1e-2", "tracking=off",
     )  # fmt: skip

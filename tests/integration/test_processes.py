@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, call_vlmbench
 from vlmbench.runs.folder import RunDir
 from vlmbench.system import processes
 from vlmbench.types import UserError
@@ -43,12 +43,11 @@ def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunDir, str]:
+def ran(tmp_path_factory: pytest.TempPathFactory, drawn: str) -> tuple[RunDir, RunDir, str]:
     """By one process, by two, and what these said."""
     folder = tmp_path_factory.mktemp("processes")
-    one = start(folder, *RUN, "sweep=runs/one")
-    assert one.returncode == 0, one.stderr
-    two = start(folder, *TWO, *RUN, "sweep=runs/two")
+    call_vlmbench(folder, *RUN[2:], drawn, "sweep=runs/one")
+    two = start(folder, *TWO, *RUN, drawn, "sweep=runs/two")
     assert two.returncode == 0, two.stderr
     name = "0_llama32_tiny_without_comparison_s0"
     return (
@@ -77,10 +76,10 @@ def test_what_is_not_training_is_done_once(ran: tuple[RunDir, RunDir, str]) -> N
     assert len(list(two.path.parent.glob("*/status.json"))) == 1
 
 
-def test_a_finished_run_is_left_alone_by_both(ran: tuple[RunDir, RunDir, str]) -> None:
+def test_a_finished_run_is_left_alone_by_both(ran: tuple[RunDir, RunDir, str], drawn: str) -> None:
     _, two, _ = ran
     before = two.read_status()
-    again = start(two.path.parents[2], *TWO, *RUN, "sweep=runs/two")
+    again = start(two.path.parents[2], *TWO, *RUN, drawn, "sweep=runs/two")
     assert again.returncode == 0, again.stderr
     assert (again.stdout + again.stderr).count("is finished already") == 1
     assert two.read_status() == before
@@ -93,8 +92,8 @@ def test_other_stages_take_one_process(ran: tuple[RunDir, RunDir, str]) -> None:
     assert (done.stdout + done.stderr).count("report: ") == 1
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    done = start(tmp_path, *TWO, *RUN, "trainer.batch_size=3")
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, drawn: str) -> None:
+    done = start(tmp_path, *TWO, *RUN, drawn, "trainer.batch_size=3")
     assert done.returncode != 0
     assert (
         "trainer.batch_size must be a multiple of 2, the number of processes, got 3" in done.stderr

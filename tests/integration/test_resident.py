@@ -43,8 +43,13 @@ def results_by_run(folder: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_runs_that_share_a_model_equal_runs_alone(
-    cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    cli: Callable[..., Outcome],
+    tmp_path: Path,
+    drawn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
 ) -> None:
+    tiny = (*TINY, drawn)
     built_seeds: list[int] = []
     config = {"phi3_tiny": Phi3TinyConfig, "llama32_tiny": Llama32TinyConfig}[model]
     build = config.build
@@ -55,7 +60,7 @@ def test_runs_that_share_a_model_equal_runs_alone(
 
     monkeypatch.setattr(config, "build", count_builds)
     enter(tmp_path / "together", monkeypatch)
-    assert cli("-m", f"model={model}", "seed=0,1", "data=with_comparison,single", *TINY).code == 0
+    assert cli("-m", f"model={model}", "seed=0,1", "data=with_comparison,single", *tiny).code == 0
     assert built_seeds == [0]
     expected = results_by_run(tmp_path / "together")
     assert len(expected) == 4
@@ -65,7 +70,7 @@ def test_runs_that_share_a_model_equal_runs_alone(
         alone = tmp_path / f"{seed}-{data}"
         enter(alone, monkeypatch)
         resident.release()
-        assert cli(f"model={model}", f"seed={seed}", f"data={data}", *TINY).code == 0
+        assert cli(f"model={model}", f"seed={seed}", f"data={data}", *tiny).code == 0
         name = f"{model}_{data}_s{seed}"
         assert results_by_run(alone) == {name: expected[name]}
 

@@ -32,12 +32,6 @@ PATIENT = (
 )
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("parts")
-    return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
-
-
 @pytest.mark.parametrize(
     ("settings", "steps"), [((), 4), (PATIENT, 2)], ids=["last step", "patience ended"]
 )

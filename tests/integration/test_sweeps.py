@@ -23,12 +23,6 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("parts")
-    return f"data_dir={folder / 'data'}", f"cache_dir={folder / 'cache'}"
-
-
 def states(folder: Path) -> dict[str, str]:
     return {
         run.path.name: run.read_status()["state"] for run in SweepDir(folder / "runs" / "s").runs()

@@ -20,14 +20,16 @@ DATA = (
 
 
 def test_it_runs_from_the_images_to_the_article_section(
-    cli: Callable[..., Outcome], tmp_path: Path
+    cli: Callable[..., Outcome], tmp_path: Path, drawn: str
 ) -> None:
     done = cli(
+        drawn,
         *(
             "experiment=vivlm24",
             "model=phi3_tiny,llama32_tiny",
             "seed=0",
             "trainer=debug",
+            "trainer.max_steps=2",
             "source.num_parts=24",
         ),
         *("eval.limit=8", "eval.probes=false", "tracking=off", "sweep=runs/s"),

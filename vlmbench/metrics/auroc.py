@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scipy.stats import rankdata
+import numpy as np
 
 from vlmbench.metrics import MetricInfo
 from vlmbench.metrics._select import is_positive, positive_probabilities, select_ordinary
@@ -28,18 +28,20 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     """Return `auroc`: the probability that a positive record scores above a negative one.
 
     A tie counts half. The figure is absent without scores or with one class. It is computed from
-    the positives' ranks (Hanley & McNeil 1982), because the bootstrap calls it often.
+    the positives' positions among the sorted negatives (Mann & Whitney 1947), because the bootstrap
+    calls it often: SciPy's rankdata took 60 % of the time that all figures of a run take.
     """
     records = select_ordinary(predictions)
     probabilities = positive_probabilities(records)
     if probabilities is None:
         return {}
 
-    positive = is_positive(records)
-    n_positive = int(positive.sum())
-    pairs = n_positive * (len(records) - n_positive)
+    is_abnormal = is_positive(records)
+    positives, negatives = probabilities[is_abnormal], np.sort(probabilities[~is_abnormal])
+    pairs = len(positives) * len(negatives)
     if pairs == 0:
         return {}
 
-    wins = rankdata(probabilities)[positive].sum() - n_positive * (n_positive + 1) / 2
-    return {"auroc": float(wins / pairs)}
+    below = np.searchsorted(negatives, positives, "left")
+    not_above = np.searchsorted(negatives, positives, "right")
+    return {"auroc": float((below + not_above).sum() / 2 / pairs)}

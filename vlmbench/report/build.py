@@ -6,6 +6,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -190,6 +191,7 @@ def _plots(runs: Sequence[RunResult], scores: Sequence[TaskViewScores]) -> dict[
     }
 
 
+@cache  # compiling the templates takes a third of a second
 def html_environment() -> Environment:
     """Return the environment of the HTML templates, which escapes every printed value."""
     environment = Environment(
@@ -214,6 +216,7 @@ def _breakable(name: str) -> Markup:
     return escape(name).replace("_", Markup("_<wbr>"))
 
 
+@cache
 def markdown_environment() -> Environment:
     """Return the environment of the Markdown templates, which escapes all but Markup values."""
     environment = Environment(  # noqa: S701 - HTML escapes would show as such in Markdown

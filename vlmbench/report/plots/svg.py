@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from io import StringIO
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Most colour-blind readers can tell these apart (after Okabe and Ito). style.css has a lighter set
@@ -48,7 +50,9 @@ def draw(
 
         target = StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(target, format="svg", metadata=no_metadata)
+        # Figure.savefig draws twice, the first time only to lay the figure out.
+        canvas: Any = FigureCanvasSVG(figure)  # untyped
+        canvas.print_svg(target, metadata=no_metadata)
 
     return _to_inline(target.getvalue(), key, label)
 
