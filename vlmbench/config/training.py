@@ -147,6 +147,13 @@ class EvalConfig(Settings):
     probes: bool = setting(
         True, "Evaluate swapped, self-paired, blank-reference and closing pairs too."
     )
+    perturbations: bool = setting(
+        True, "Ask raw pairs again with a blurred, darker, shifted, JPEG or rotated query."
+    )
+    rewordings: bool = setting(True, "Ask raw pairs again in the wordings of prompt.rewordings.")
+    perturbed_records: int = setting(
+        100, "Raw pairs that are asked again, chosen at random with data.split_seed.", at_least=1
+    )
 
 
 class TrackingMode(StrEnum):

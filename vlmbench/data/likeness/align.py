@@ -8,6 +8,7 @@ half the resolution first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,8 @@ class Template:
         ones = np.ones_like(rows)
         self.grid = np.stack([grid[self.inside].ravel() for grid in (rows, columns, ones)])
 
-        down, right = (slope[self.inside].ravel() for slope in np.gradient(image))
+        down = np.gradient(image, axis=0)[self.inside].ravel()
+        right = np.gradient(image, axis=1)[self.inside].ravel()
         slopes = np.concatenate([down * self.grid, right * self.grid])
         self.solve = (np.linalg.pinv(slopes @ slopes.T, hermitian=True) @ slopes).T
 
@@ -102,7 +104,8 @@ class Template:
     def _is_small(self, maps: Maps) -> NDArray[np.bool_]:
         change = np.abs(maps[:, :2, :2] - np.eye(2)).max(axis=(1, 2))
         shift = np.abs(maps[:, :2, 2]).max(axis=1)
-        return (change < MAX_CHANGE) & (shift < MAX_SHIFT * self.edge)
+        is_small: NDArray[np.bool_] = (change < MAX_CHANGE) & (shift < MAX_SHIFT * self.edge)
+        return is_small
 
 
 def compare(template: Floats, candidates: Floats, controls: Floats) -> Correlations:
@@ -138,7 +141,7 @@ def compare(template: Floats, candidates: Floats, controls: Floats) -> Correlati
     return Correlations(numbers=best, whole=whole, own=own)
 
 
-def correlation(pixels: Floats, others: Floats) -> NDArray[np.float64]:
+def correlation(pixels: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     """Return the correlation of pixels (P,) with each of `others` (N, P)."""
     centred = pixels - pixels.mean()
     deviations = others - others.mean(axis=1, keepdims=True)

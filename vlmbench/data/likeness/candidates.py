@@ -69,7 +69,10 @@ class Search:
             same = apart[block, None] == apart[None, :]
             coarse, coarse_orientations = _best_orientation(self.coarse, block, same)
             spectra, spectrum_orientations = _best_orientation(self.spectra, block, same)
-            features = None if self.features is None else self._features(block, same)
+            features = None
+            if self.features is not None:
+                features = self.features[block] @ self.features.T
+                features[same] = -np.inf
 
             for row, query in enumerate(block.tolist()):
                 ranked = _largest(coarse[row], NEIGHBOURS)
@@ -92,12 +95,6 @@ class Search:
                     controls,
                     coarse_orientations[row, controls],
                 )
-
-    def _features(self, block: Indices, same: NDArray[np.bool_]) -> Floats:
-        assert self.features is not None
-        scores = self.features[block] @ self.features.T
-        scores[same] = -np.inf
-        return scores
 
     def _turn(self, query: int, images: Indices, numbers: Indices) -> Indices:
         """Return the orientations of images whose spectrum leaves two: the one that looks alike."""
