@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from vlmbench.data.images import ImageFacts
 from vlmbench.data.likeness.align import compare
@@ -30,6 +31,7 @@ OWN = 0.7  # the same for what other images of the data do not explain
 NEAR_DUPLICATE = 0.5  # largest distance of an error
 SUSPECT = 1.0  # largest distance of a warning
 MIN_DETAIL = 1.0  # grey levels: a plainer image has nothing but noise to compare
+MIN_PROGRESS = 1000  # images from which a progress bar is shown
 
 Pair = tuple[int, int]
 
@@ -91,8 +93,16 @@ def likenesses(
     groups = _files(facts)[kept] if apart is None else apart[kept].astype(np.int64)
     search = Search(thumbnails[kept], images, None if features is None else features[kept])
 
+    queries = _queries(groups)
+    progress = tqdm(
+        search.candidates(queries, groups),
+        desc="compare images",
+        total=len(queries),
+        unit="image",
+        disable=len(queries) < MIN_PROGRESS,
+    )
     found: dict[Pair, Likeness] = {}
-    for candidates in search.candidates(_queries(groups), groups):
+    for candidates in progress:
         for likeness in _compare(candidates, images, kept):
             pair = likeness.first, likeness.second
             is_same_file = facts[pair[0]].sha256 == facts[pair[1]].sha256

@@ -1,6 +1,6 @@
 """Split records into training, validation and test sets without leaks.
 
-Train, validation and test sets are split by part. No part and no image is in two of them.
+Train, validation and test sets are split by part. No part and no image file is in two of them.
 """
 
 from __future__ import annotations
