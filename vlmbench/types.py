@@ -59,6 +59,8 @@ class Probe(StrEnum):
     SELF = "self"  # the reference beside itself
     BLANK = "blank"  # the reference replaced by a grey image
     CLOSURE = "closure"  # A~B and A~C are records, this one asks B~C
+    PERTURBED = "perturbed"  # the query is blurred, darker, or changed otherwise
+    REWORDED = "reworded"  # the same question in other words
 
 
 # The labels of each task that has two: first the negative one, then the positive one, which an
@@ -91,7 +93,7 @@ class ImageRef:
 
     `path` is absolute. `view` is "raw" or the name of the run's processed view. `sha256` is of the
     file's bytes; "" if the manifest does not give it. `blank` shows a mid-grey image of the same
-    size instead.
+    size instead. `change` names a change of `data/changes.py`, made when the image is shown.
     """
 
     path: Path
@@ -99,6 +101,7 @@ class ImageRef:
     view: str
     sha256: str = ""
     blank: bool = False
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ class Record:
     `answer` starts with `label`. `question` is "" if the prompt group words it. `group` names the
     part: all records of a part are in one split. `split` is None unless the manifest fixes it.
     `options` of a multiple choice map a letter to a text. `of` holds the ids of the records that a
-    probe was made from.
+    probe was made from, and `change` names what was changed: "blurred", "leading".
     """
 
     id: str
@@ -123,6 +126,7 @@ class Record:
     meta: Mapping[str, str] = field(default_factory=dict)
     probe: Probe = Probe.NONE
     of: tuple[str, ...] = ()
+    change: str = ""
 
     @property
     def view(self) -> str:
@@ -213,8 +217,9 @@ class Prediction:
 
     `scores` maps each label to its log-probability (nats, summed over the label's tokens); it is
     empty for a generated answer, which is in `text`. `predicted` is None if a generated answer
-    names no label: it counts as wrong. `images` are the files as shown; "" for a blank image.
-    `component` names the parts that share images with the record's own part; "" for none.
+    names no label: it counts as wrong. `images` are the files as shown, before a `change`; "" for a
+    blank image. `component` names the parts that share images with the record's own part; "" for
+    none.
     """
 
     id: str
@@ -227,6 +232,7 @@ class Prediction:
     text: str | None = None
     probe: Probe = Probe.NONE
     of: tuple[str, ...] = ()
+    change: str = ""
     question: str = ""
     answer: str = ""
     images: tuple[str, ...] = ()

@@ -48,6 +48,8 @@ def pages() -> dict[str, str]:
         "power.md": _power(),
         "planted.md": _planted(),
         "robustness.md": _robustness(),
+        "leaks.md": _leaks(),
+        "false_leaks.md": _false_leaks(),
         "machines.md": _machines(),
     }
 
@@ -217,10 +219,49 @@ def _robustness() -> str:
     return table(("test", "outcome", "result"), rows)
 
 
+def _leaks() -> str:
+    rows = []
+    for row in read("leaks")["pooled"]:
+        error = _share(row, "near_duplicates", "low", "high")
+        shown = _share(row, "with_perhaps_a_copy", "with_low", "with_high")
+        rows.append((row["kind"], row["n"], error, shown))
+    return table(("copy", "copies", "an error", "an error, or shown as perhaps a copy"), rows)
+
+
+def _share(row: dict[str, Any], hits: str, low: str, high: str) -> str:
+    """Return a share of a row's `n`, with its interval."""
+    share = percent(row[hits] / row["n"], 0)
+    return f"{share} ({percent(row[low], 0)} to {percent(row[high], 0)})"
+
+
+def _false_leaks() -> str:
+    result = read("leaks")
+    rows = [
+        (
+            row["world"],
+            row["n"],
+            f"{row['near_duplicates']} (up to {percent(row['high'])})",
+            f"{row['with_perhaps_a_copy']} (up to {percent(row['with_high'])})",
+        )
+        for row in result["false_alarms"]
+    ]
+    rows += [
+        (
+            "another pose of the same part",
+            row["n"],
+            f"{row['near_duplicates']} (up to {percent(row['high'])})",
+            f"{row['with_perhaps_a_copy']} (up to {percent(row['with_high'])})",
+        )
+        for row in result["another_pose"]
+    ]
+    return table(("images", "number", "an error", "an error, or shown as perhaps a copy"), rows)
+
+
 def _machines() -> str:
     names = [*TRAINING, "phi3_engines", "parallel-pair-560", "evaluation-pair-560"]
     names += ["startup-pair-560", "sweep-pair-560", "losses-pair-560", "export-pair-560"]
     names += ["export-pair-336x4", "statistics", "limits", "planted", "faults", "killed"]
+    names += ["leaks"]
     rows = []
     for name in names:
         machine = read(name)["machine"]

@@ -25,7 +25,7 @@ DIFFERENCES = {
     "data/with_shapes": {"comparison"},
 }
 # Without a default in the dataclass: the wording of a language.
-WORDING = {"questions", "labels", "phrases"}
+WORDING = {"questions", "labels", "phrases", "rewordings"}
 YAMLS = sorted(
     path for path in CONF.rglob("*.yaml") if path.parent.name not in (CONF.name, "experiment")
 )

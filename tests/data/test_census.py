@@ -58,3 +58,22 @@ def test_allowed_leaks_are_counted_and_named(manifest: ManifestBuilder, tmp_path
     assert leaks["found"] == len(data.leaks) >= 1
     assert leaks["first"][0].startswith(str(manifest.path))
     assert "have the same image" in leaks["first"][0]
+
+
+def test_the_nearest_images_have_paths_that_the_report_can_open(
+    manifest: ManifestBuilder, tmp_path: Path
+) -> None:
+    records = open_manifest(manifest.write())
+    data = load_data(
+        records,
+        {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2},
+        split_seed=0,
+        allow_leak=False,
+        cache_dir=tmp_path / "cache",
+    )
+    nearest = census(data)["nearest"]
+    assert 1 <= len(nearest) <= 12
+    distances = [pair["distance"] for pair in nearest]
+    assert distances == sorted(distances)
+    assert all(Path(path).is_file() for pair in nearest for path in pair["images"])
+    assert all(pair["splits"][0] != pair["splits"][1] for pair in nearest)

@@ -80,7 +80,7 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
 def test_facts_name_size_and_content(tmp_path: Path) -> None:
     image(0).save(tmp_path / "a.png")
     facts = image_facts(tmp_path / "a.png")
-    assert (facts.width, facts.height, facts.thumbnail.shape) == (64, 56, (32, 32))
+    assert (facts.width, facts.height, facts.thumbnail.shape) == (64, 56, (64, 64))
 
     image(0).save(tmp_path / "b.png", compress_level=1)
     saved_again = image_facts(tmp_path / "b.png")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from vlmbench.data.probes import make_probes
+from tests.conftest import REPOSITORY, image
+from vlmbench.data.changes import CHANGES
+from vlmbench.data.probes import choose_pairs, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
-from vlmbench.types import ImageRef, Probe, Record, Role, Task, UserError
+from vlmbench.data.viewer import Viewer
+from vlmbench.types import ImageRef, Probe, Record, Role, Task, UserError, pixel_hash
 
 WORDING = Wording(
     questions=dict.fromkeys(Task, "Is it normal?"),
@@ -124,3 +130,78 @@ def test_two_good_queries_of_one_reference_close_a_triangle() -> None:
 
 def test_single_images_have_no_probes() -> None:
     assert make_probes([record("a", "q", task=Task.JUDGE_SINGLE)]) == []
+
+
+def test_raw_pairs_are_chosen_at_random_whatever_else_there_is() -> None:
+    pairs = [record(f"p{i}", "r", f"q{i}") for i in range(20)]
+    others = [
+        record("rt", "r", "q", view="rt"),
+        record("single", "q", task=Task.JUDGE_SINGLE),
+        replace(record("own", "r", "q"), question="Is it safe?"),
+    ]
+    chosen = choose_pairs([*others, *pairs], 5, seed=0)
+    assert len(chosen) == 5
+    assert chosen == choose_pairs([*pairs, *others], 5, seed=0)
+    assert chosen != choose_pairs(pairs, 5, seed=1)
+    assert chosen == [pair for pair in pairs if pair in chosen]  # in their order
+    assert choose_pairs(pairs, 100, seed=0) == pairs
+
+
+def test_each_change_is_made_to_the_query_alone() -> None:
+    base = record("a", "r", "q", label="abnormal")
+    probes = list(perturb([base]))
+    assert [probe.change for probe in probes] == list(CHANGES)
+    assert len({probe.id for probe in probes}) == len(CHANGES)
+    for probe in probes:
+        assert [image.change for image in probe.images] == ["", probe.change]
+        assert (probe.of, probe.label, probe.group) == (("a",), "abnormal", "g")
+
+
+def test_a_rewording_changes_the_question_alone() -> None:
+    base = record("a", "r", "q")
+    (probe,) = reword([base], {"leading": "Surely fine?"})
+    assert ENGLISH.question(probe) == "Surely fine?"
+    assert (probe.images, probe.label, probe.change) == (base.images, base.label, "leading")
+    assert (probe.id, probe.probe) == ("reworded:leading:a", Probe.REWORDED)
+
+
+@pytest.mark.parametrize("prompt", ["en", "ja", "short"])
+def test_each_language_has_four_wordings_and_one_of_them_leads(prompt: str) -> None:
+    words = yaml.safe_load((REPOSITORY / "conf" / "prompt" / f"{prompt}.yaml").read_text())
+    rewordings = words["rewordings"]
+    assert len(set(rewordings.values())) == 4
+    assert "leading" in rewordings
+    assert words["questions"]["judge_pair"] not in rewordings.values()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("size", [(160, 160), (70, 41)])
+def test_a_change_is_small_deterministic_and_keeps_the_size(
+    change: str, size: tuple[int, int]
+) -> None:
+    original = image(3, size)
+    changed = CHANGES[change](original)
+    assert (changed.size, changed.mode) == (size, "RGB")
+    assert changed.tobytes() != original.tobytes()
+    assert changed.tobytes() == CHANGES[change](original).tobytes()
+    difference = np.asarray(changed, float) - np.asarray(original, float)
+    assert np.abs(difference).mean() < 40
+
+
+def test_a_changed_image_has_the_hash_of_its_own_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "q.png"
+    image(3).save(path)
+    viewer = Viewer(
+        tmp_path, name="rt", process=lambda shown: shown, fingerprint="f", cache=tmp_path / "c"
+    )
+    plain = ImageRef(path=path, role=Role.QUERY, view="raw")
+    for _ in range(2):  # the second time from memory
+        hashes = {
+            viewer.lazy_image(replace(plain, change=change), of="a").hash
+            for change in ("", *CHANGES)
+        }
+        assert len(hashes) == 1 + len(CHANGES)
+        assert viewer.lazy_image(plain, of="a").hash == pixel_hash(image(3))
+
+    blurred = viewer.lazy_image(replace(plain, change="blurred"), of="a")
+    assert blurred.hash == pixel_hash(CHANGES["blurred"](image(3)))

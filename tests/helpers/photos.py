@@ -27,7 +27,7 @@ def copy(
         width=8,
         height=8,
         phash=int(rng.integers(2**63)),
-        thumbnail=rng.integers(0, 256, (32, 32), dtype=np.uint8),
+        thumbnail=rng.integers(0, 256, (64, 64), dtype=np.uint8),
     )
     photo = Photo(name=name, path=Path(name), label=label, part=part or name, **more)  # type: ignore[arg-type]
     return PhotoCopy(photo=photo, path=Path("img") / name, facts=facts)

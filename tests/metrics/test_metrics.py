@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from vlmbench.data.changes import CHANGES
 from vlmbench.metrics import (
     accuracy,
     all_metrics,
@@ -14,9 +15,12 @@ from vlmbench.metrics import (
     calibration,
     describe,
     errors,
+    image_flips,
+    robust_accuracy,
     self_pair,
     swap_symmetry,
     transitivity,
+    wording_flips,
 )
 from vlmbench.types import Prediction, Probe, Rate, Task, UserError
 
@@ -61,10 +65,13 @@ def test_every_module_is_a_metric_without_figures_for_no_predictions():
         "blank_reference",
         "calibration",
         "errors",
+        "image_flips",
         "option_types",
+        "robust_accuracy",
         "self_pair",
         "swap_symmetry",
         "transitivity",
+        "wording_flips",
     ]
     assert [measure([]) for measure in metrics.values()] == [{}] * len(metrics)
 
@@ -73,11 +80,12 @@ def test_each_figure_has_one_metric_file_and_a_description():
     scored = [prediction(p.id, p.expected, p.predicted, p=0.4) for p in JUDGED]
     probes = [
         prediction(f"1-{k}", NG, OK, probe=k, of=("4",), group="part-4")
-        for k in Probe
-        if k is not Probe.NONE
+        for k in (Probe.SWAP, Probe.SELF, Probe.BLANK, Probe.CLOSURE)
     ]
+    probes += [asked_again(JUDGED[3], change, OK, Probe.PERTURBED) for change in CHANGES]
+    probes += [asked_again(JUDGED[3], words, OK, Probe.REWORDED) for words in ("formal", "leading")]
     names = [name for measure in all_metrics().values() for name in measure([*scored, *probes])]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 20
     assert all(describe(name).meaning for name in names)
 
 
@@ -232,3 +240,62 @@ def test_predictions_are_split_by_task_and_view_and_probes_go_with_their_base_re
         (Task.JUDGE_PAIR, "raw"): [other],
         (Task.JUDGE_PAIR, "rt"): [lonely],
     }
+
+
+def asked_again(base: Prediction, change: str, predicted: str | None, probe: Probe) -> Prediction:
+    """Return the answer to a record whose query or question was changed."""
+    return prediction(
+        f"{probe}:{change}:{base.id}",
+        base.expected,
+        predicted,
+        probe=probe,
+        of=(base.id,),
+        change=change,
+        group=base.group,
+    )
+
+
+def test_robust_accuracy_counts_records_that_are_right_under_every_change():
+    right, spoilt, wrong = JUDGED[0], JUDGED[4], JUDGED[3]
+    again = [
+        asked_again(base, change, predicted, Probe.PERTURBED)
+        for base, answers in ((right, (NG, NG)), (spoilt, (OK, NG)), (wrong, (NG, NG)))
+        for change, predicted in zip(("blurred", "rotated"), answers, strict=True)
+    ]
+    (figure,) = robust_accuracy.measure([*JUDGED, *again]).values()
+    assert isinstance(figure, Rate)
+    assert figure.hits == (True, False, False)
+    assert figure.parts == ("part-1", "part-5", "part-4")
+
+
+def test_each_change_has_its_flip_rate_and_no_answer_is_a_flip():
+    blurred = [
+        asked_again(base, "blurred", predicted, Probe.PERTURBED)
+        for base, predicted in zip(JUDGED[:4], (NG, OK, None, OK), strict=True)
+    ]
+    rotated = [asked_again(JUDGED[0], "rotated", NG, Probe.PERTURBED)]
+    figures = image_flips.measure([*JUDGED, *blurred, *rotated])
+    assert {name: value(figure) for name, figure in figures.items()} == {
+        "flips_blurred": 0.5,
+        "flips_rotated": 0.0,
+    }
+
+
+def test_a_leading_question_is_counted_apart_from_neutral_words():
+    reworded = [
+        asked_again(JUDGED[0], "formal", NG, Probe.REWORDED),
+        asked_again(JUDGED[0], "reversed", OK, Probe.REWORDED),
+        asked_again(JUDGED[0], "leading", OK, Probe.REWORDED),
+        asked_again(JUDGED[5], "leading", NG, Probe.REWORDED),
+    ]
+    figures = wording_flips.measure([*JUDGED, *reworded])
+    assert value(figures["flips_reworded"]) == 0.5
+    assert value(figures["flips_leading"]) == 0.5
+    assert figures["flips_reworded"].parts == ("part-1", "part-1")
+
+
+def test_pairs_that_are_asked_again_change_no_other_figure():
+    again = [asked_again(JUDGED[0], "blurred", OK, Probe.PERTURBED)]
+    again += [asked_again(JUDGED[0], "leading", OK, Probe.REWORDED)]
+    for metric in (accuracy, errors, self_pair, swap_symmetry, blank_reference, transitivity):
+        assert metric.measure([*JUDGED, PROBE]) == metric.measure([*JUDGED, PROBE, *again])

@@ -194,7 +194,9 @@ def test_the_order_of_columns_cards_and_pages() -> None:
     assert [info.name for info in all_figures()] == [
         *("accuracy", "balanced_accuracy", "mean_type_accuracy", "miss_rate", "overkill_rate"),
         *("auroc", "ece", "unparsed", "swap_symmetry", "self_pair", "transitivity"),
-        *("blank_reference_accuracy", "reference_gain"),
+        *("blank_reference_accuracy", "reference_gain", "robust_accuracy"),
+        *("flips_blurred", "flips_darkened", "flips_jpeg", "flips_rotated", "flips_shifted"),
+        *("flips_reworded", "flips_leading"),
     ]
     assert [info.name for info in figures_in("headline")] == [
         *("accuracy", "balanced_accuracy", "miss_rate", "overkill_rate", "auroc"),
@@ -208,6 +210,9 @@ def test_the_order_of_columns_cards_and_pages() -> None:
         "ece": "expected calibration error",
         "reference_gain": "what the reference adds to accuracy",
         "swap_symmetry": "same label when swapped",
+        "robust_accuracy": "right under every small change of the query",
+        "flips_reworded": "other answer to the question in other words",
+        "flips_leading": "other answer to a leading question",
     }
     assert list(decision_metrics()) == ["accuracy", "errors"]
     assert [info.name for info in all_figures() if info.of_decisions] == [

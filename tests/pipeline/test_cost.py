@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vlmbench.backbones.contract import VisionCost
@@ -46,3 +48,9 @@ def test_the_table_tells_how_often_images_are_encoded(disk_budget: float | None,
         disk_budget=disk_budget,
     )
     assert list(cost.lines())[-1] == f"vision tokens     {line}"
+    assert "held-out records  4, with controls" in cost.lines()
+    asked_again = replace(cost, again_records=36, again_images=20)
+    assert (
+        "held-out records  4, with controls; 36 of them ask raw pairs again (eval.perturbations, "
+        "eval.rewordings), with 20 changed images to encode"
+    ) in asked_again.lines()

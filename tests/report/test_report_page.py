@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.helpers.reports import LABEL_ERROR, RunMaker, sweep_of, wrong_prediction
 from vlmbench.report import comparison_table, write_report
@@ -346,6 +347,24 @@ def test_leaks_that_were_allowed_are_named(make_run: RunMaker) -> None:
     )
     assert "12 leaks allowed (data.allow_leak)" in page.text
     assert "mine.jsonl:3 and mine.jsonl:7" in page.text
+
+
+def test_the_nearest_images_of_two_splits_are_shown(make_run: RunMaker, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    pair = {
+        "images": [str(tmp_path / "a.png"), str(tmp_path / "b.png")],
+        "splits": ["train", "test"],
+        "distance": 0.734,
+        "orientation": "mirrored",
+        "judgement": "perhaps a copy",
+    }
+    data = {"splits": [], "images": 2, "leaks": {"found": 0, "first": []}, "nearest": [pair]}
+    run = make_run(0, "without_comparison", metrics={"scores": {}, "data": data})
+    page, markdown = read(sweep_of(run))
+    assert "perhaps a copy, distance 0.73" in page.text
+    assert "the second image, mirrored" in page.text
+    assert "| 0.73 | perhaps a copy | a.png, b.png | mirrored |" in markdown
 
 
 def test_runs_of_an_older_version_have_no_leak_search(make_run: RunMaker) -> None:

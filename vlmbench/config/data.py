@@ -162,6 +162,12 @@ class PromptConfig(Settings):
         meaning="Replacements in the rest of the answers, such as defects; the longest come first.",
     )
 
+    rewordings: dict[str, str] = setting(
+        factory=dict,
+        meaning="Other wordings of the question of judge_pair, by name; `leading` suggests an "
+        "answer.",
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
 

@@ -174,6 +174,13 @@ class EvalConfig(CostConfig):
     probes: bool = setting(
         True, "Evaluate swapped, self-paired, blank-reference and closing pairs too."
     )
+    perturbations: bool = setting(
+        True, "Ask raw pairs again with a blurred, darker, shifted, JPEG or rotated query."
+    )
+    rewordings: bool = setting(True, "Ask raw pairs again in the wordings of prompt.rewordings.")
+    perturbed_records: int = setting(
+        100, "Raw pairs that are asked again, chosen at random with data.split_seed.", at_least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

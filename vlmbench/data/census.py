@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vlmbench.data.load import MAX_LEAKS, Data
+from vlmbench.data.nearest import describe_near
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset
 from vlmbench.types import JUDGING, LABELS, Record, Split, Task
@@ -20,7 +21,8 @@ def census(data: Data) -> dict[str, Any]:
 
     `splits` has a row for each split, task and view: the records of each label, and the number of
     parts. `images` is the number of images. `leaks` has the number of allowed leaks (`found`) and
-    the messages of the first ones (`first`).
+    the messages of the first ones (`first`). `nearest` has the pairs of images in different splits
+    that are most alike.
     """
     rows: list[dict[str, Any]] = []
     for split in Split:
@@ -32,6 +34,7 @@ def census(data: Data) -> dict[str, Any]:
         "splits": rows,
         "images": len(data.facts),
         "leaks": {"found": len(data.leaks), "first": first_leaks},
+        "nearest": _nearest(data),
     }
 
 
@@ -69,6 +72,16 @@ def questions(records: Iterable[Record], wording: Wording) -> dict[str, str]:
         [(question, _)] = questions_of_task.most_common(1)
         result[str(task)] = question
     return result
+
+
+def _nearest(data: Data) -> list[dict[str, Any]]:
+    """Return the nearest pairs with absolute paths, which the report opens."""
+    folder = data.manifest.folder.resolve()
+    pairs = describe_near(data.manifest, data.near)
+    return [
+        pair | {"images": [str((folder / name).resolve()) for name in pair["images"]]}
+        for pair in pairs
+    ]
 
 
 def _count_records(records: list[Record]) -> Counts:

@@ -15,6 +15,7 @@ from vlmbench.data.images import ImageFacts
 from vlmbench.data.load import MAX_LEAKS
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, hash_name
 from vlmbench.data.near_duplicates import near_duplicates
+from vlmbench.data.nearest import describe_near, near_images
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import records_of_split
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
@@ -32,13 +33,19 @@ def datasheet(
     *,
     split_seed: int,
     allow_leak: bool,
+    cache_dir: Path,
 ) -> dict[str, Any]:
     """Return the figures, ready for JSON.
 
     `facts` must have every image. The other arguments are those of the split.
     """
     splits, split = _describe_split(
-        manifest, facts, shares, split_seed=split_seed, allow_leak=allow_leak
+        manifest,
+        facts,
+        shares,
+        split_seed=split_seed,
+        allow_leak=allow_leak,
+        cache_dir=cache_dir,
     )
     images = {name: facts[hash_name(name)] for name in _image_names(manifest)}
     modes = Counter(fact.mode for fact in images.values())
@@ -78,6 +85,7 @@ def _describe_split(
     *,
     split_seed: int,
     allow_leak: bool,
+    cache_dir: Path,
 ) -> tuple[SplitIndices | None, dict[str, Any]]:
     """Return the split of every record, None if it is impossible, and its description."""
     settings: dict[str, Any] = {
@@ -90,15 +98,18 @@ def _describe_split(
         splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
     except UserError as error:
         message = _without_folder(str(error), manifest)
-        return None, settings | {"error": message, "splits": {}, "leaks": 0, "leaks_named": []}
+        nothing = {"splits": {}, "leaks": 0, "leaks_named": [], "nearest": []}
+        return None, settings | nothing | {"error": message}
 
-    leaks = find_leaks(manifest, splits, facts)
+    near = near_images(manifest, splits, facts, cache_dir=cache_dir)
+    leaks = find_leaks(manifest, splits, facts, near)
     messages = leak_messages(manifest, leaks[:MAX_LEAKS], splits)
     return splits, settings | {
         "error": None,
         "splits": _count_splits(manifest, splits),
         "leaks": len(leaks),
         "leaks_named": [_without_folder(message, manifest) for message in messages],
+        "nearest": describe_near(manifest, near),
     }
 
 

@@ -39,7 +39,7 @@ BROKEN = (
 )
 # Pillow warns about large images. Here MAX_PIXELS is an error instead.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-THUMBNAIL = 32  # pixels: width and height of the grey thumbnail that confirms a near-duplicate
+THUMBNAIL = 64  # pixels: width and height of the grey thumbnail that finds near-duplicates
 ORIENTATION = 0x0112  # the EXIF tag
 # EXIF orientation -> the function that turns stored pixels upright, as ImageOps.exif_transpose does
 UPRIGHT: Mapping[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
@@ -70,7 +70,7 @@ class Conversion(StrEnum):
 class ImageFacts:
     """The facts of an image, read once from its file.
 
-    Leak checks use the file's `sha256`, `phash` (64-bit perceptual hash) and `thumbnail` ((32, 32)
+    Leak checks use the file's `sha256`, `phash` (64-bit perceptual hash) and `thumbnail` ((64, 64)
     uint8, grey). The datasheet uses `mode` in Pillow's words and `conversions`. The mode "RGB;16"
     has 16 bits a channel.
     """
@@ -168,7 +168,7 @@ def image_facts(path: Path, *, inside: Path | None = None) -> ImageFacts:
     """Return the facts of an image. Raises UserError as `open_image` does."""
     image, mode, conversions = _open_converted(path, inside)
     grey = image.convert("L")
-    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
 
     return ImageFacts(
         sha256=file_sha256(path),

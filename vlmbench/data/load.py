@@ -17,6 +17,7 @@ from tqdm import tqdm
 from vlmbench.data.images import Conversion, ImageFacts, image_facts
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.manifest import Manifest, hash_name
+from vlmbench.data.nearest import NearImages, near_images
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
@@ -25,7 +26,7 @@ from vlmbench.types import Record, Split, UserError
 log = logging.getLogger(__name__)
 
 MAX_LEAKS = 10  # leaks named in one message
-FACTS_REVISION = 2  # raise it when other facts are read, or stored in another format
+FACTS_REVISION = 3  # raise it when other facts are read, or stored in another format
 FACT_NAMES = ("keys", "sha256", "sizes", "phash", "thumbnails", "modes", "conversions")
 
 
@@ -34,8 +35,9 @@ class Data:
     """The records of a run by split, and the facts of their images.
 
     `facts` maps an image's 64-bit name hash to its facts. `leaks` has a sentence for each leak that
-    was allowed. `components` maps a part's 64-bit name hash to the name of its split component, for
-    parts that share images with others.
+    was allowed. `near` are the pairs of images in different splits that are most alike.
+    `components` maps a part's 64-bit name hash to the name of its split component, for parts that
+    share images with others.
     """
 
     manifest: Manifest
@@ -44,6 +46,7 @@ class Data:
     test: Subset
     facts: Mapping[int, ImageFacts]
     leaks: tuple[str, ...]
+    near: tuple[NearImages, ...]
     warnings: tuple[str, ...]
     components: Mapping[int, str] = field(default_factory=dict)
 
@@ -74,7 +77,8 @@ def load_data(
     _check_declared_hashes(manifest, facts)
 
     splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
-    leaks = leak_messages(manifest, find_leaks(manifest, splits, facts), splits)
+    near = near_images(manifest, splits, facts, cache_dir=cache_dir)
+    leaks = leak_messages(manifest, find_leaks(manifest, splits, facts, near), splits)
     if leaks and not allow_leak:
         raise _leak_error(leaks)
 
@@ -85,6 +89,7 @@ def load_data(
         test=records_of_split(manifest, splits, Split.TEST),
         facts=facts,
         leaks=tuple(leaks),
+        near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
         components=component_names(manifest, by_part_only=allow_leak),
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from vlmbench.data.changes import CHANGES
+from vlmbench.data.viewer import RAW
 from vlmbench.types import LABELS, ImageRef, Probe, Record, Role, Task
 
 # judge_pair is not here: whether the second part is good depends on the first one, not the other
@@ -22,6 +26,49 @@ def make_probes(records: Sequence[Record]) -> list[Record]:
     """
     pairs = [record for record in records if len(record.images) == 2]
     return [*_swap(pairs), *_pair_with_self(pairs), *_blank(pairs), *_close(pairs)]
+
+
+def choose_pairs(records: Sequence[Record], most: int, *, seed: int) -> list[Record]:
+    """Return at most `most` raw judge_pair records, chosen at random, in their order.
+
+    Records with a question of their own are left out: they have no other wording.
+    """
+    pairs = [
+        record
+        for record in records
+        if record.task is Task.JUDGE_PAIR and record.view == RAW and not record.question
+    ]
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[:most]
+    return [pairs[index] for index in sorted(chosen.tolist())]
+
+
+def perturb(pairs: Iterable[Record]) -> Iterator[Record]:
+    """Yield each pair with each change of its query."""
+    for record in pairs:
+        reference, query = record.images
+        for change in CHANGES:
+            yield replace(
+                record,
+                id=f"{Probe.PERTURBED}:{change}:{record.id}",
+                images=(reference, replace(query, change=change)),
+                probe=Probe.PERTURBED,
+                of=(record.id,),
+                change=change,
+            )
+
+
+def reword(pairs: Iterable[Record], questions: Mapping[str, str]) -> Iterator[Record]:
+    """Yield each pair with each of the questions, which have names."""
+    for record in pairs:
+        for name, question in questions.items():
+            yield replace(
+                record,
+                id=f"{Probe.REWORDED}:{name}:{record.id}",
+                question=question,
+                probe=Probe.REWORDED,
+                of=(record.id,),
+                change=name,
+            )
 
 
 def _swap(pairs: Iterable[Record]) -> Iterator[Record]:

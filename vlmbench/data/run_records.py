@@ -15,7 +15,7 @@ from vlmbench.config import RunConfig
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
-from vlmbench.data.probes import make_probes
+from vlmbench.data.probes import choose_pairs, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, check_labels, limit_records
 from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
@@ -105,19 +105,31 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
 
     followed = data.val.of_kinds(train.kinds(FOLLOWED_TASKS))
     test = limit_records(data.test, config.eval.limit)
-    probes = make_probes(test) if config.eval.probes else []
 
     return RunRecords(
         data=data,
         train=train,
         monitored=followed.spread(config.trainer.eval_records),
         validation=limit_records(followed, config.eval.limit),
-        held_out=[*test, *probes],
+        held_out=[*test, *_make_all_probes(config, test)],
         viewer=make_viewer(manifest.folder, data.train, view=config.view, cache_dir=cache_dir),
         wording=wording,
         notes=tuple(config.data.notes(data.train.count_tasks())),
         token_counts=tuple(_token_count(row) for row in counts[train.indices]),
     )
+
+
+def _make_all_probes(config: RunConfig, test: Subset) -> list[Record]:
+    """Return the probes that the settings ask for. Training never sees them."""
+    settings = config.eval
+    chosen = choose_pairs(test, settings.perturbed_records, seed=config.data.split_seed)
+
+    probes = make_probes(test) if settings.probes else []
+    if settings.perturbations:
+        probes += perturb(chosen)
+    if settings.rewordings:
+        probes += reword(chosen, config.prompt.rewordings)
+    return probes
 
 
 def load_run_data(config: RunConfig) -> Data:

@@ -1,6 +1,6 @@
 """Split records into training, validation and test sets without leaks.
 
-Train, validation and test sets are split by part. No part and no image is in two of them.
+Train, validation and test sets are split by part. No part and no image file is in two of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from vlmbench.data.images import ImageFacts
+from vlmbench.data.likeness.detail import ORIENTATIONS
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Hashes, Indices, Manifest, SplitIndices
-from vlmbench.data.near_duplicates import near_duplicates
+from vlmbench.data.nearest import NearImages
 from vlmbench.types import Split, UserError
 
 Components = NDArray[np.int32]  # the number of each record's split component
@@ -174,12 +175,13 @@ def find_leaks(
     manifest: Manifest,
     splits: SplitIndices,
     facts: Mapping[int, ImageFacts],
+    near: Sequence[NearImages] = (),
 ) -> list[Leak]:
     """Return the leaks between splits, at most one for each pair of rows, in order.
 
-    A leak is a shared group, a shared image (by path or by content) or a pair of near-duplicates.
-    `facts` maps the manifest's 64-bit image hashes to the images' facts. Images without facts are
-    compared by path only.
+    A leak is a shared group, a shared image (by path or by content) or a pair of near-duplicates
+    among `near`. `facts` maps the manifest's 64-bit image hashes to the images' facts. Images
+    without facts are compared by path only.
     """
     records = np.arange(len(manifest))
     images = manifest.images.ravel()
@@ -195,7 +197,8 @@ def find_leaks(
         hashes = [facts[image].sha256 for image in images.tolist()]
         contents = np.array([int(sha256[:16], 16) for sha256 in hashes], dtype=np.uint64)
         leaks += _find_shared(contents, splits[owners], owners, "image content")
-        leaks += _find_near_duplicates(images, splits[owners], owners, facts)
+
+    leaks += [_near_leak(pair) for pair in near if pair.likeness.is_near_duplicate]
 
     # The first of several leaks between two rows stays.
     unique = {(leak.first, leak.second): leak for leak in reversed(leaks)}
@@ -218,26 +221,11 @@ def _find_shared(keys: Hashes, splits: SplitIndices, owners: Indices, name: str)
     return leaks
 
 
-def _find_near_duplicates(
-    images: Hashes,
-    splits: SplitIndices,
-    owners: Indices,
-    facts: Mapping[int, ImageFacts],
-) -> list[Leak]:
-    """Return a leak for each pair of images in two splits that look the same."""
-    image_and_split = np.stack([images, splits.astype(np.uint64)])
-    _, first = np.unique(image_and_split, axis=1, return_index=True)
-    images = images[first]
-    splits = splits[first]
-    owners = owners[first]
-
-    pairs = near_duplicates([facts[image] for image in images.tolist()], apart=splits)
-    leaks = []
-    for i, j in pairs:
-        first_row, second_row = sorted((int(owners[i]), int(owners[j])))
-        shared = "images that look the same"
-        leaks.append(Leak(first=first_row, second=second_row, shared=shared))
-    return leaks
+def _near_leak(pair: NearImages) -> Leak:
+    first, second = sorted(pair.rows)
+    orientation = pair.likeness.orientation
+    turned = "" if orientation == ORIENTATIONS[0] else f" (the second image is {orientation})"
+    return Leak(first=first, second=second, shared=f"images that look the same{turned}")
 
 
 def leak_messages(manifest: Manifest, leaks: Sequence[Leak], splits: SplitIndices) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlmbench.config import ViewConfig
+from vlmbench.data.changes import CHANGES
 from vlmbench.data.images import file_sha256, file_version, open_image
 from vlmbench.data.prompts import Wording
 from vlmbench.system.files import sync
@@ -63,7 +64,11 @@ class Viewer:
         return self._processed_paths[image.path]
 
     def open(self, image: ImageRef) -> Image.Image:
-        """Return the image in its view, RGB."""
+        """Return the image in its view, RGB, with its change."""
+        shown = self._open_unchanged(image)
+        return CHANGES[image.change](shown) if image.change else shown
+
+    def _open_unchanged(self, image: ImageRef) -> Image.Image:
         path = self.path(image)
         if path is None:
             size = open_image(image.path, inside=self._folder).size
@@ -83,6 +88,8 @@ class Viewer:
         path = self.path(image)
         inside = self._folder if path == image.path else None
         version = None if path is None else file_version(path, inside)
+        if version is not None and image.change:
+            version = version, image.change  # its pixels are not those of the file
         return LazyImage(partial(self._open_for, of, image), version=version)
 
     def _open_for(self, record: str, image: ImageRef) -> Image.Image:

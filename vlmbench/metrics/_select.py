@@ -49,6 +49,17 @@ def share(predictions: Sequence[Prediction], is_hit: Callable[[Prediction], bool
     )
 
 
+def flips(pairs: Sequence[tuple[Prediction, Prediction]]) -> Rate:
+    """Return the share of (probe, base) with different answers.
+
+    An answer that names no label differs from every answer.
+    """
+    hits = tuple(
+        probe.predicted is None or probe.predicted != base.predicted for probe, base in pairs
+    )
+    return Rate(hits=hits, parts=tuple(base.group for _, base in pairs))
+
+
 def is_judged_negative(prediction: Prediction) -> bool:
     """Return whether the model gave its task's negative label (normal, same).
 

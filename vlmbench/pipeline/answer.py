@@ -130,6 +130,7 @@ class Asker:
             text=answer.text,
             probe=record.probe,
             of=record.of,
+            change=record.change,
             question=sample.question,
             answer=sample.answer,
             images=tuple(self._shown_file(image) for image in record.images),

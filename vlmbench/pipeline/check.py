@@ -11,6 +11,7 @@ from vlmbench import stats
 from vlmbench.backbones.batches import IGNORED
 from vlmbench.data.census import validation_counts
 from vlmbench.data.load import Data
+from vlmbench.data.nearest import describe_near
 from vlmbench.data.records import Subset
 from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
@@ -35,6 +36,8 @@ def check(run: Run) -> None:
     records = load_records(config, backbone)
 
     for line in describe_splits(records.data):
+        log.info("%s", line)
+    for line in describe_nearest(records.data):
         log.info("%s", line)
     for record in longest_answers(records.train, records.token_counts):
         log.info("record %s; the model learns the part between >>> and <<<:", record.id)
@@ -63,6 +66,19 @@ def describe_splits(data: Data) -> Iterator[str]:
         by_label = ", ".join(f"{count:,} {label}" for label, count in sorted(labels.items()))
         parts = records.count_parts()
         yield f"{name:5} {parts:,} parts, {len(records):,} records: {by_task}; {by_label}"
+
+
+def describe_nearest(data: Data) -> Iterator[str]:
+    """Yield a line for each of the nearest pairs of images in two splits, below a title."""
+    pairs = describe_near(data.manifest, data.near)
+    if pairs:
+        yield "the nearest images of two splits (the datasheet of stage=prepare shows them):"
+    for pair in pairs:
+        first, second = (
+            f"{name} ({split})" for name, split in zip(pair["images"], pair["splits"], strict=True)
+        )
+        judgement = f"{pair['judgement']}, distance {pair['distance']:.2f}"
+        yield f"  {first} and {second}, {pair['orientation']}: {judgement}"
 
 
 def longest_answers(train: Subset, counts: Sequence[TokenCount]) -> list[Record]:

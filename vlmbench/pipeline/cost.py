@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
 from vlmbench.data.records import Subset
 from vlmbench.data.run_records import RunRecords
-from vlmbench.types import Task
+from vlmbench.types import Probe, Record, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A trained weight is kept with its two moments in each of two checkpoints, and once in the adapter.
 BYTES_PER_TRAINED_WEIGHT = 4 * 3 * 2 + 4
 BYTES_PER_PREDICTION = 1_000
+ASKED_AGAIN = frozenset({Probe.PERTURBED, Probe.REWORDED})
 TOWER_SHARE = 0.4  # of a matrix product's speed: what vision towers reach
 
 
@@ -31,6 +32,8 @@ class Cost:
     `tokens` are positions of all epochs; `trained_tokens` carry loss in one epoch. `num_images` and
     `vision` count the different images of training and test. `vision_seconds` is the time to encode
     them here. `disk_budget` is in bytes of vision tokens; None: no tokens are stored.
+    `again_records` are the records that ask a held-out pair again in another form, and
+    `again_images` the different images that only they show.
     """
 
     train_records: int
@@ -47,6 +50,8 @@ class Cost:
     vision: VisionCost
     vision_seconds: float
     disk_budget: float | None
+    again_records: int = 0
+    again_images: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the table that `stage=check` prints."""
@@ -61,9 +66,17 @@ class Cost:
         )
         yield f"trained tokens    {self.trained_tokens:,} in one epoch"
         yield f"trained weights   {self.trained_parameters:,}"
-        yield f"held-out records  {self.test_records:,}, with controls"
+        yield f"held-out records  {self.test_records:,}, with controls{self._again()}"
         yield f"disk              about {megabytes:,.0f} MB"
         yield f"vision tokens     {vision}, {self._encoding()}"
+
+    def _again(self) -> str:
+        if not self.again_records:
+            return ""
+        return (
+            f"; {self.again_records:,} of them ask raw pairs again (eval.perturbations, "
+            f"eval.rewordings), with {self.again_images:,} changed images to encode"
+        )
 
     def _encoding(self) -> str:
         """Return how often images are encoded, and how long that takes."""
@@ -110,7 +123,19 @@ def cost_of(
         vision=vision,
         vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops()),
         disk_budget=store.disk_gb * 1e9 if stores_tokens else None,
+        again_records=sum(record.probe in ASKED_AGAIN for record in records.held_out),
+        again_images=len(_changed_images(records.held_out)),
     )
+
+
+def _changed_images(records: Iterable[Record]) -> set[tuple[Path, str, str]]:
+    """Return the path, view and change of each changed image."""
+    return {
+        (image.path, image.view, image.change)
+        for record in records
+        for image in record.images
+        if image.change
+    }
 
 
 def vision_cost(backbone: Backbone, train: Subset, *, data: Data) -> tuple[int, VisionCost]:

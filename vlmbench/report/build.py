@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from vlmbench.data.near_duplicates import NEAR_DUPLICATE
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
@@ -108,6 +109,7 @@ def _content(
         "scores": task_view_scores(runs),
         "gallery": gallery(runs, answers),
         "data_sets": data_sets(runs),
+        "near_limit": NEAR_DUPLICATE,
         "training_mixes": training_mixes(runs),
         "sample_groups": sample_groups(runs),
         "provenance": sweep_facts(runs),

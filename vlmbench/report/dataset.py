@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbench.report.images import Thumbnail, thumbnails_of
+from vlmbench.report.images import Thumbnail, thumbnail_of, thumbnails_of
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.tables import task_view_title
 from vlmbench.types import Prediction, Probe, Task
@@ -29,10 +29,21 @@ class SplitRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NearPair:
+    """Two images of different splits. `distance` 0 means the same pixels, 1 the limit of a copy."""
+
+    images: tuple[Thumbnail, ...]
+    distance: str
+    orientation: str
+    judgement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
     """The data of some runs: `about` names the runs, unless all runs share it.
 
-    `source` holds the settings of the source.
+    `source` holds the settings of the source. `nearest` are the images of different splits that are
+    most alike; None if the runs do not record them.
     """
 
     about: tuple[str, ...]
@@ -40,6 +51,7 @@ class DataSet:
     rows: tuple[SplitRow, ...]
     leaks: str
     leaking: tuple[str, ...]
+    nearest: tuple[NearPair, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,21 @@ def _data_set(members: Sequence[RunResult], *, alone: bool) -> DataSet:
         rows=tuple(_split_row(row) for row in data.get("splits", ())),
         leaks=_leak_report(data),
         leaking=tuple(str(message) for message in leaks.get("first", ())),
+        nearest=None if "nearest" not in data else tuple(map(_near_pair, data["nearest"])),
+    )
+
+
+def _near_pair(pair: Mapping[str, Any]) -> NearPair:
+    captions = [str(split) for split in pair["splits"]]
+    images = tuple(
+        thumbnail_of(str(path), caption)
+        for path, caption in zip(pair["images"], captions, strict=True)
+    )
+    return NearPair(
+        images=images,
+        distance=f"{pair['distance']:.2f}",
+        orientation=str(pair["orientation"]),
+        judgement=str(pair["judgement"]),
     )
 
 

@@ -14,6 +14,7 @@ from vlmbench.data.datasheet import datasheet, datasheet_path
 from vlmbench.data.images import open_image
 from vlmbench.data.load import read_images
 from vlmbench.data.manifest import Manifest, open_manifest
+from vlmbench.data.near_duplicates import NEAR_DUPLICATE
 from vlmbench.report.build import html_environment
 from vlmbench.report.images import webp_uri
 from vlmbench.runs.folder import to_json
@@ -51,11 +52,22 @@ def write_datasheet(
     manifest = open_manifest(manifest_path, labels=labels, views=views)
     facts = read_images(manifest, cache_dir)
 
-    figures = datasheet(manifest, facts, shares, split_seed=split_seed, allow_leak=allow_leak)
+    figures = datasheet(
+        manifest,
+        facts,
+        shares,
+        split_seed=split_seed,
+        allow_leak=allow_leak,
+        cache_dir=cache_dir,
+    )
     figures["uncalibrated"] = _uncalibrated(figures)
 
     template = html_environment().get_template("datasheet.html.j2")
-    html = template.render(sheet=figures, entries=contact_sheet(manifest))
+    nearest = [_near_pair(pair, manifest.folder) for pair in figures["split"]["nearest"]]
+    entries = contact_sheet(manifest)
+    html = template.render(
+        sheet=figures, entries=entries, nearest=nearest, near_limit=NEAR_DUPLICATE
+    )
 
     page = datasheet_path(manifest_path, ".html")
     try:
@@ -134,6 +146,19 @@ def _entry(manifest: Manifest, index: int) -> SheetEntry:
 
 def _image(image: ImageRef, folder: Path) -> tuple[str, str, str]:
     """Return the role, the name relative to `folder`, and the data URI of a small image."""
-    small = open_image(image.path, inside=folder)
+    return image.role, image.path.relative_to(folder).as_posix(), _small(image.path, folder)
+
+
+def _near_pair(pair: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the pair with its images as (split, name, data URI)."""
+    images = [
+        (split, name, _small(folder / name, folder))
+        for split, name in zip(pair["splits"], pair["images"], strict=True)
+    ]
+    return {**pair, "images": images}
+
+
+def _small(path: Path, folder: Path) -> str:
+    small = open_image(path, inside=folder)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return image.role, image.path.relative_to(folder).as_posix(), webp_uri(small)
+    return webp_uri(small)

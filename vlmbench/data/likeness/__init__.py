@@ -1,0 +1,1 @@
+"""Compare images whatever their brightness, contrast, orientation, and small shifts or crops."""
