@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from vlmbench.metrics import MetricInfo
@@ -35,11 +37,16 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     if probabilities is None:
         return {}
 
-    positive = is_positive(records)
-    n_positive = int(positive.sum())
-    pairs = n_positive * (len(records) - n_positive)
-    if pairs == 0:
-        return {}
+    value = area(probabilities, is_positive(records))
+    return {} if value is None else {"auroc": value}
 
-    wins = rankdata(probabilities)[positive].sum() - n_positive * (n_positive + 1) / 2
-    return {"auroc": float(wins / pairs)}
+
+def area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Return the AUROC of scores (n); None with one class."""
+    n_positive = int(positive.sum())
+    pairs = n_positive * (len(scores) - n_positive)
+    if pairs == 0:
+        return None
+
+    wins = rankdata(scores)[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(wins / pairs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlmbench.backbones.devices import explain_gpu_errors
 from vlmbench.data.images import open_image
 from vlmbench.pipeline.attempt import Attempt, start_attempt
+from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import write_calibration
 from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
 from vlmbench.pipeline.measure import data_summary, flatten, measure
@@ -37,6 +38,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             return
 
         with start_attempt(run, own_hash) as attempt:
+            ask_baselines(run, attempt, is_trained=not trains)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
@@ -50,6 +51,7 @@ def write_report(sweep: SweepDir) -> Path:
         runs,
         answers,
         refusals,
+        baseline_section(sweep.path, runs),
     )
 
     rows = [finding.to_row() for finding in answers]
@@ -68,7 +70,8 @@ def comparison_table(sweep: SweepDir) -> str:
 
     Raise UserError if the folder holds no run.
     """
-    return plain_tables(read_runs(sweep))
+    runs = read_runs(sweep)
+    return plain_tables(runs, baseline_section(sweep.path, runs, most=1))
 
 
 def state_table(sweep: SweepDir) -> str:
@@ -81,6 +84,7 @@ def _content(
     runs: Sequence[RunResult],
     answers: Sequence[Finding],
     refusals: Sequence[Refusal],
+    baselines: BaselineSection,
 ) -> dict[str, Any]:
     """Return the values that the page and the Markdown are rendered from."""
     return {
@@ -88,6 +92,7 @@ def _content(
         "runs": runs,
         "cautions": cautions(runs, refusals),
         "outcome": outcome(runs, answers),
+        "baselines": baselines,
         "findings": answers,
         "other_findings": _other_findings(answers),
         "difference_axis": _difference_axis(answers),
@@ -95,7 +100,7 @@ def _content(
         "steps": steps(runs, answers),
         "progress": progress(runs),
         "scores": task_view_scores(runs),
-        "gallery": gallery(runs, answers),
+        "gallery": gallery(runs, answers, baselines.asked),
         "data_sets": data_sets(runs),
         "training_mixes": training_mixes(runs),
         "sample_groups": sample_groups(runs),

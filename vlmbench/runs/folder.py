@@ -2,7 +2,7 @@
 
 runs/<sweep>/<number>_<model>_<data>_s<seed>/   one run
     .hydra/ config.yaml env.json status.json choices.json train_log.jsonl
-    predictions.jsonl metrics.json validation.jsonl calibration.json
+    predictions.jsonl metrics.json validation.jsonl calibration.json baselines.json
     adapter/ checkpoints/
     answers/ export/                            written by stage=predict and stage=export
 """
@@ -265,6 +265,13 @@ class RunDir:
 
     def write_calibration(self, numbers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         write_whole(self.path / "calibration.json", to_json(numbers))
+
+    def read_baselines(self) -> dict[str, Any]:
+        """Return name -> {`key`: of its answers in the sweep} or {`error`: why it has none}."""
+        return self._read_json("baselines.json")
+
+    def write_baselines(self, rows: Mapping[str, Mapping[str, str]]) -> None:
+        write_whole(self.path / "baselines.json", to_json(rows))
 
     def _read_predictions(self, name: str) -> list[Prediction]:
         path = self.path / name
