@@ -49,7 +49,14 @@ def pair(number: int, label: str, part: str | None = None) -> Record:
 
 
 def given(train: Sequence[Record], features: Any = None, ask: Callable[..., Any] = list) -> Given:
-    return Given(task=Task.JUDGE_PAIR, view="raw", train=train, features=features, ask_untuned=ask)
+    return Given(
+        task=Task.JUDGE_PAIR,
+        view="raw",
+        train=train,
+        features=features,
+        open_images=lambda record: (),
+        ask_untuned=ask,
+    )
 
 
 def keep_baseline(

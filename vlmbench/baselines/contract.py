@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlmbench.baselines.features import TowerFeatures
 from vlmbench.config import Settings
-from vlmbench.types import JUDGING, LABELS, Record, Task
+from vlmbench.types import JUDGING, LABELS, LazyImage, Record, Task
 
 HeatMap = NDArray[np.float32]  # (rows, columns): how suspicious each location of the query is
 
@@ -50,16 +50,18 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a baseline may use to answer records of one task and view.
+    """The means of a baseline to answer records of one task and view.
 
     `train` are the training records of this task and view, each once. `features` reads the vision
-    tower. `ask_untuned` asks the model before its first step.
+    tower, and `open_images` the images themselves. `ask_untuned` asks the model before its first
+    step.
     """
 
     task: Task
     view: str
     train: Sequence[Record]
     features: TowerFeatures
+    open_images: Callable[[Record], Sequence[LazyImage]]
     ask_untuned: Ask
 
     def is_positive(self, record: Record) -> bool:

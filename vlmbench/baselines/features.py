@@ -1,4 +1,4 @@
-"""What the vision tower sees in the images of records. Each image is encoded once."""
+"""The features of a vision tower for the images of records. Each image is encoded once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TowerFeatures:
     def __init__(
         self, backbone: Backbone, open_images: Callable[[Record], Sequence[LazyImage]]
     ) -> None:
-        self._backbone, self._open = backbone, open_images
+        self._backbone, self.open_images = backbone, open_images
         self._pooled: dict[str, Features] = {}
         self._maps: OrderedDict[str, FeatureMap] = OrderedDict()  # least recently used first
         self.seconds = 0.0
@@ -54,7 +54,7 @@ class TowerFeatures:
 
     def _chunks(self, records: Sequence[Record]) -> Iterator[list[Sequence[LazyImage]]]:
         for start in range(0, len(records), CHUNK):
-            yield [self._open(record) for record in records[start : start + CHUNK]]
+            yield [self.open_images(record) for record in records[start : start + CHUNK]]
 
     def _maps_of(self, images: Sequence[LazyImage]) -> dict[str, FeatureMap]:
         started = time.perf_counter()

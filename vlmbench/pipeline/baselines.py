@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from vlmbench.runs.baselines import (
     to_bytes,
 )
 from vlmbench.system import processes
-from vlmbench.types import JUDGING, LABELS, Prediction, Probe, Record, Task, UserError
+from vlmbench.types import JUDGING, LABELS, LazyImage, Prediction, Probe, Record, Task, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -56,13 +56,12 @@ class _Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questioner:
-    """Asks baselines on the records of a run. `is_trained` tells whether the model is."""
+    """Asks baselines on the records of a run. The asker's model is not trained yet."""
 
     run: Run
     asker: Asker
     records: RunRecords
     features: TowerFeatures
-    is_trained: bool
 
     def ask(self, name: str, config: BaselineConfig) -> dict[str, str]:
         """Return the key of the baseline's answers, or the error that left it out."""
@@ -130,6 +129,7 @@ class Questioner:
             view=view,
             train=_of_kind(self.records.train, kind),
             features=self.features,
+            open_images=self.features.open_images,
             ask_untuned=self._ask_untuned,
         )
         method, seconds = self._timed_fit(config, given)
@@ -161,11 +161,6 @@ class Questioner:
         return method, time.perf_counter() - started - (self.features.seconds - encoded)
 
     def _ask_untuned(self, records: Sequence[Record]) -> list[Answer]:
-        if self.is_trained:
-            raise UserError(
-                "the model is trained already; repeat the run with another name, "
-                "and it is asked before its first step"
-            )
         predictions = self.asker.score(records, progress="ask the untuned model")
         return [Answer(margin=prediction.margin or 0.0) for prediction in predictions]
 
@@ -211,30 +206,32 @@ class Questioner:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def ask_baselines(run: Run, attempt: Attempt, *, is_trained: bool) -> None:
-    """Ask the baselines of a run; write which answers it has. Call this before training starts.
+def ask_baselines(run: Run, attempt: Attempt) -> None:
+    """Ask the baselines of a run, and write which answers it has.
 
-    A baseline that fails does not stop the run: the report names it with its reason.
+    The model is built before its first step, also for a run that continues. Training afterwards
+    finds the same model with new adapters. A baseline that fails does not stop the run: the report
+    names it with its reason.
     """
     if not run.config.baseline or not processes.is_leader():
         return
 
-    backbone = run.build(attempt.engine)
-    questioner = make_questioner(run, backbone, run.load_records(backbone), is_trained=is_trained)
-    rows = {name: questioner.ask(name, config) for name, config in run.config.baseline.items()}
-    run.folder.write_baselines(rows)
+    owners = _owners(run, attempt)
+    if not _has_all(run, owners):
+        questioner = make_questioner(run, run.build(attempt.engine))
+        rows = {name: questioner.ask(name, config) for name, config in run.config.baseline.items()}
+        run.folder.write_baselines({name: row | {"of": owners[name]} for name, row in rows.items()})
 
-    sweep = run.folder.path.parent
+    sweep, rows = run.folder.path.parent, run.folder.read_baselines()
     attempt.tracker.summary(summary_figures(sweep, rows, seed=run.config.data.split_seed))
 
 
-def make_questioner(
-    run: Run, backbone: Backbone, records: RunRecords, *, is_trained: bool
-) -> Questioner:
-    """Return what asks the run's baselines."""
+def make_questioner(run: Run, backbone: Backbone) -> Questioner:
+    """Return what asks the baselines of a run whose model is not trained yet."""
     backbone.model.eval()
+    records = run.load_records(backbone)
 
-    def open_images(record: Record) -> Sequence[Any]:
+    def open_images(record: Record) -> Sequence[LazyImage]:
         return [records.viewer.lazy_image(image, of=record.id) for image in record.images]
 
     return Questioner(
@@ -242,8 +239,30 @@ def make_questioner(
         asker=run.asker(backbone, records),
         records=records,
         features=TowerFeatures(backbone, open_images),
-        is_trained=is_trained,
     )
+
+
+def _owners(run: Run, attempt: Attempt) -> dict[str, str]:
+    """Return a hash of the run and of each baseline's settings, by the baseline's name."""
+    texts = {
+        name: json.dumps([attempt.run_hash, settings], sort_keys=True, default=str)
+        for name, settings in run.settings["baseline"].items()
+    }
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:32] for name, text in texts.items()}
+
+
+def _has_all(run: Run, owners: Mapping[str, str]) -> bool:
+    """Return whether an earlier attempt of this run has the answers of all its baselines."""
+    try:
+        rows = run.folder.read_baselines()
+        return all(
+            isinstance(rows.get(name), dict)
+            and rows[name].get("of") == owner
+            and not baseline_dir(run.folder.path.parent, rows[name].get("key")).damage()
+            for name, owner in owners.items()
+        )
+    except UserError:  # damaged: the baselines are asked again
+        return False
 
 
 def _of_kind(records: Iterable[Record], kind: TaskView) -> list[Record]:

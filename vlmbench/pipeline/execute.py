@@ -38,7 +38,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             return
 
         with start_attempt(run, own_hash) as attempt:
-            ask_baselines(run, attempt, is_trained=not trains)
+            ask_baselines(run, attempt)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))

@@ -34,7 +34,7 @@ HeatKey = tuple[str, Task, str]  # id, task and view of a record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineFacts:
-    """What is known about a baseline beside its answers.
+    """The name and the cost of a baseline, and notes on its answers.
 
     `seconds` are those of its `features`, its `fit` and its `answers`. `notes` and `errors` map a
     task and view, such as "judge_pair raw", to a sentence: what the fit chose, or why there are no

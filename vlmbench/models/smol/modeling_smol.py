@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmbench.models.smol.configuration_smol import SmolConfig
 
-# Of the feature maps at stride 8, stride 16 and stride 32.
+# The feature maps at stride 8, stride 16 and stride 32.
 FINE_CHANNELS, MIDDLE_CHANNELS, LAST_CHANNELS = 40, 112, 320
 
 
