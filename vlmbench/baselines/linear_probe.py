@@ -42,11 +42,10 @@ class LinearProbeConfig(BaselineConfig):
                 "add parts of both labels"
             )
 
-        search = _fit(_columns(given, train), labels, parts, num_folds)
-        strength = search.best_params_["regression__C"]
+        fitted, strength = _fit(_columns(given, train), labels, parts, num_folds)
 
         def answer(records: Sequence[Record]) -> list[Answer]:
-            margins = search.decision_function(_columns(given, records))
+            margins = fitted.decision_function(_columns(given, records))
             return [Answer(margin=float(margin)) for margin in margins]
 
         note = f"C = {strength:g} by {num_folds} folds over {len(set(parts))} parts"
@@ -55,22 +54,34 @@ class LinearProbeConfig(BaselineConfig):
 
 def _fit(
     columns: NDArray[np.float32], labels: NDArray[np.bool_], parts: Sequence[str], num_folds: int
-) -> Any:
-    """Return the regression with the strength of least log loss on parts that it did not see."""
+) -> tuple[Any, float]:
+    """Return the fitted steps, and the strength of least log loss on parts that a fold left out.
+
+    The columns are rotated to as many numbers as there are records. That changes no answer of a
+    regression with this penalty, and makes each of its 46 fits 4 to 30 times shorter.
+    """
+    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-    from sklearn.pipeline import Pipeline
+    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    steps = [("scale", StandardScaler()), ("regression", LogisticRegression(max_iter=2000))]
+    rotate = make_pipeline(StandardScaler(), PCA(svd_solver="full"))
+    rotated = rotate.fit_transform(columns)
+
     search = GridSearchCV(
-        Pipeline(steps),
-        {"regression__C": list(STRENGTHS)},
+        LogisticRegression(max_iter=2000),
+        {"C": list(STRENGTHS)},
         scoring="neg_log_loss",
         cv=StratifiedGroupKFold(num_folds),
         error_score="raise",
     )
-    return search.fit(columns, labels, groups=parts)
+    # On two busy cores, two threads that wait for each other took 78 s instead of 6 s.
+    with threadpool_limits(limits=1):
+        search.fit(rotated, labels, groups=parts)
+
+    return make_pipeline(rotate, search.best_estimator_), float(search.best_params_["C"])
 
 
 def _columns(given: Given, records: Sequence[Record]) -> NDArray[np.float32]:
