@@ -65,7 +65,7 @@ def test_a_map_of_phi3_follows_its_tiles(
     tiles = tiles.unflatten(2, (columns, edge)).transpose(1, 2).flatten(0, 1).flatten(1, 2)
     embedding.glb_GN = torch.nn.Parameter(torch.full((1, 1, 8), -1.0))
     embedding.sub_GN = torch.nn.Parameter(torch.full((1, 1, 1, 8), -1.0))
-    tokens = embedding._sequence(torch.cat([whole, tiles]), rows, columns)[0]
+    tokens = embedding._sequence(torch.cat([whole, tiles]), rows, columns)
 
     # The first two channels of a token are those of its upper left patch.
     shown = backbone.token_map(tokens, size)[..., :2]
