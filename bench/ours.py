@@ -18,7 +18,7 @@ from bench.workloads import WORKLOADS
 from vlmbench.types import LazyImage, Record
 
 if TYPE_CHECKING:
-    from vlmbench.pipeline.records import Samples
+    from vlmbench.data.run_records import Samples
 
 STEPS, WARMUP = 45, 15
 NUM_COUNTED = 16  # records over which the count of operations is averaged

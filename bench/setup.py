@@ -15,7 +15,7 @@ from bench.workloads import WORKLOADS, make_records
 from vlmbench.types import Record
 
 if TYPE_CHECKING:
-    from vlmbench.pipeline.records import Samples
+    from vlmbench.data.run_records import Samples
 
 RECORDS = 4000
 
@@ -119,8 +119,8 @@ def build_ours(arguments: argparse.Namespace, *, bits: int = 16) -> Any:
 def samples_of(records: Sequence[Record]) -> Samples:
     """Return records as samples that are opened when they are indexed, as in a run."""
     from vlmbench.data.prompts import Wording
+    from vlmbench.data.run_records import Samples
     from vlmbench.data.viewer import Viewer
-    from vlmbench.pipeline.records import Samples
 
     folder = records[0].images[0].path.parent
     viewer = Viewer(folder, name="none", process=lambda image: image, fingerprint="", cache=Path())

@@ -21,7 +21,7 @@ from bench import record, setup
 from vlmbench.types import LazyImage
 
 if TYPE_CHECKING:
-    from vlmbench.pipeline.records import Samples
+    from vlmbench.data.run_records import Samples
 
 ROUNDS = 5
 

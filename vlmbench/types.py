@@ -200,6 +200,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """Positions of a record's whole sequence, and the positions among them that carry loss."""
+
+    total: int
+    trained: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """A model's answer to one held-out record.
 

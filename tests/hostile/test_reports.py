@@ -104,8 +104,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepDir:
         run.write_metrics(
             {**make_metrics(0.1 * number), "notes": texts, "data": {"warnings": texts}}
         )
-        run.write_env(
-            {"command": texts[0], "engine": texts[1], "engine_reason": texts[2], "device": texts[3]}
+        run.write_start(
+            {
+                "command": texts[0],
+                "engine": texts[1],
+                "engine_reason": texts[2],
+                "device": texts[3],
+            },
+            run_hash="x",
         )
         details = {"model": texts[4], "data": data, "seed": 0, "overrides": texts, "seconds": 1.0}
         run.write_status(State.FINISHED, run_hash="x", **details)

@@ -81,8 +81,8 @@ def make_run(tmp_path: Path, image_paths: list[str]) -> RunMaker:
             "error": "",
         }
         status["overrides"] = ["experiment=quick", f"data={data}"]
+        run.write_start(values["env"], run_hash="9f8e7d")
         run.write_status(values["state"], run_hash="9f8e7d", **(status | values["details"]))
-        run.write_env(values["env"])
         if values["config"] is not None:
             run.write_config(yaml.safe_dump(values["config"]))
         if values["metrics"] is not None:

@@ -13,7 +13,6 @@ from vlmbench.system.files import (
     SEAL,
     explain_disk_errors,
     find_damage,
-    path_cure,
     seal,
     unseal,
     write_whole,
@@ -111,16 +110,3 @@ def test_a_file_at_the_path_of_a_folder_is_named(tmp_path: Path) -> None:
 def test_an_existing_folder_is_no_user_error(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError), explain_disk_errors("x"):
         tmp_path.mkdir()
-
-
-def test_the_closest_existing_path_is_proposed(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photo.json").write_text("{}")
-
-    def cure(name: str, *, is_folder: bool) -> str:
-        return path_cure("a.b", tmp_path / name, is_folder=is_folder, otherwise="add it")
-
-    assert cure("photo", is_folder=True) == f"set a.b={tmp_path / 'photos'}"
-    assert cure("photos.json", is_folder=False) == f"set a.b={tmp_path / 'photo.json'}"
-    assert cure("else", is_folder=True) == "add it"
-    assert cure("missing/photos", is_folder=True) == "add it"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vlmbench.backbones.adapters import merge_adapter
 from vlmbench.backbones.answers import generate_answers, score_answers
 from vlmbench.backbones.batches import IGNORED, Batch, PaddingSide, complete_batch, pad
-from vlmbench.backbones.contract import TokenCount, VisionCost
+from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import prefetch, to_device
 from vlmbench.backbones.layout import Layout, Size, arrange_images, arrange_sizes
 from vlmbench.backbones.maps import (
@@ -32,7 +32,7 @@ from vlmbench.backbones.maps import (
 from vlmbench.backbones.template import render_template
 from vlmbench.backbones.towers import tower_flops, without_gradients
 from vlmbench.config import BuildRequest, Vision
-from vlmbench.types import LazyImage, Sample, UserError
+from vlmbench.types import LazyImage, Sample, TokenCount, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

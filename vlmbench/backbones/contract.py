@@ -11,21 +11,13 @@ from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.layout import Size
 from vlmbench.backbones.maps import FeatureMap, Features
 from vlmbench.config import Engine, Vision
-from vlmbench.types import LazyImage, Sample, UserError
+from vlmbench.types import LazyImage, Sample, TokenCount, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from vlmbench.features.store import TokenStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenCount:
-    """Positions of a record's whole sequence, and the positions among them that carry loss."""
-
-    total: int
-    trained: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from vlmbench.backbones.adapters import add_adapters, merge_adapter
 from vlmbench.backbones.answers import continue_text, generate_answers, score_labels
 from vlmbench.backbones.batches import Batch, PaddingSide, text_batch
-from vlmbench.backbones.contract import TokenCount, VisionCost
+from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import to_device
 from vlmbench.backbones.layout import Size
 from vlmbench.backbones.maps import FeatureMap, Features, to_host
 from vlmbench.backbones.towers import weights_hash
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
-from vlmbench.types import LazyImage, Sample, UserError
+from vlmbench.types import LazyImage, Sample, TokenCount, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

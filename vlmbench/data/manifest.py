@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.manifest_format import Row, make_record, row_errors
-from vlmbench.system.files import path_cure
+from vlmbench.data.paths import path_cure
 from vlmbench.types import Record, Role, Split, Task, UserError
 
 MAX_INVALID_ROWS = 1000  # reading stops after so many

@@ -14,11 +14,11 @@ import numpy as np
 
 from vlmbench.backbones import resident
 from vlmbench.config import Engine, StoreConfig
+from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.data.viewer import RAW
 from vlmbench.deploy.decide import Decider, TaskView, load_decider
 from vlmbench.deploy.loaded import finished_folder, trained_tasks, trained_wording
 from vlmbench.deploy.parity import Parity, compare_answers, recorded_answers, require_parity
-from vlmbench.pipeline.records import RunRecords
 from vlmbench.pipeline.run import Run
 from vlmbench.report.card import model_card
 from vlmbench.runs.folder import RunDir, State, to_json
@@ -129,7 +129,7 @@ def _write_models(run: Run, folder: RunDir, target: Path) -> dict[str, Parity]:
 def _merge(run: Run, folder: RunDir, target: Path) -> Answers:
     """Answer with the adapter, merge it in place, answer again, and write the merged model."""
     backbone = run.build(Engine.transformers, adapter=folder.adapter)
-    run_records = run.load_records(backbone)
+    run_records = load_records(run.config, backbone)
     limit = run.config.export.parity_records
     records = _parity_records(run_records, limit, tasks=trained_tasks(folder))
 

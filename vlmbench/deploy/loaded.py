@@ -11,10 +11,10 @@ from PIL import Image
 
 from vlmbench.config import DeployConfig, RunConfig
 from vlmbench.data.prompts import Wording
+from vlmbench.data.run_records import load_run_data, wording_of
 from vlmbench.data.viewer import RAW, Viewer, make_viewer
 from vlmbench.deploy.decide import Decider, load_decider
 from vlmbench.pipeline.answer import Asker
-from vlmbench.pipeline.records import load_run_data, wording_of
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.types import Judgement, Record, Task
@@ -119,5 +119,5 @@ def viewer_for(run: Run, views: Iterable[str], inside: Path | None) -> Viewer:
             cache=run.cache_dir,
         )
 
-    data = load_run_data(config, run.manifest_path())
+    data = load_run_data(config)
     return make_viewer(inside, data.train, view=config.view, cache_dir=run.cache_dir)

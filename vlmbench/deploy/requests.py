@@ -9,8 +9,8 @@ from pathlib import Path
 from vlmbench.config import Pairing, PredictConfig, RunConfig
 from vlmbench.data.images import SUFFIXES, open_image
 from vlmbench.data.manifest import open_manifest
+from vlmbench.data.paths import path_cure
 from vlmbench.data.viewer import RAW
-from vlmbench.system.files import path_cure
 from vlmbench.types import LABELS, ImageRef, Record, Role, Task, UserError
 
 

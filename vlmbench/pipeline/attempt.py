@@ -102,8 +102,8 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
     vision = run.config.trainer.vision
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, vision)
 
-    run.folder.write_status(State.RUNNING, run_hash=run_hash, **run.identity)
-    run.folder.write_env(environment(engine, reason, vision))
+    env = environment(engine, reason, vision)
+    run.folder.write_start(env, run_hash=run_hash, **run.identity)
     started_at, meter = time.monotonic(), energy.start_meter()
 
     tracking = run.config.tracking

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from vlmbench.baselines.contract import Answer, BaselineConfig, Given, HeatMap, Method
 from vlmbench.baselines.features import TowerFeatures
+from vlmbench.config import TrackingMode
 from vlmbench.data.load import data_hash
+from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.pipeline.answer import Asker
 from vlmbench.pipeline.attempt import Attempt
-from vlmbench.pipeline.records import RunRecords
 from vlmbench.pipeline.run import Run
 from vlmbench.report.baselines import summary_figures
 from vlmbench.runs.baselines import (
@@ -222,14 +223,15 @@ def ask_baselines(run: Run, attempt: Attempt) -> None:
         rows = {name: questioner.ask(name, config) for name, config in run.config.baseline.items()}
         run.folder.write_baselines({name: row | {"of": owners[name]} for name, row in rows.items()})
 
-    sweep, rows = run.folder.path.parent, run.folder.read_baselines()
-    attempt.tracker.summary(summary_figures(sweep, rows, seed=run.config.data.split_seed))
+    if run.config.tracking.mode is not TrackingMode.off:
+        sweep, seed = run.folder.path.parent, run.config.data.split_seed
+        attempt.tracker.summary(summary_figures(sweep, run.folder.read_baselines(), seed=seed))
 
 
 def make_questioner(run: Run, backbone: Backbone) -> Questioner:
     """Return what asks the baselines of a run whose model is not trained yet."""
     backbone.model.eval()
-    records = run.load_records(backbone)
+    records = load_records(run.config, backbone)
 
     def open_images(record: Record) -> Sequence[LazyImage]:
         return [records.viewer.lazy_image(image, of=record.id) for image in record.images]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from vlmbench import stats
 from vlmbench.backbones.batches import IGNORED
-from vlmbench.backbones.contract import TokenCount
 from vlmbench.data.census import validation_counts
 from vlmbench.data.load import Data
 from vlmbench.data.records import Subset
+from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
-from vlmbench.types import Record, Sample, Task
+from vlmbench.types import Record, Sample, Task, TokenCount
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -32,7 +32,7 @@ def check(run: Run) -> None:
     check_pruner(config.pruner, config.trainer)
     engine, reason = run.choose_engine()
     backbone = run.build(engine, weights=False)
-    records = run.load_records(backbone)
+    records = load_records(config, backbone)
 
     for line in describe_splits(records.data):
         log.info("%s", line)

@@ -12,7 +12,7 @@ from vlmbench.backbones.contract import VisionCost
 from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
 from vlmbench.data.records import Subset
-from vlmbench.pipeline.records import RunRecords
+from vlmbench.data.run_records import RunRecords
 from vlmbench.types import Task
 
 if TYPE_CHECKING:

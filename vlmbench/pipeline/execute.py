@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlmbench.backbones.devices import explain_gpu_errors
 from vlmbench.data.images import open_image
+from vlmbench.data.run_records import run_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import write_calibration
@@ -14,10 +15,11 @@ from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
 from vlmbench.pipeline.measure import data_summary, flatten, measure
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
+from vlmbench.runs.earlier import is_done
 from vlmbench.runs.folder import State
 from vlmbench.runs.identity import run_hash
 from vlmbench.system import processes
-from vlmbench.types import Probe, UserError
+from vlmbench.types import Probe
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,12 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
     run.require_machine()
     check_pruner(run.config.pruner, run.config.trainer)
     with processes.leader_first():  # the leader makes the data
-        own_hash = run_hash(run.settings, run.data_hash())
+        data_hash = run_data_hash(run.config)
+    own_hash = run_hash(run.settings, data_hash)
 
     with run.folder.lock():
-        if is_done(run, own_hash, trains=trains):
+        prunes = run.config.pruner.enabled
+        if is_done(run.folder, own_hash, name=run.config.name, trains=trains, prunes=prunes):
             run.folder.clear_error()
             return
 
@@ -68,58 +72,13 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
         run.folder.write_predictions(predictions)
 
     scores = measure(predictions, seed=run.config.data.split_seed)
-    summary = data_summary(records, fitted.cost)
     notes = [*records.notes, *batch_notes(run.folder)]
+    summary = data_summary(records, fitted.cost)
     run.folder.write_metrics({"scores": scores, "data": summary, "notes": notes})
 
     ordinary = [prediction for prediction in predictions if prediction.probe is Probe.NONE]
     attempt.tracker.summary(flatten(scores))
     attempt.tracker.predictions(ordinary, lambda path: open_image(Path(path)))
-
-
-def is_done(run: Run, own_hash: str, *, trains: bool) -> bool:
-    """Whether an earlier attempt finished this very run, and nothing of it is damaged.
-
-    Raise UserError if a pruned run is to be evaluated, or if the folder holds another run.
-    """
-    reached = processes.from_leader(lambda: _reached_state(run, own_hash))
-    if reached == State.PRUNED and not trains:
-        raise UserError(
-            f"{run.folder.path}: this run was pruned; train it to the end with stage=run pruner=off"
-        )
-
-    done = {State.FINISHED, State.PRUNED} if run.config.pruner.enabled else {State.FINISHED}
-    if reached in done and trains:
-        log.info("%s is %s already; there is nothing to do", run.title, reached)
-        return True
-    return False
-
-
-def _reached_state(run: Run, own_hash: str) -> str | None:
-    """Return the state of the run in the folder; None if it has to start or resume.
-
-    Raise UserError if the folder holds another run that is worth keeping.
-    """
-    folder = run.folder
-    status = folder.read_status()
-    if "run_hash" not in status:  # no status, or a damaged one: checkpoints name their owner
-        return None
-
-    if status["run_hash"] != own_hash:
-        if not (folder.checkpoints.exists() or folder.adapter.exists()):
-            return None
-        raise UserError(
-            f"{folder.path}: the folder holds a run with another configuration or other data "
-            "(its manifest or an image has changed since); bring the data back, "
-            f"or set name={run.config.name}_2, or remove the folder"
-        )
-
-    is_finished = status["state"] in (State.FINISHED, State.PRUNED)
-    why = folder.damage() if is_finished else ""
-    if why:
-        log.warning("%s; it is made again from the last checkpoint", why)
-        return None
-    return str(status["state"])
 
 
 def _pruned_note(run: Run) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 from vlmbench.backbones import resident
 from vlmbench.backbones.devices import FullMemoryError
 from vlmbench.config import AUTO, TrainerConfig
+from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.metrics import accuracy
 from vlmbench.pipeline import prune
 from vlmbench.pipeline.attempt import Attempt
 from vlmbench.pipeline.cost import Cost, cost_of, vision_cost
-from vlmbench.pipeline.records import RunRecords
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.system import processes
@@ -100,7 +100,7 @@ def load_model_and_records(
     """Return the run's backbone, with fresh adapters or those of `adapter`, and its records."""
     backbone = run.build(attempt.engine, adapter=adapter)
     with processes.leader_first():  # the leader processes the images
-        return backbone, run.load_records(backbone)
+        return backbone, load_records(run.config, backbone)
 
 
 def log_cost(run: Run, backbone: Backbone, records: RunRecords, settings: TrainerConfig) -> Cost:
@@ -122,7 +122,7 @@ def resolve_batch_size(run: Run, backbone: Backbone, records: RunRecords) -> Tra
     if settings.batch_size != AUTO:
         return settings
 
-    choices = processes.from_leader(run.folder.read_choices)
+    choices = _read_choices(run.folder)
     if "batch_size" not in choices:
         choices = _choose_batch_size(settings, backbone, records)
         run.folder.write_choices(choices)
@@ -150,6 +150,11 @@ def batch_notes(folder: RunDir) -> list[str]:
         f"{choices['gradient_accumulation']} batches a step{checkpointing}; batches of {tried} did "
         "not fit into the GPU's memory"
     ]
+
+
+@processes.from_leader
+def _read_choices(folder: RunDir) -> dict[str, Any]:
+    return folder.read_choices()
 
 
 def _choose_batch_size(
@@ -233,6 +238,7 @@ def _train_job(
     )
 
 
+@processes.from_leader
 def _should_prune(run: Run) -> bool:
     settings = run.config.pruner
     if not settings.enabled:
@@ -241,6 +247,7 @@ def _should_prune(run: Run) -> bool:
     return prune.should_prune(curve, prune.finished_curves(run.folder), settings)
 
 
+@processes.from_leader
 def _validate(run: Run, backbone: Backbone, records: RunRecords) -> dict[str, float]:
     """Return the balanced accuracy on the validation records that training follows."""
     predictions = run.asker(backbone, records).answer(records.monitored)

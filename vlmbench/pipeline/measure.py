@@ -8,8 +8,8 @@ from typing import Any
 
 from vlmbench import metrics, stats
 from vlmbench.data.census import census, questions
+from vlmbench.data.run_records import RunRecords
 from vlmbench.pipeline.cost import Cost
-from vlmbench.pipeline.records import RunRecords
 from vlmbench.types import Prediction
 
 Scores = dict[str, dict[str, dict[str, Any]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from vlmbench.data.viewer import RAW
 from vlmbench.pipeline.run import Run
@@ -13,7 +14,9 @@ log = logging.getLogger(__name__)
 
 def prepare(run: Run) -> None:
     """Write images, manifest and datasheet, and log where they are."""
-    config, manifest = run.config, run.manifest_path()
+    config = run.config
+    manifest = config.source.prepare(Path(config.data_dir))
+
     page, sheet = write_datasheet(
         manifest,
         labels=config.source.labels,

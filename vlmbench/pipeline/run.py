@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones import resident
 from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, runnable_models
-from vlmbench.data.load import data_hash, read_images
-from vlmbench.data.manifest import open_manifest
-from vlmbench.data.viewer import RAW
+from vlmbench.data.run_records import RunRecords
 from vlmbench.pipeline.answer import Asker
-from vlmbench.pipeline.records import RunRecords, load_records
 from vlmbench.runs.folder import RunDir
 from vlmbench.system.files import find_damage
 from vlmbench.types import UserError
@@ -43,21 +40,6 @@ class Run:
     @property
     def cache_dir(self) -> Path:
         return Path(self.config.cache_dir)
-
-    def manifest_path(self) -> Path:
-        """Return the source's manifest; write it now if it does not exist."""
-        return self.config.source.prepare(Path(self.config.data_dir))
-
-    def data_hash(self) -> str:
-        """Return the hash of the run's manifest and images; unchanged files are not read again."""
-        views = {RAW, self.config.view.name}
-        labels = self.config.source.labels
-        manifest = open_manifest(self.manifest_path(), labels=labels, views=views)
-        return data_hash(manifest, read_images(manifest, self.cache_dir))
-
-    def load_records(self, backbone: Backbone) -> RunRecords:
-        """Return the records of the run. Raise UserError that names what is wrong."""
-        return load_records(self.config, self.manifest_path(), backbone)
 
     def asker(self, backbone: Backbone, records: RunRecords) -> Asker:
         """Return the backbone, ready to answer records as this run shows and words them."""

@@ -119,9 +119,6 @@ class RunDir:
     def read_env(self) -> dict[str, Any]:
         return self._read_json("env.json")
 
-    def write_env(self, env: Mapping[str, Any]) -> None:
-        write_whole(self.path / "env.json", to_json(dict(env)))
-
     def read_choices(self) -> dict[str, Any]:
         """Return what the run chose by itself, so that it goes on with the same after a break."""
         return self._read_json("choices.json")
@@ -149,6 +146,11 @@ class RunDir:
         if status and not (has_state and has_time):
             return {"state": State.FAILED, "error": f"{path} is not a run's status", "time": 0.0}
         return status
+
+    def write_start(self, env: Mapping[str, Any], *, run_hash: str, **identity: Any) -> None:
+        """Write that an attempt is running, and in which environment."""
+        self.write_status(State.RUNNING, run_hash=run_hash, **identity)
+        write_whole(self.path / "env.json", to_json(dict(env)))
 
     def write_status(self, state: State, *, run_hash: str, **details: Any) -> None:
         """Write the status. A finished run's status has the checksums of its RESULTS."""
@@ -323,7 +325,7 @@ class FollowerDir(RunDir):
 
     def clear_error(self) -> None: ...
 
-    def write_env(self, env: Mapping[str, Any]) -> None: ...
+    def write_start(self, env: Mapping[str, Any], *, run_hash: str, **identity: Any) -> None: ...
 
     def write_choices(self, choices: Mapping[str, Any]) -> None: ...
 

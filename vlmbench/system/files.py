@@ -11,13 +11,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from difflib import get_close_matches
+from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
 
-from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 SEAL = "checksums.json"  # the last file that is written into a complete folder
@@ -127,24 +125,6 @@ def find_damage(folder: Path, *, of: str | None = None) -> str:
             return f"{name} is damaged (its checksum differs)"
 
     return ""
-
-
-def path_cure(setting: str, path: Path, *, is_folder: bool = True, otherwise: str) -> str:
-    """Return the cure for a setting whose path does not exist, or is no folder (file).
-
-    It is "set <setting>=<path>" with the existing path whose name is closest, or `otherwise` if no
-    name is close.
-    """
-    siblings: list[Path] = []
-    with suppress(OSError):
-        siblings = sorted(path.parent.iterdir())
-
-    names = [sibling.name for sibling in siblings if sibling.is_dir() is is_folder]
-    closest = get_close_matches(path.name, [name for name in names if name != path.name], n=1)
-    if not closest:
-        return otherwise
-
-    return f"set {typed_setting(setting, path.with_name(closest[0]))}"
 
 
 @contextmanager

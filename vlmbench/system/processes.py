@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from vlmbench.types import UserError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=12)  # followers wait so long for a leader that makes data
@@ -67,18 +68,23 @@ def leader_first() -> Iterator[None]:
         yield
 
 
-def from_leader(make: Callable[[], Value]) -> Value:
-    """Return in every process the value that `make()` returns in the leader."""
-    if count() == 1:
-        return make()
+def from_leader(make: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """Decorate a function: only the leader calls it, and every process gets its value."""
 
-    from accelerate.utils import broadcast_object_list
+    @wraps(make)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+        if count() == 1:
+            return make(*args, **kwargs)
 
-    _state()
-    values = [make() if is_leader() else None]
-    broadcast_object_list(values)
+        from accelerate.utils import broadcast_object_list
 
-    return cast("Value", values[0])
+        _state()
+        values = [make(*args, **kwargs) if is_leader() else None]
+        broadcast_object_list(values)
+
+        return cast("Value", values[0])
+
+    return wrapped
 
 
 def any_process(own: bool) -> bool:

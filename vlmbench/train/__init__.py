@@ -74,15 +74,14 @@ def _check_batch_size(job: TrainJob) -> None:
         )
 
 
+@processes.from_leader
 def _last_checkpoint(job: TrainJob) -> Path | None:
     """Return the checkpoint from which training goes on; None to start anew."""
     from vlmbench.train import checkpoints
 
     if not job.settings.resume:
         return None
-    return processes.from_leader(
-        lambda: checkpoints.last_whole(job.folder.checkpoints, owner=job.run_hash)
-    )
+    return checkpoints.last_whole(job.folder.checkpoints, owner=job.run_hash)
 
 
 def _end_if_it_was_ending(
@@ -95,7 +94,7 @@ def _end_if_it_was_ending(
         trainer.args.max_steps = step
 
     was_evaluated = step in job.folder.validation_curve()
-    if was_evaluated and processes.from_leader(job.should_prune):
+    if was_evaluated and job.should_prune():
         trainer.args.max_steps = trainer.pruning.step = step
 
 

@@ -119,7 +119,7 @@ class PruneCallback(TrainerCallback):  # type: ignore[misc]  # untyped
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         is_last = state.global_step >= state.max_steps
-        if not is_last and processes.from_leader(self.should_prune):
+        if not is_last and self.should_prune():
             self.step = state.global_step
             control.should_training_stop = True
 

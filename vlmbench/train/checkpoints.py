@@ -51,7 +51,7 @@ def last_whole(folder: Path, *, owner: str) -> Path | None:
     removed: what cannot be loaded must not be taken for the last one.
     """
     for checkpoint in saved_checkpoints(folder):
-        why = find_damage(checkpoint, of=owner) or _best_damage(folder, checkpoint, owner=owner)
+        why = _checkpoint_damage(checkpoint, owner=owner)
         if not why:
             return checkpoint
         log.warning("%s is not used: %s; trying the checkpoint before it", checkpoint, why)
@@ -102,12 +102,17 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _best_damage(folder: Path, checkpoint: Path, *, owner: str) -> str:
+def _checkpoint_damage(checkpoint: Path, *, owner: str) -> str:
+    """Return why a checkpoint, or the best one that it refers to, is not used; "" if it can be."""
+    why = find_damage(checkpoint, of=owner)
+    if why:
+        return why
+
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     best = state["best_model_checkpoint"]
     if best is None:
         return ""
 
     name = Path(best).name
-    why = find_damage(folder / name, of=owner)
+    why = find_damage(checkpoint.with_name(name), of=owner)
     return f"the best adapter so far is in {name}, and {why}" if why else ""

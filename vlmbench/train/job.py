@@ -25,7 +25,8 @@ class TrainJob:
 
     `samples` train and `validation` gives the loss that is followed; both open a sample when it is
     indexed. `prompt_lengths` (positions) put samples of like length into one batch. `validate()`
-    returns metrics of the validation samples, and `should_prune()` is called after each evaluation.
+    returns metrics of the validation samples, and `should_prune()` is called after each evaluation;
+    both return the same in every process.
     """
 
     samples: Sequence[Sample]

@@ -68,9 +68,9 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         super().__init__(
             model=backbone.model,
             args=sft_config(job),
-            data_collator=_make_collator(backbone),
             train_dataset=lazy_dataset(job.samples),
             eval_dataset=lazy_dataset(job.validation) if job.evaluates else None,
+            data_collator=_make_collator(backbone),
             processing_class=backbone.tokenizer,
             callbacks=callbacks,
         )
@@ -179,7 +179,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         self.model.eval()
 
-        metrics = processes.from_leader(self.job.validate)
+        metrics = self.job.validate()
         output.metrics.update(
             {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         )

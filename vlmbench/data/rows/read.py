@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vlmbench.system.files import path_cure
+from vlmbench.data.paths import path_cure
 from vlmbench.types import UserError
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.paths import path_cure
 from vlmbench.data.photos.photo import BAD, GOOD, PartRule, Photo, list_images, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
-from vlmbench.system.files import path_cure
 from vlmbench.system.text import typed_setting
 from vlmbench.types import Split, UserError
 

@@ -23,6 +23,7 @@ from PIL import Image
 from vlmbench.config import schema, setting
 from vlmbench.data.images import FORMATS, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.paths import path_cure
 from vlmbench.data.photos.photo import BAD, Photo, hash_file
 from vlmbench.data.photos.source import (
     REVISION,
@@ -32,7 +33,6 @@ from vlmbench.data.photos.source import (
     write_photos,
 )
 from vlmbench.data.prepared import prepared_folder
-from vlmbench.system.files import path_cure
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 

@@ -28,11 +28,11 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.images import file_version, image_size, open_mask, turn_upright
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.paths import path_cure
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, list_images
 from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
-from vlmbench.system.files import path_cure
 from vlmbench.types import UserError
 
 # The folders of an MVTec category that hold good/ and defects.

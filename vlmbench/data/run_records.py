@@ -6,27 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmbench.backbones.contract import TokenCount
 from vlmbench.config import RunConfig
 from vlmbench.data.invalid_rows import MAX_ERRORS
-from vlmbench.data.load import Data, load_data
-from vlmbench.data.manifest import open_manifest
+from vlmbench.data.load import Data, data_hash, load_data, read_images
+from vlmbench.data.manifest import Manifest, open_manifest
 from vlmbench.data.probes import make_probes
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, check_labels, limit_records
 from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
-from vlmbench.types import JUDGING, Record, Sample, Split, Task, UserError
-
-if TYPE_CHECKING:
-    from vlmbench.backbones.contract import Backbone
+from vlmbench.types import JUDGING, Record, Sample, Split, Task, TokenCount, UserError
 
 MAX_REMEMBERED = 100_000  # different texts whose token counts are remembered
 FOLLOWED_TASKS = JUDGING | {Task.CHOOSE_OPTION}
+
+
+class TokenCounter(Protocol):
+    """The part of a model family that records are chosen and checked with."""
+
+    max_tokens: int  # the longest sequence of the model, in positions
+
+    def count_tokens(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> TokenCount:
+        """Return the tokens of a sample whose images have these (width, height); open no image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,18 +84,18 @@ class RunRecords:
         return self.samples(self.train)[longest]
 
 
-def load_records(config: RunConfig, manifest_path: Path, backbone: Backbone) -> RunRecords:
+def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
     """Read, check and split the records of a run.
 
     Raise UserError that names what is wrong, by row if it is in a row.
     """
     cache_dir = Path(config.cache_dir)
     wording = wording_of(config)
-    data = load_run_data(config, manifest_path)
+    data = load_run_data(config)
     manifest = data.manifest
 
-    counts = count_tokens(backbone, data, wording=wording, max_tokens=config.trainer.max_tokens)
-    cost = partial(_count_trained_tokens, backbone, wording)
+    counts = count_tokens(counter, data, wording=wording, max_tokens=config.trainer.max_tokens)
+    cost = partial(_count_trained_tokens, counter, wording)
     chosen = config.data.select(data.train, cost=cost, seed=config.seed)
     train = Subset(manifest, data.train.indices[chosen])
 
@@ -115,17 +120,27 @@ def load_records(config: RunConfig, manifest_path: Path, backbone: Backbone) -> 
     )
 
 
-def load_run_data(config: RunConfig, manifest_path: Path) -> Data:
+def load_run_data(config: RunConfig) -> Data:
     """Return the run's data, split and checked for leaks. Raise UserError as `load_data` does."""
-    views = {RAW, config.view.name}
-    manifest = open_manifest(manifest_path, labels=config.source.labels, views=views)
     return load_data(
-        manifest,
+        open_run_manifest(config),
         config.data.split.shares,
         split_seed=config.data.split_seed,
         allow_leak=config.data.allow_leak,
         cache_dir=Path(config.cache_dir),
     )
+
+
+def run_data_hash(config: RunConfig) -> str:
+    """Return the hash of the run's manifest and images; unchanged files are not read again."""
+    manifest = open_run_manifest(config)
+    return data_hash(manifest, read_images(manifest, Path(config.cache_dir)))
+
+
+def open_run_manifest(config: RunConfig) -> Manifest:
+    """Return the source's manifest; write it now if it does not exist."""
+    path = config.source.prepare(Path(config.data_dir))
+    return open_manifest(path, labels=config.source.labels, views={RAW, config.view.name})
 
 
 def wording_of(config: RunConfig) -> Wording:
@@ -135,13 +150,13 @@ def wording_of(config: RunConfig) -> Wording:
 
 
 def count_tokens(
-    backbone: Backbone, data: Data, *, wording: Wording, max_tokens: int | None
+    counter: TokenCounter, data: Data, *, wording: Wording, max_tokens: int | None
 ) -> NDArray[np.int32]:
     """Return (rows of the manifest, 2): positions of each record, and how many of them carry loss.
 
     Raise UserError that names each row that is too long.
     """
-    limit = min(backbone.max_tokens, max_tokens or backbone.max_tokens)
+    limit = min(counter.max_tokens, max_tokens or counter.max_tokens)
     counts = np.zeros((len(data.manifest), 2), np.int32)
     remembered: dict[tuple[Any, ...], TokenCount] = {}  # many records differ only in their images
     errors: list[str] = []
@@ -152,7 +167,7 @@ def count_tokens(
             sizes = data.sizes(record)
             key = (sample.question, sample.answer, *sizes)
             try:
-                count = remembered.get(key) or backbone.count_tokens(sample, sizes)
+                count = remembered.get(key) or counter.count_tokens(sample, sizes)
             except UserError as error:
                 errors.append(f"{records.location(index)}: {error}")
                 continue
@@ -174,9 +189,9 @@ def count_tokens(
     return counts
 
 
-def _count_trained_tokens(backbone: Backbone, wording: Wording, record: Record) -> int:
+def _count_trained_tokens(counter: TokenCounter, wording: Wording, record: Record) -> int:
     sizes = [(1, 1)] * len(record.images)  # the answer's tokens do not depend on them
-    return backbone.count_tokens(without_images(record, wording=wording), sizes).trained
+    return counter.count_tokens(without_images(record, wording=wording), sizes).trained
 
 
 def _token_count(row: NDArray[np.int32]) -> TokenCount:
