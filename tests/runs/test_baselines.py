@@ -41,12 +41,18 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "baselines").iterdir()] == [KEY]
 
 
-def test_a_second_writer_replaces_the_folder_as_a_whole(tmp_path: Path) -> None:
+def test_the_answers_of_a_faster_run_stay_and_damaged_ones_are_replaced(tmp_path: Path) -> None:
     keep_baseline(tmp_path, "majority", PREDICTIONS, heat=HEAT)
+    folder = keep_baseline(tmp_path, "majority", PREDICTIONS[:1])
+    assert folder.read_predictions() == PREDICTIONS
+    assert [path.name for path in (tmp_path / "baselines").iterdir()] == [KEY]
+
+    (folder.path / "facts.json").unlink()
     folder = keep_baseline(tmp_path, "majority", PREDICTIONS[:1])
     assert folder.damage() == ""
     assert folder.read_predictions() == PREDICTIONS[:1]
     assert folder.read_heat() == {}
+    assert [path.name for path in (tmp_path / "baselines").iterdir()] == [KEY]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

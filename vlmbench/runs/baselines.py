@@ -86,7 +86,10 @@ class BaselineDir:
         predictions: Sequence[Prediction],
         heat: Mapping[HeatKey, NDArray[np.uint8]],
     ) -> None:
-        """Write all files beside the folder, then give them its name."""
+        """Write all files beside the folder, then give them its name.
+
+        The answers of another run that was faster stay.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.key}."))
 
@@ -99,7 +102,10 @@ class BaselineDir:
             seal(unfinished, of=self.key)
 
             unfinished.chmod(0o755)
-            shutil.rmtree(self.path, ignore_errors=True)  # damaged, or just made by another run
+            if not self.damage():
+                shutil.rmtree(unfinished)
+                return
+            shutil.rmtree(self.path, ignore_errors=True)
             unfinished.rename(self.path)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
