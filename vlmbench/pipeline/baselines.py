@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.backbones.devices import release_cache
 from vlmbench.baselines.contract import Answer, BaselineConfig, Given, HeatMap, Method
 from vlmbench.baselines.features import TowerFeatures
 from vlmbench.config import TrackingMode
@@ -222,6 +223,7 @@ def ask_baselines(run: Run, attempt: Attempt) -> None:
         questioner = make_questioner(run, run.build(attempt.engine))
         rows = {name: questioner.ask(name, config) for name, config in run.config.baseline.items()}
         run.folder.write_baselines({name: row | {"of": owners[name]} for name, row in rows.items()})
+        release_cache(questioner.asker.backbone.model)
 
     if run.config.tracking.mode is not TrackingMode.off:
         sweep, seed = run.folder.path.parent, run.config.data.split_seed
