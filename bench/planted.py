@@ -30,8 +30,8 @@ from PIL import Image
 from bench import commands, record
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.stats import estimate_rate, power
-from vlmbench.stats.spread import measure_spread
+from vlmbench.stats import Compared, estimate_rate, power
+from vlmbench.stats.compare import paired
 from vlmbench.types import Rate
 
 EDGE = 224  # pixels
@@ -44,7 +44,7 @@ VARIANTS = ("without_comparison", "with_shapes")
 QUESTION = "Normal?"
 VERDICT_KEYS = (
     *("verdict", "difference", "low", "high", "p_value"),
-    *("n_records", "n_parts", "n_seeds", "power_note"),
+    *("figure", "n_records", "n_clusters", "seeds", "sentence"),
 )
 
 
@@ -91,8 +91,8 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         power.power(
             power.Sources(**row["sources"]),
             difference,
-            n_parts=row["n_parts"],
-            n_seeds=row["n_seeds"],
+            n_parts=row["n_clusters"],
+            n_seeds=min(row["seeds"]),
         )
         for row in rows
     ]
@@ -163,9 +163,9 @@ def _sources(runs: Sequence[RunDir]) -> power.Sources:
         correct[variant].append([prediction.correct for prediction in predictions])
         names = [prediction.group for prediction in predictions]
 
-    _, parts = np.unique(names, return_inverse=True)
     without, with_shapes = (np.array(correct[variant], dtype=np.float64) for variant in VARIANTS)
-    return power.sources(measure_spread(with_shapes, without, parts))
+    pair = paired(with_shapes, without, clusters=names, figure=Compared.ACCURACY)
+    return power.sources(pair.spread)
 
 
 def write_world(folder: Path, world: str, number: int) -> Path:

@@ -214,6 +214,7 @@ class Prediction:
     `scores` maps each label to its log-probability (nats, summed over the label's tokens); it is
     empty for a generated answer, which is in `text`. `predicted` is None if a generated answer
     names no label: it counts as wrong. `images` are the files as shown; "" for a blank image.
+    `component` names the parts that share images with the record's own part; "" for none.
     """
 
     id: str
@@ -230,6 +231,12 @@ class Prediction:
     answer: str = ""
     images: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
+    component: str = ""
+
+    @property
+    def cluster(self) -> str:
+        """The name that dependent records share: their component, or else their part."""
+        return self.component or self.group
 
     @property
     def correct(self) -> bool:

@@ -46,7 +46,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Calla
                 main()
                 GlobalHydra.instance().clear()
                 resident.release()
-            (sweep,) = (folder / "runs").iterdir()
+            (sweep,) = (folder / "runs").glob("*/")
             (made[overrides],) = [
                 RunDir(made_run.path.resolve()) for made_run in SweepDir(sweep).runs()
             ]

@@ -10,6 +10,6 @@ from vlmbench.runs.sweep import SweepDir
 
 def only_run(folder: Path) -> RunDir:
     """Return the one run of the one sweep below a folder."""
-    (sweep,) = (folder / "runs").iterdir()
+    (sweep,) = (folder / "runs").glob("*/")
     (only,) = SweepDir(sweep).runs()
     return RunDir(only.path)

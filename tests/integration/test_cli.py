@@ -110,7 +110,7 @@ def test_a_sweep_of_two_runs_ends_in_one_report_and_is_not_run_twice(
     sweep = ("-m", "data=without_comparison,with_comparison", *TINY, *parts)
     first = cli(*sweep)
     assert first.code == 0, first.err[-2000:]
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*/")
     runs = SweepDir(folder).runs()
     assert [run.path.name for run in runs] == [
         "0_llama32_tiny_without_comparison_s0",
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_losses_to_the_last_bit(
         assert cli(f"name={name}", f"seed={seed}", *TINY, *parts).code == 0
     runs = {
         path.name.partition("_")[2]: SweepDir(path).runs()[0]
-        for path in (tmp_path / "runs").iterdir()
+        for path in (tmp_path / "runs").glob("*/")
     }
     assert figures(runs["a"]) == figures(runs["b"])
     assert runs["a"].read_predictions() == runs["b"].read_predictions()
@@ -180,7 +180,7 @@ def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
 def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     assert cli(*TINY, *parts).code == 0
     assert cli("data=single", *TINY, *parts).code == 0
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*/")
     assert [run.path.name for run in SweepDir(folder).runs()] == [
         "0_llama32_tiny_without_comparison_s0",
         "1_llama32_tiny_single_s0",
@@ -203,7 +203,7 @@ def test_a_run_whose_data_changed_is_not_taken_for_the_same(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
     assert cli(*TINY, *parts).code == 0
-    (run,) = SweepDir(next((tmp_path / "runs").iterdir())).runs()
+    (run,) = SweepDir(next((tmp_path / "runs").glob("*/"))).runs()
     status = run.read_status()
     run.write_status(State.FINISHED, run_hash="of other data", seconds=status["seconds"])
     before = (run.path / "predictions.jsonl").stat().st_mtime_ns

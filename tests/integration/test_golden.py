@@ -23,7 +23,7 @@ def test_golden_losses_and_scores_of_the_tiny_models(
         "eval.limit=4", "trainer.learning_rate=1e-2", "tracking=off",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    (sweep,) = (tmp_path / "runs").iterdir()
+    (sweep,) = (tmp_path / "runs").glob("*/")
     (run,) = SweepDir(sweep).runs()
     found = {
         "losses": [row["loss"] for row in run.read_train_log() if "loss" in row],

@@ -37,7 +37,7 @@ def results_of(run: RunDir) -> dict[str, Any]:
 
 
 def results_by_run(folder: Path) -> dict[str, dict[str, Any]]:
-    (sweep,) = (folder / "runs").iterdir()
+    (sweep,) = (folder / "runs").glob("*/")
     return {run.path.name.partition("_")[2]: results_of(run) for run in SweepDir(sweep).runs()}
 
 

@@ -17,7 +17,7 @@ from vlmbench.report.runs import read_runs
 from vlmbench.runs.baselines import BaselineDir
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.types import Prediction, Task
+from vlmbench.types import Prediction, Task, UserError
 
 OTHER = KEY[::-1]
 
@@ -73,10 +73,11 @@ def test_the_table_has_baselines_beside_tuned_series(asked: SweepDir) -> None:
 
 def test_the_verdict_compares_the_best_of_both_kinds(asked: SweepDir) -> None:
     section = baseline_section(asked.path, read_runs(asked))
-    assert section.verdict == "worse"
+    assert section.verdict == "not enough data to tell"
     assert section.sentence.startswith(
-        "Tuning is not worth it here: smol · with_comparison judges held-out raw pairs worse than "
-        "patch_nn: −20.0 points of accuracy (95 % interval "
+        "These runs do not tell whether tuning is worth it: smol · with_comparison may judge "
+        "held-out raw pairs better or worse than patch_nn; one seed does not tell what another "
+        "seed would change: −20.0 points of balanced accuracy (95 % interval "
     )
     assert "60 records of 20 parts" in section.sentence
 
@@ -106,13 +107,13 @@ def test_the_page_asks_first_whether_tuning_is_worth_it(asked: SweepDir) -> None
     assert page.index('<section id="baselines">') < page.index('<section id="result">')
     text = (asked.report / "report.md").read_text(encoding="utf-8")
     assert text.index("## Is tuning worth it here?") < text.index("does the variant help?")
-    assert "Tuning is not worth it here" in text
+    assert "These runs do not tell whether tuning is worth it" in text
     assert "| patch_nn (about patch_nn) | 100.0 %" in text
     assert "where patch_nn sees a difference; this is not the tuned model" in page
 
     table = comparison_table(asked)
     assert "judge_pair raw, held out: is tuning worth it?" in table
-    assert "Tuning is not worth it here" in table
+    assert "These runs do not tell whether tuning is worth it" in table
     assert table.isascii() or "·" in table
 
 
@@ -188,10 +189,14 @@ def test_figures_of_several_runs_are_their_mean() -> None:
 
 
 def test_a_baseline_has_no_seeds_in_its_verdict() -> None:
-    tuned = [answers([1] * 40 + [-1] * 40, [True] * 40 + [False] * 40)] * 3
-    words, comparison = verdict_against(tuned, answers([1] * 80, [True] * 40 + [False] * 40))
-    assert words == "better"
+    positive = [number % 2 == 0 for number in range(80)]
+    tuned = [answers([1.0 if each else -1.0 for each in positive], positive)] * 3
+    comparison = verdict_against(tuned, answers([1.0] * 80, positive))
+    assert comparison.seeds == (3, 0)
+    assert comparison.word == "better"
     assert comparison.difference == pytest.approx(0.5)
+    with pytest.raises(UserError, match="different records"):
+        verdict_against(tuned, answers([1.0] * 79, positive[:79]))
 
 
 def test_figures_for_the_tracker_name_the_baseline(asked: SweepDir) -> None:

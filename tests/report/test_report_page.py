@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.reports import LABEL_ERROR, RunMaker, sweep_of, wrong_prediction
 from vlmbench.report import comparison_table, write_report
+from vlmbench.report.plan import NO_PLAN
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import UserError
@@ -98,8 +99,9 @@ def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir)
     page, markdown = read(sweep)
     # 12 of 60 wrong against 18 of 60
     for text in (page.text, markdown):
-        assert "+10.0 points of accuracy (95 % interval" in text
-        assert "60 records of 20 parts, 1 seed)" in text
+        assert "+10.0 points of balanced accuracy (95 % interval" in text
+        assert "60 records of 20 parts" in text
+        assert ", 1 seed)" in text
 
 
 def test_the_missing_link_is_in_the_consistency_table(sweep: SweepDir) -> None:
@@ -125,22 +127,22 @@ def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> 
     titles = ("judge pair · rt", "judge link · raw+rt", "compare views · raw+rt")
     forest = page.text[
         page.text.index("The same question by task and view") : page.text.index(
-            "Each difference pools"
+            "Each difference takes all"
         )
     ]
     positions = [forest.index(f"{title} · 1 comparison") for title in titles]
     assert positions == sorted(positions)
     assert all(f"### The same question: {title}" in markdown for title in titles)
     assert (
-        "with_comparison judges held-out raw+rt pairs of views better than without_comparison"
-        in markdown
+        "one seed does not tell whether with_comparison judges them better or worse than "
+        "without_comparison" in markdown
     )
     assert {(row["variant"], row["baseline"]) for row in rows} == {
         ("with_comparison", "without_comparison")
     }
 
 
-def test_only_seeds_that_both_variants_finished_are_pooled(
+def test_all_finished_seeds_count_and_the_account_names_the_others(
     make_run: RunMaker,
 ) -> None:
     first = make_run(0, "without_comparison")
@@ -148,10 +150,15 @@ def test_only_seeds_that_both_variants_finished_are_pooled(
     make_run(2, "without_comparison", details={"seed": 1})
     make_run(3, "with_comparison", details={"seed": 1})
     make_run(4, "with_comparison", details={"seed": 2})
+    make_run(5, "with_comparison", state=State.FAILED, details={"seed": 3})
     row = verdicts(sweep_of(first))[0]
-    assert (row["seeds"], row["n_seeds"]) == ([0, 1], 2)
-    # seed 0: 10 points; seed 1: the same errors in both runs
-    assert row["difference"] == pytest.approx(0.05)
+    assert (row["seeds_of_variant"], row["seeds_of_baseline"]) == ([0, 1, 2], [0, 1])
+    # seed 0: 10 points; seeds 1 and 2: the same errors in both runs
+    assert row["difference"] == pytest.approx(0.1 / 3)
+    assert "smol · with_comparison · seed 3 failed" in row["sentence"]
+    assert (
+        "with_comparison has seeds 0, 1, 2, without_comparison has seeds 0, 1." in row["sentence"]
+    )
 
 
 def test_runs_of_different_settings_are_not_compared(make_run: RunMaker) -> None:
@@ -492,11 +499,14 @@ smol without_comparison seed 0  75.0 (62.0-88.0)  50.0 (30.0-70.0)      55.0 (34
 smol with_comparison seed 0     85.0 (72.0-98.0)  80.0 (60.0-100.0)     65.0 (44.0-86.0)
 records (parts)                 40 (20)           16 (20)               20 (20)
 smol matched_control seed 0  failed: <error>
-"""  # noqa: E501 - a terminal's lines
+
+plan
+<plan>"""  # noqa: E501 - a terminal's lines
 
 
 def test_the_terminals_table_is_as_written_by_hand(sweep: SweepDir) -> None:
-    assert comparison_table(sweep) == TERMINAL_TABLE.replace("<error>", LABEL_ERROR)
+    expected = TERMINAL_TABLE.replace("<error>", LABEL_ERROR).replace("<plan>", NO_PLAN)
+    assert comparison_table(sweep) == expected
 
 
 def test_the_terminals_table_lets_no_escape_sequence_through(hostile_sweep: SweepDir) -> None:

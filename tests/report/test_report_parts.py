@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,49 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmbench.report.changes import Change
+from vlmbench.report.decisions import Rule
 from vlmbench.report.escape import markdown, markdown_code, one_line
 from vlmbench.report.figures import figure
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import confidence
 from vlmbench.report.images import _thumbnail_uri
 from vlmbench.report.provenance import duration, energy
+from vlmbench.report.questions import Question
 from vlmbench.report.runs import read_runs
-from vlmbench.report.verdicts import SENTENCES, Finding, Question
+from vlmbench.report.verdicts import SENTENCES, Finding
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.stats import Comparison, verdict
+from vlmbench.stats import Compared, Comparison
 from vlmbench.types import Prediction, Task
 
 
 def make_comparison(low: float, high: float, **given: Any) -> Comparison:
+    """Return a comparison whose p-values say what the interval says."""
     values: dict[str, Any] = {
-        "p_value": 0.0421,
+        "figure": Compared.BALANCED_ACCURACY,
+        "p_value": 0.0421 if low > 0 or high < 0 else 0.4,
+        "equivalence_p": 0.01 if max(-low, high) <= 0.02 else 0.4,
+        "margin": 0.02,
         "n_records": 60,
-        "n_parts": 20,
-        "n_seeds": 3,
+        "n_clusters": 20,
+        "effective_clusters": 20.0,
+        "seeds": (3, 3),
         "power_note": "Note.",
     }
-    return Comparison(
-        difference=(low + high) / 2, low=low, high=high, mcnemar_p=None, **values | given
+    return Comparison(difference=(low + high) / 2, low=low, high=high, **values | given)
+
+
+def make_change(low: float, high: float, **given: Any) -> Change:
+    comparison = make_comparison(low, high, **given)
+    return Change(
+        comparison=comparison,
+        p_holm=comparison.p_value,
+        equivalence_holm=comparison.equivalence_p,
     )
 
 
-def make_finding(comparison: Comparison, **given: Any) -> Finding:
+def make_finding(main: Change, **given: Any) -> Finding:
     question = Question(
         model="smol",
         setting="",
@@ -48,64 +64,138 @@ def make_finding(comparison: Comparison, **given: Any) -> Finding:
         task=Task.JUDGE_PAIR,
         view="raw",
     )
-    return Finding(
-        question=question,
-        seeds=(0, 1, 2),
-        verdict=verdict(comparison),
-        comparison=comparison,
-        **given,
-    )
+    seeds = ((0, 1, 2), (0, 1, 2))
+    rule = Rule(figure=main.comparison.figure)
+    return Finding(**{"question": question, "rule": rule, "seeds": seeds, "main": main} | given)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "sentence"),
+    ("low", "high", "verdict", "sentence"),
     [
         (
             0.02,
             0.1,
-            "smol: with judges held-out raw pairs better than without: +6.0 points of accuracy",
+            "better",
+            "smol: with judges held-out raw pairs better than without: "
+            "+6.0 points of balanced accuracy",
         ),
         (
             -0.1,
             -0.02,
-            "smol: with judges held-out raw pairs worse than without: −6.0 points of accuracy",
+            "worse",
+            "smol: with judges held-out raw pairs worse than without: "
+            "−6.0 points of balanced accuracy",
+        ),
+        (
+            0.005,
+            0.015,
+            "slightly better",
+            "smol: with judges held-out raw pairs better than without, by less than 2 points: "
+            "+1.0 points",
         ),
         (
             -0.01,
             0.01,
-            "smol: with and without differ by no more than 2 points on held-out raw pairs: "
-            "+0.0 points",
+            "no difference larger than 2 points",
+            "smol: with and without differ by no more than 2 points of balanced accuracy on "
+            "held-out raw pairs: +0.0 points",
         ),
         (
             -0.1,
             0.2,
+            "not enough data to tell",
             "smol: These runs do not tell whether with judges held-out raw pairs better or "
             "worse than without",
         ),
     ],
 )
-def test_the_sentence_follows_from_the_verdict(low: float, high: float, sentence: str) -> None:
-    assert make_finding(make_comparison(low, high)).sentence.startswith(sentence)
+def test_the_sentence_follows_from_the_verdict(
+    low: float, high: float, verdict: str, sentence: str
+) -> None:
+    finding = make_finding(make_change(low, high))
+    assert finding.verdict == verdict
+    assert finding.sentence.startswith(sentence)
 
 
 def test_a_sentence_ends_with_its_evidence() -> None:
-    assert make_finding(make_comparison(0.02, 0.1), p_holm=0.0421).sentence.endswith(
+    assert make_finding(make_change(0.02, 0.1)).sentence.endswith(
         "(95 % interval +2.0 to +10.0 points; p = 0.042; 60 records of 20 parts, 3 seeds). Note."
     )
 
 
-def test_a_verdict_among_many_is_marked_as_possible_chance() -> None:
-    reserved = make_finding(make_comparison(0.02, 0.1), p_holm=0.126, family=3)
+def test_the_number_of_comparisons_is_inside_the_word() -> None:
+    change = replace(make_change(0.02, 0.1), p_holm=0.126, family=3)
+    finding = make_finding(change)
+    assert finding.verdict == "not enough data to tell"
     assert (
-        reserved.reservation
-        == "Among 3 such comparisons it may be chance (Holm's p = 0.126). Note."
+        finding.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126). Note."
     )
-    assert make_finding(make_comparison(-0.1, 0.2), p_holm=0.126, family=3).reservation == "Note."
+
+
+def test_a_later_look_must_be_surer() -> None:
+    finding = make_finding(replace(make_change(0.02, 0.1), level=0.005))
+    assert finding.verdict == "not enough data to tell"
+    assert "only below p = 0.005" in finding.reservation
+
+
+def test_one_seed_tells_about_two_models_only() -> None:
+    finding = make_finding(make_change(0.02, 0.1, seeds=(1, 1)), seeds=((0,), (0,)))
+    assert finding.verdict == "not enough data to tell"
+    assert finding.claim.startswith("smol: The trained models at hand differ on held-out raw pairs")
+    same = make_finding(make_change(-0.1, 0.1, seeds=(1, 1)), seeds=((0,), (0,)))
+    assert "are not told apart" in same.claim
+
+
+def test_a_run_with_one_label_for_everything_is_said_first() -> None:
+    said = "without · seed 0 says normal to every record"
+    finding = make_finding(make_change(0.02, 0.1), one_label=(said,))
+    assert finding.sentence.startswith(f"{said}. smol: with judges")
+
+
+def test_pruned_runs_give_no_verdict() -> None:
+    finding = make_finding(make_change(0.02, 0.1), pruned=3, account="with · seed 2 was pruned")
+    assert finding.verdict == "not enough data to tell"
+    assert finding.reservation.startswith(
+        "with · seed 2 was pruned. Pruning keeps the runs that do better, so no verdict follows."
+    )
+
+
+@pytest.mark.parametrize(
+    ("control", "verdict", "words"),
+    [
+        ("better", "better", "and better than matched_control: the records help"),
+        ("not enough data to tell", "not enough data to tell", "do not show that it is better"),
+        ("worse", "not enough data to tell", "do not show that it is better"),
+    ],
+)
+def test_the_control_decides_the_headline(control: str, verdict: str, words: str) -> None:
+    finding = make_finding(make_change(0.02, 0.1), control=control)
+    assert finding.verdict == verdict
+    assert words in finding.claim
+
+
+def test_equal_figures_with_other_errors_are_not_called_the_same() -> None:
+    finding = make_finding(
+        make_change(-0.01, 0.01),
+        misses=make_change(0.08, 0.12, figure=Compared.MISSES),
+        overkill=make_change(-0.12, -0.08, figure=Compared.OVERKILL),
+    )
+    assert finding.verdict == "different errors"
+    assert "but make different errors" in finding.claim
+    assert "misses +10.0 points (95 % interval +8.0 to +12.0 points): more" in finding.errors
+    assert "overkill −10.0 points (95 % interval −12.0 to −8.0 points): fewer" in finding.errors
+
+
+def test_unequal_parts_are_named() -> None:
+    finding = make_finding(make_change(0.02, 0.1, effective_clusters=8.2))
+    assert "20 parts that tell as much as 8.2 equally large ones" in finding.evidence
+    assert finding.verdict == "not enough data to tell"
+    assert "a verdict needs at least 10" in finding.reservation
 
 
 def test_every_verdict_has_a_sentence() -> None:
-    intervals = [(0.02, 0.1), (-0.1, -0.02), (-0.01, 0.01), (-0.1, 0.2)]
-    assert {verdict(make_comparison(low, high)) for low, high in intervals} == set(SENTENCES)
+    ends = [(0.03, 0.1), (-0.1, -0.03), (0.005, 0.015), (-0.015, -0.005), (-0.1, 0.2)]
+    assert {make_change(low, high).word for low, high in ends} == set(SENTENCES)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +239,10 @@ def test_figures_are_written_in_the_metrics_unit() -> None:
 def test_an_unknown_interval_is_named_unknown() -> None:
     row = {"value": 0.8, "low": -1.0, "high": 1.0, "n": 48, "n_parts": 1}
     assert figure("auroc", row).interval == "interval unknown"
-    assert "of accuracy (interval unknown; p" in make_finding(make_comparison(-1.0, 1.0)).sentence
-    assert (
-        "of accuracy (95 % interval −90.0 to +100.0 points; p"
-        in make_finding(make_comparison(-0.9, 1.0)).sentence
-    )
+    sentence = make_finding(make_change(-1.0, 1.0)).sentence
+    assert "of balanced accuracy (interval unknown; p" in sentence
+    sentence = make_finding(make_change(-0.9, 1.0)).sentence
+    assert "of balanced accuracy (95 % interval −90.0 to +100.0 points; p" in sentence
 
 
 def test_axes_hold_their_values() -> None:

@@ -106,15 +106,19 @@ def test_every_question_of_the_experiment_is_answered(make_run: RunMaker) -> Non
     assert of(views)[0] == (
         "small · without_comparison",
         "+45.0 points",
-        "judges rt pairs better than raw ones",
+        "it judges rt pairs better than raw ones",
     )
     assert of(views)[3] == (
         "large · with_comparison",
         "+0.0 points",
-        "judges rt pairs like raw ones, within 2 points",
+        "these runs do not tell whether it judges rt pairs better or worse than raw ones",
     )
     assert of(models) == [
-        ("without_comparison", "+0.0 points", "large judges raw pairs like small, within 2 points"),
+        (
+            "without_comparison",
+            "+0.0 points",
+            "these runs do not tell whether large judges raw pairs better or worse than small",
+        ),
         ("with_comparison", "+45.0 points", "large judges raw pairs better than small"),
     ]
     assert of(singles)[0][:2] == ("large · single, judge single, raw", "90.0 %")

@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pytest
 
-from vlmbench.stats import Comparison, compare, estimate, holm, interval, verdict
-from vlmbench.stats.power import parts_needed, sources
-from vlmbench.stats.spread import measure_spread
-from vlmbench.types import Difference, Estimate, Prediction, Probe, Rate, Task, UserError
+from vlmbench.stats import estimate
+from vlmbench.types import Difference, Estimate, Prediction, Probe, Rate, Task
 
 OK, NG = "normal", "abnormal"
 
@@ -45,7 +40,7 @@ def rate(hits: Sequence[bool | int], *, part_size: int = 1) -> Estimate:
     return estimate(accuracy, run(hits, part_size=part_size), seed=0)["accuracy"]
 
 
-def bounds(found: Estimate | Comparison) -> tuple[float, float]:
+def bounds(found: Estimate) -> tuple[float, float]:
     return found.low, found.high
 
 
@@ -118,8 +113,8 @@ def test_the_bootstrap_draws_whole_parts():
 
 
 def test_the_same_seed_gives_the_same_interval_whatever_the_order_of_the_predictions():
-    predictions = run(first(60, 100), part_size=4)
-    shuffled = random.Random(1).sample(predictions, k=100)
+    predictions = run(first(1200, 2000), part_size=4)  # 500 parts, which are joined at random
+    shuffled = random.Random(1).sample(predictions, k=2000)
     assert estimate(mean, predictions, seed=7) == estimate(mean, shuffled, seed=7)
     assert estimate(mean, predictions, seed=7) != estimate(mean, predictions, seed=8)
 
@@ -174,7 +169,7 @@ def test_a_float_rests_on_the_records_of_the_rates_beside_it():
         few = [p for p in predictions if p.id in ("r0", "r1", "r2")]
         return {"value": 0.5, **accuracy(few)}
 
-    found = estimate(both, run([1] * 10), seed=0, resamples=10)
+    found = estimate(both, run([1] * 10), seed=0)
     assert list(found) == ["value", "accuracy"]
     assert (found["value"].n, found["value"].n_parts) == (3, 3)
 
@@ -194,192 +189,3 @@ def test_joins_by_id_survive_resampling():
     assert found.value == 0.75
     assert 0.5 < found.low < 0.75 < found.high < 0.95
     assert (found.n, found.n_parts) == (40, 40)
-
-
-# compare
-
-
-def test_the_difference_of_one_seed_each_is_a_paired_t_interval():
-    # 10 records, a right on all, b on 5: differences 1 and 0, squares 2.5 x 10/9,
-    # error sqrt(2.778 / 100) = 0.1667; t(9) = 2.262: 0.5 +- 0.377; t = 3: p = 0.0150.
-    # McNemar: 2 x 0.5^5
-    found = compare([run([1] * 10)], [run(first(5, 10))], seed=0)
-    assert found.difference == 0.5
-    assert bounds(found) == pytest.approx((0.123, 0.877), abs=0.01)
-    assert found.p_value == pytest.approx(0.0150, abs=0.003)
-    assert found.mcnemar_p == pytest.approx(0.0625)
-    assert (found.n_records, found.n_parts, found.n_seeds) == (10, 10, 1)
-    assert verdict(found) == "better"
-
-
-def test_power_is_planned_from_the_observed_spread():
-    # variance 0.2778 a part; t(10) = 2.228 and 0.879: 0.2778 x (3.107 / 0.5)^2 = 10.7
-    note = compare([run([1] * 10)], [run(first(5, 10))], seed=0).power_note
-    assert note.startswith(
-        "About 11 parts give 80 % power to see a difference of 50.0 points; there are 10."
-    )
-    assert "One seed" in note
-
-
-def test_records_of_one_part_do_not_add_up_to_a_difference():
-    # 2 of 4 parts differ: what 20 independent records would show, 4 parts cannot
-    a, b = [1] * 20, first(10, 20)
-    assert verdict(compare([run(a)], [run(b)], seed=0)) == "better"
-    assert (
-        verdict(compare([run(a, part_size=5)], [run(b, part_size=5)], seed=0))
-        == "not enough data to tell"
-    )
-
-
-def test_two_equal_models_are_known_to_differ_little_only_after_many_parts():
-    # one changed part of G: error 1 / G; t(9) / 10 = 0.226, t(199) / 200 = 0.0099
-    few, many = (compare([run([1] * n)], [run([1] * n)], seed=0) for n in (10, 200))
-    assert few.high == pytest.approx(0.226, abs=0.006)
-    assert many.high == pytest.approx(0.0099, abs=0.0003)
-    assert (verdict(few), verdict(many)) == (
-        "not enough data to tell",
-        "no difference larger than 2 points",
-    )
-    assert few.mcnemar_p == 1.0
-    # 5 points: 1 / G = 0.05 / 2.802, so 57 parts, and a few more for the unknown spread
-    assert few.power_note.startswith(
-        "About 59 parts give 80 % power to see a difference of 5.0 points"
-    )
-
-
-def test_a_difference_within_the_spread_of_the_seeds_gives_no_verdict():
-    steady = compare([run(first(80, 100))] * 3, [run(first(60, 100))] * 3, seed=0)
-    spread_a, spread_b = ([run(first(k, 100)) for k in ks] for ks in ((60, 80, 100), (40, 60, 80)))
-    varied = compare(spread_a, spread_b, seed=0)
-    assert steady.difference == pytest.approx(0.2)
-    assert varied.difference == pytest.approx(0.2)
-    assert (verdict(steady), verdict(varied)) == ("better", "not enough data to tell")
-    # seeds' standard deviation 0.2, two means of 3: 0.2 x sqrt(2/3) = 0.163;
-    # t(4) x 0.163 = 0.453, less chance
-    assert (varied.high - varied.low) / 2 == pytest.approx(0.45, abs=0.04)
-    assert varied.n_seeds == 3
-    assert varied.mcnemar_p is None
-    # variance of a seed 0.04 x 4 / 3.357 (chi-square's median) for each variant:
-    # 2 x 0.0477 x (2.802 / 0.2)^2 = 18.7
-    assert varied.power_note == (
-        "About 20 seeds per variant give 80 % power to see a difference of 20.0 points, more "
-        "parts alone do not; there are 100 parts and 3 seeds."
-    )
-
-
-def test_where_seeds_are_steady_parts_or_seeds_may_be_added():
-    rng = np.random.default_rng(0)
-    a, b = ([run(rng.permutation(first(right, 300))) for _ in range(3)] for right in (240, 228))
-    note = compare(a, b, seed=0).power_note
-    found = re.fullmatch(
-        r"About ([\d,]+) parts, or (\d+) seeds per variant, give 80 % power to see a difference "
-        r"of .* points; there are 300 parts and 3 seeds\.",
-        note,
-    )
-    assert found, note
-    assert int(found[1].replace(",", "")) > 300
-    assert int(found[2]) > 3
-
-
-def test_a_plan_has_the_power_that_it_promises():
-    # 400 ablations of 3 seeds and 150 parts. a is right with 0.8, b with 0.7, independently.
-    def draw(n: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
-        return *((rng.random((3, n)) < rate).astype(float) for rate in (0.8, 0.7)), np.arange(n)
-
-    rng = np.random.default_rng(0)
-    plans = [
-        parts_needed(sources(measure_spread(*draw(150, rng))), 0.1, n_seeds=3) for _ in range(41)
-    ]
-    median = sorted(plan or 10**9 for plan in plans)[20]
-    seen = np.mean([interval(*draw(median, rng), seed=0, draws=1000).low > 0 for _ in range(400)])
-    assert 0.72 < seen < 0.88
-
-
-def test_seeds_may_be_unequal_in_number():
-    found = compare([run(first(k, 100)) for k in (70, 72, 74)], [run(first(70, 100))], seed=0)
-    assert found.difference == pytest.approx(0.02)
-    assert found.n_seeds == 1
-    assert found.power_note.endswith("there are 100 parts and 1 seed.")
-    assert "One seed:" not in found.power_note  # the three seeds of a show how seeds vary
-
-
-def test_a_comparison_changes_its_sign_with_the_order():
-    a, b = [run(first(90, 100))], [run(first(60, 100))]
-    there, back = compare(a, b, seed=0), compare(b, a, seed=0)
-    assert (back.difference, back.low, back.high) == pytest.approx(
-        (-there.difference, -there.high, -there.low)
-    )
-    assert (verdict(there), verdict(back)) == ("better", "worse")
-    assert back.p_value == there.p_value
-
-
-def test_probes_are_not_compared():
-    probe = Prediction(
-        id="x",
-        task=Task.JUDGE_PAIR,
-        group="x",
-        view="raw",
-        expected=OK,
-        predicted=OK,
-        probe=Probe.SELF,
-        of=("r0",),
-    )
-    assert compare([[*run([1] * 10), probe]], [run([1] * 10)], seed=0).n_records == 10
-
-
-def test_a_record_that_only_one_run_predicted_is_an_error_that_names_it():
-    with pytest.raises(UserError, match="record 'r3' was predicted by some"):
-        compare([run([1] * 5)], [run([1] * 3)], seed=0)
-    with pytest.raises(UserError, match="record 'r3' was predicted by some"):
-        compare([run([1] * 3)], [run([1] * 5)], seed=0)
-
-
-def test_nothing_to_compare_is_an_error():
-    with pytest.raises(UserError, match="no records to compare"):
-        compare([[]], [[]], seed=0)
-
-
-def test_one_part_allows_no_verdict():
-    found = compare([run([1] * 5, part_size=5)], [run([0] * 5, part_size=5)], seed=0)
-    assert (found.difference, found.low, found.high, found.p_value) == (1.0, -1.0, 1.0, 1.0)
-    assert verdict(found) == "not enough data to tell"
-
-
-# verdict and correction
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.001, 0.1, "better"),
-        (-0.1, -0.001, "worse"),
-        (-0.02, 0.02, "no difference larger than 2 points"),
-        (-0.021, 0.01, "not enough data to tell"),
-        (0.0, 0.03, "not enough data to tell"),
-        (0.005, 0.015, "better"),
-    ],
-)
-def test_the_verdict_follows_from_the_interval_by_rule(low: float, high: float, words: str):
-    found = Comparison(
-        difference=(low + high) / 2,
-        low=low,
-        high=high,
-        p_value=0.5,
-        n_records=9,
-        n_parts=9,
-        n_seeds=1,
-        power_note="",
-        mcnemar_p=None,
-    )
-    assert verdict(found) == words
-
-
-def test_the_margin_is_named_in_the_verdict():
-    found = compare([run([1] * 200)], [run([1] * 200)], seed=0)
-    assert verdict(found, margin=0.05) == "no difference larger than 5 points"
-
-
-def test_holm_multiplies_the_smallest_p_value_by_their_number_and_keeps_the_order():
-    # sorted 0.01 x 3 = 0.03, 0.03 x 2 = 0.06, 0.04 x 1 but not below the one before it
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.cli.folders import RUN_STAGES, plain_values, run_folder, stage_dir
 from vlmbench.cli.mistakes import explain_config_errors, refuse
+from vlmbench.cli.plan import plan_runs, plan_search
 from vlmbench.cli.reopen import reopen
 from vlmbench.cli.validate import refuse_unknown_keys, validate_run, validate_sweep
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
@@ -88,10 +89,10 @@ class SweepCallback(Callback):
     """Check all settings before anything is written; begin and end a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _refuse_invalid(validate_run, config)
+        _check_and_plan(validate_run, config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _refuse_invalid(validate_sweep, config)
+        _check_and_plan(validate_sweep, config)
 
         self.times_before = _status_times(Path(config.hydra.sweep.dir))
         if Stage(config.stage) not in RUN_STAGES:  # what is there is an earlier command's
@@ -197,10 +198,19 @@ def _write_error(folder: RunDir, error: Exception, raw: DictConfig) -> None:
         folder.write_error(str(error) or type(error).__name__, **_identity(raw.get("seed")))
 
 
-def _refuse_invalid(validate: Callable[[DictConfig], None], config: DictConfig) -> None:
+def _check_and_plan(validate: Callable[[DictConfig], list[DictConfig]], config: DictConfig) -> None:
+    """End the command if a setting is not valid; else write the plan before a run begins."""
     try:
-        with explain_config_errors():
-            validate(config)
+        with explain_config_errors(), explain_disk_errors("the plan of the sweep"):
+            configs = validate(config)
+            if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():
+                return
+            if validate is validate_run:
+                plan_runs(Path(config.sweep), configs)
+            elif configs:
+                plan_runs(Path(config.hydra.sweep.dir), configs)
+            else:
+                plan_search(Path(config.hydra.sweep.dir), config)
     except UserError as error:
         refuse(error)
 

@@ -32,6 +32,7 @@ Run an experiment:
 Before and after:
   vlmbench stage=check source=manifest source.path=mine.jsonl       read everything, train nothing
   vlmbench stage=report sweep=runs/2026-01-31_quick                 write a sweep's report again
+  vlmbench stage=reveal sweep=runs/2026-01-31_quick                 answer a sealed test split
 
 Use a finished run:
   vlmbench stage=predict run=runs/.../0_... images=[a.png,b.png]    judge two images

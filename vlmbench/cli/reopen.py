@@ -10,6 +10,7 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vlmbench.runs.folder import RunDir
 from vlmbench.system.text import typed_setting
@@ -74,6 +75,23 @@ def reopen(raw: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, dict[
             "train the run again"
         ) from error
     return config, choices
+
+
+def recorded_config(run: RunDir) -> tuple[DictConfig, dict[str, str]]:
+    """Return the whole configuration that a run was made with, and its choices.
+
+    Raise UserError if its files are missing or this version cannot read them.
+    """
+    choices = _recorded_choices(run)
+    config = compose("config", overrides=[f"{group}={name}" for group, name in choices.items()])
+    try:
+        merged = OmegaConf.merge(config, OmegaConf.load(run.config))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(
+            f"{run.config}: this version cannot read the run's settings ({error}); "
+            "train the run again"
+        ) from error
+    return cast("DictConfig", merged), choices
 
 
 def _merge(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vlmbench import report
+from vlmbench.cli.reveal import reveal_sweep
 from vlmbench.config import Stage
 from vlmbench.deploy.export import export_model
 from vlmbench.deploy.predict import predict_images
@@ -30,6 +31,7 @@ def do_stage(run: Run) -> None:
         Stage.check: check,
         Stage.train: partial(execute, evaluates=False),
         Stage.evaluate: partial(execute, trains=False),
+        Stage.reveal: _reveal,
         Stage.run: execute,
         Stage.report: _report,
         Stage.dashboard: _dashboard,
@@ -55,6 +57,12 @@ def log_report(sweep: SweepDir) -> None:
         "seed=0,1,2; for your own photos, add name=photos source=folder source.path=photos",
         typed_setting("sweep", sweep.path),
     )
+
+
+def _reveal(run: Run) -> None:
+    sweep = SweepDir(Path(run.config.sweep))
+    reveal_sweep(sweep)
+    log_report(sweep)
 
 
 def _report(run: Run) -> None:

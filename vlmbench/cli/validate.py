@@ -20,8 +20,8 @@ from vlmbench.types import UserError
 AT_START = ("sweep", "run_label")
 
 
-def validate_run(config: DictConfig) -> None:
-    """Raise UserError if a setting of one run is unknown or not valid."""
+def validate_run(config: DictConfig) -> list[DictConfig]:
+    """Return the configuration alone. Raise UserError if a setting is unknown or not valid."""
     refuse_unknown_keys(config)
     settings = own_settings(config)
     for name in AT_START:
@@ -29,22 +29,26 @@ def validate_run(config: DictConfig) -> None:
 
     values = cast("Mapping[str, Any]", OmegaConf.to_object(settings))
     RunConfig(**values)  # checks the settings that are in no group
+    return [config]
 
 
-def validate_sweep(config: DictConfig) -> None:
-    """Raise UserError if a setting of any run of the sweep is not valid.
+def validate_sweep(config: DictConfig) -> list[DictConfig]:
+    """Return the configuration of each run of a sweep.
 
-    A sweeper such as Optuna chooses its values later; then only the common settings are checked.
+    A sweeper such as Optuna chooses its values later: then only the common settings are checked,
+    and the list is empty. Raise UserError if a setting of any run is not valid.
     """
     sweeper = str(config.hydra.sweeper._target_)
     if not sweeper.endswith("BasicSweeper"):
         validate_run(config)
-        return
+        return []
 
     loader = GlobalHydra.instance().config_loader()
+    configs: list[DictConfig] = []
     for overrides in _sweep_overrides(config):
         run_config = loader.load_sweep_config(config, list(overrides))
-        validate_run(run_config)
+        configs += validate_run(run_config)
+    return configs
 
 
 def refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:

@@ -1,6 +1,7 @@
 """The typed configuration of a run."""
 
 from vlmbench.config.choices import CONF, choices, default_choices
+from vlmbench.config.costs import CostConfig
 from vlmbench.config.data import PromptConfig, SourceConfig, SplitConfig, VariantConfig, ViewConfig
 from vlmbench.config.deploy import (
     DeployConfig,
@@ -18,6 +19,8 @@ from vlmbench.config.training import (
     AUTO,
     AUTO_WITHOUT_GPU,
     EvalConfig,
+    HeldOut,
+    Primary,
     PrunerConfig,
     ScoreMethod,
     TrackingConfig,
@@ -31,14 +34,17 @@ __all__ = [
     "CONF",
     "REQUIRED",
     "BuildRequest",
+    "CostConfig",
     "DeployConfig",
     "Engine",
     "EvalConfig",
     "ExportConfig",
+    "HeldOut",
     "LoraConfig",
     "ModelConfig",
     "Pairing",
     "PredictConfig",
+    "Primary",
     "PromptConfig",
     "PrunerConfig",
     "RunConfig",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from vlmbench.config.settings import Settings, setting
-from vlmbench.types import UserError
+from vlmbench.config.costs import CostConfig
+from vlmbench.config.settings import setting
 
 
 class Pairing(StrEnum):
@@ -18,40 +18,13 @@ class Pairing(StrEnum):
 
 
 @dataclass(kw_only=True)
-class DeployConfig(Settings):
+class DeployConfig(CostConfig):
     """Base of conf/predict, conf/export and conf/serve: how scores become decisions.
 
     Without costs, the likelier label is the decision, as in all metrics. With both costs, the
     decision threshold on the calibrated score minimises the expected cost (see
     vlmbench/stats/threshold.py).
     """
-
-    cost_miss: float | None = setting(
-        None,
-        "Cost of accepting an abnormal part, in any unit; null: the likelier label decides.",
-        at_least=1e-9,
-        cure=10,
-    )
-    cost_overkill: float | None = setting(
-        None, "Cost of rejecting a normal part, in the unit of cost_miss.", at_least=1e-9, cure=1
-    )
-    prevalence: float | None = setting(
-        None,
-        "Share of abnormal parts in use; null: as in the validation set.",
-        at_least=1e-6,
-        at_most=1 - 1e-6,
-        cure=0.01,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-
-        if (self.cost_miss is None) != (self.cost_overkill is None):
-            missing = "cost_miss" if self.cost_miss is None else "cost_overkill"
-            miss, overkill = self.setting_name("cost_miss"), self.setting_name("cost_overkill")
-            raise UserError(
-                f"{miss} and {overkill} must be set together; add {self.setting_name(missing)}=1"
-            )
 
 
 @dataclass(kw_only=True)

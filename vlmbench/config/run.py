@@ -25,6 +25,7 @@ class Stage(StrEnum):
     check = "check"
     train = "train"
     evaluate = "evaluate"
+    reveal = "reveal"
     report = "report"
     dashboard = "dashboard"
     predict = "predict"

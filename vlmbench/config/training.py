@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from vlmbench.config.costs import CostConfig
 from vlmbench.config.model import Engine, Vision
 from vlmbench.config.settings import Settings, setting
 from vlmbench.types import UserError
@@ -129,11 +130,37 @@ class ScoreMethod(StrEnum):
     generate = "generate"  # generate an answer and parse it
 
 
+class Primary(StrEnum):
+    """The figure that verdicts are about."""
+
+    auto = "auto"  # cost where costs are given, else balanced_accuracy
+    balanced_accuracy = "balanced_accuracy"
+    cost = "cost"  # mean cost of a record, needs cost_miss and cost_overkill
+    auroc = "auroc"
+    accuracy = "accuracy"
+
+
+class HeldOut(StrEnum):
+    """Whether the records of the test split are answered."""
+
+    open = "open"
+    sealed = "sealed"  # only validation records are answered, until stage=reveal
+
+
 @dataclass(kw_only=True)
-class EvalConfig(Settings):
-    """conf/eval: how a model answers held-out records."""
+class EvalConfig(CostConfig):
+    """conf/eval: how a model answers held-out records, and which figure decides."""
 
     config_group: ClassVar[str] = "eval"
+
+    primary: Primary = setting(
+        Primary.auto,
+        "Figure that verdicts are about; auto: cost if costs are set, else balanced_accuracy.",
+    )
+    test: HeldOut = setting(
+        HeldOut.open,
+        "open: answer the test split; sealed: answer validation records only, until stage=reveal.",
+    )
 
     method: ScoreMethod = setting(
         ScoreMethod.score,
@@ -147,6 +174,22 @@ class EvalConfig(Settings):
     probes: bool = setting(
         True, "Evaluate swapped, self-paired, blank-reference and closing pairs too."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        if self.primary == Primary.cost and self.cost_miss is None:
+            raise UserError(
+                "eval.primary=cost needs costs; set eval.primary=balanced_accuracy, "
+                "or give eval.cost_miss=10 eval.cost_overkill=1"
+            )
+
+    @property
+    def primary_figure(self) -> Primary:
+        """Return the figure that verdicts are about; never `auto`."""
+        if self.primary != Primary.auto:
+            return self.primary
+        return Primary.balanced_accuracy if self.cost_miss is None else Primary.cost
 
 
 class TrackingMode(StrEnum):

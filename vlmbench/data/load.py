@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.manifest import Manifest, hash_name
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
-from vlmbench.data.splits import find_leaks, leak_messages, split_records
+from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
 from vlmbench.types import Record, Split, UserError
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ class Data:
     """The records of a run by split, and the facts of their images.
 
     `facts` maps an image's 64-bit name hash to its facts. `leaks` has a sentence for each leak that
-    was allowed.
+    was allowed. `components` maps a part's 64-bit name hash to the name of its split component, for
+    parts that share images with others.
     """
 
     manifest: Manifest
@@ -44,6 +45,11 @@ class Data:
     facts: Mapping[int, ImageFacts]
     leaks: tuple[str, ...]
     warnings: tuple[str, ...]
+    components: Mapping[int, str] = field(default_factory=dict)
+
+    def component(self, group: str) -> str:
+        """Return the name of a part's split component; "" if it shares no image with another."""
+        return self.components.get(hash_name(group), "")
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
         """Return (width, height) of each image of one of the manifest's records."""
@@ -80,6 +86,7 @@ def load_data(
         facts=facts,
         leaks=tuple(leaks),
         warnings=tuple(_warnings(manifest, leaks)),
+        components=component_names(manifest, by_part_only=allow_leak),
     )
 
 

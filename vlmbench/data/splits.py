@@ -120,6 +120,25 @@ def _find_components(manifest: Manifest, *, by_part_only: bool) -> Components:
     return components.astype(np.int32)
 
 
+def component_names(manifest: Manifest, *, by_part_only: bool = False) -> dict[int, str]:
+    """Return hash of a part -> name of its split component, for components of several parts.
+
+    Records of one component are not independent, so statistics take them together. The name is the
+    component's smallest part hash, so it does not depend on the order of the rows.
+    """
+    components = _find_components(manifest, by_part_only=by_part_only)
+    groups, first = np.unique(manifest.groups, return_index=True)
+    component_of = components[first]
+    sizes = np.bincount(component_of)
+
+    names: dict[int, str] = {}
+    smallest: dict[int, int] = {}
+    for group, component in zip(groups.tolist(), component_of.tolist(), strict=True):
+        if sizes[component] > 1:
+            names[group] = f"{smallest.setdefault(component, group):016x}"
+    return names
+
+
 def _random_order(components: Components, groups: Hashes, seed: int) -> Indices:
     """Return the components in random order, which `seed` and the smallest group hash decide."""
     largest = np.iinfo(np.uint64).max

@@ -122,7 +122,8 @@ def _write_models(run: Run, folder: RunDir, target: Path) -> dict[str, Parity]:
     reloaded = compare_answers(answers.adapter, _reload(run, target / "merged", answers))
     require_parity("reloaded", reloaded, settings)
 
-    recorded = compare_answers(*recorded_answers(folder.read_predictions(), answers.adapter))
+    past = folder.read_validation() if folder.is_sealed else folder.read_predictions()
+    recorded = compare_answers(*recorded_answers(past, answers.adapter))
     return {"merged": merged, "reloaded": reloaded, "recorded": recorded}
 
 
@@ -131,7 +132,9 @@ def _merge(run: Run, folder: RunDir, target: Path) -> Answers:
     backbone = run.build(Engine.transformers, adapter=folder.adapter)
     run_records = load_records(run.config, backbone)
     limit = run.config.export.parity_records
-    records = _parity_records(run_records, limit, tasks=trained_tasks(folder))
+    # A sealed test split stays sealed: then validation records are compared.
+    answered = run_records.validation if folder.is_sealed else run_records.held_out
+    records = _parity_records(answered, limit, tasks=trained_tasks(folder))
 
     adapter = run.asker(backbone, run_records).score(records)
     backbone.merge()
@@ -153,11 +156,11 @@ def _reload(run: Run, merged: Path, answers: Answers) -> list[Prediction]:
     return predictions
 
 
-def _parity_records(records: RunRecords, limit: int, *, tasks: Sequence[Task]) -> list[Record]:
-    """Return held-out records of what the run trained to judge, evenly spread."""
-    ordinary = [
-        record for record in records.held_out if record.probe is Probe.NONE and record.task in tasks
-    ]
+def _parity_records(
+    records: Sequence[Record], limit: int, *, tasks: Sequence[Task]
+) -> list[Record]:
+    """Return at most `limit` of the records that the run trained to judge, evenly spread."""
+    ordinary = [record for record in records if record.probe is Probe.NONE and record.task in tasks]
     if len(ordinary) <= limit:
         return ordinary
     return [ordinary[int(i)] for i in np.linspace(0, len(ordinary) - 1, limit).round()]

@@ -45,7 +45,7 @@ def share(predictions: Sequence[Prediction], is_hit: Callable[[Prediction], bool
     """Return the share of the predictions for which `is_hit` is true."""
     return Rate(
         hits=tuple(is_hit(prediction) for prediction in predictions),
-        parts=tuple(prediction.group for prediction in predictions),
+        parts=tuple(prediction.cluster for prediction in predictions),
     )
 
 

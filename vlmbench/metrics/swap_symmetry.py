@@ -35,5 +35,5 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     hits = tuple(
         probe.predicted is not None and probe.predicted == base.predicted for probe, base in pairs
     )
-    parts = tuple(probe.group for probe, _ in pairs)
+    parts = tuple(probe.cluster for probe, _ in pairs)
     return {"swap_symmetry": Rate(hits=hits, parts=parts)}

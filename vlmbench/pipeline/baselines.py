@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlmbench.backbones.devices import release_cache
 from vlmbench.baselines.contract import Answer, BaselineConfig, Given, HeatMap, Method
 from vlmbench.baselines.features import TowerFeatures
-from vlmbench.config import TrackingMode
+from vlmbench.config import HeldOut, TrackingMode
 from vlmbench.data.load import data_hash
 from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.pipeline.answer import Asker
@@ -65,6 +65,11 @@ class Questioner:
     records: RunRecords
     features: TowerFeatures
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether no record of the test split may be answered."""
+        return self.run.config.eval.test is HeldOut.sealed
+
     def ask(self, name: str, config: BaselineConfig) -> dict[str, str]:
         """Return the key of the baseline's answers, or the error that left it out."""
         folder = baseline_dir(self.run.folder.path.parent, self._key(name, config))
@@ -90,7 +95,7 @@ class Questioner:
     def _write(self, folder: BaselineDir, name: str, config: BaselineConfig) -> None:
         encoded = self.features.seconds
         answers = self._answer(config)
-        if not answers.predictions:
+        if not (answers.predictions or answers.validation):
             reasons = dict.fromkeys(answers.errors.values())
             raise UserError("; ".join(reasons) or "the run trains on no task that it answers")
 
@@ -138,7 +143,7 @@ class Questioner:
         answers.fit_s += seconds
 
         validation = _of_kind(self.records.validation, kind)
-        held_out = _of_kind(self.records.held_out, kind)
+        held_out = [] if self.is_sealed else _of_kind(self.records.held_out, kind)
         started, encoded = time.perf_counter(), self.features.seconds
         replies = method.answer([*validation, *held_out])
         answers.answer_s += time.perf_counter() - started - (self.features.seconds - encoded)
@@ -184,6 +189,7 @@ class Questioner:
             answer=wording.answer(record),
             images=tuple("" if path is None else str(path.resolve()) for path in paths),
             meta=dict(record.meta),
+            component=self.asker.component_of(record.group),
         )
 
     def _key(self, name: str, config: BaselineConfig) -> str:
@@ -202,7 +208,7 @@ class Questioner:
             "engine": [settings["trainer"]["engine"], settings["trainer"]["vision"]],
             "kinds": sorted(map(list, self.records.train.kinds(JUDGING))),
             "train": train if config.learns else [],
-            "asked": [_ids(self.records.validation), _ids(self.records.held_out)],
+            "asked": [_ids(self.records.validation), _ids(self.records.held_out), self.is_sealed],
         }
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -249,7 +255,9 @@ def make_questioner(run: Run, backbone: Backbone) -> Questioner:
 def _owners(run: Run, attempt: Attempt) -> dict[str, str]:
     """Return a hash of the run and of each baseline's settings, by the baseline's name."""
     texts = {
-        name: json.dumps([attempt.run_hash, settings], sort_keys=True, default=str)
+        name: json.dumps(
+            [attempt.run_hash, settings, run.config.eval.test], sort_keys=True, default=str
+        )
         for name, settings in run.settings["baseline"].items()
     }
     return {name: hashlib.sha256(text.encode()).hexdigest()[:32] for name, text in texts.items()}

@@ -12,6 +12,7 @@ from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import write_calibration
 from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
+from vlmbench.pipeline.held_out import answer_held_out, record_scores
 from vlmbench.pipeline.measure import data_summary, flatten, measure
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
@@ -68,16 +69,16 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
     with explain_gpu_errors(lambda: f"evaluate {run.title}", full=full):
         validation = asker.score(records.validation, progress="validate")
         write_calibration(run.folder, validation)
-        predictions = asker.answer(records.held_out, progress=f"evaluate {run.title}")
-        run.folder.write_predictions(predictions)
+        answers = answer_held_out(run, asker, records, validation)
 
-    scores = measure(predictions, seed=run.config.data.split_seed)
-    notes = [*records.notes, *batch_notes(run.folder)]
+    scores = measure(answers.predictions, seed=run.config.data.split_seed)
     summary = data_summary(records, fitted.cost)
-    run.folder.write_metrics({"scores": scores, "data": summary, "notes": notes})
+    notes = [*answers.notes, *records.notes, *batch_notes(run.folder)]
+    run.folder.write_metrics({**answers.metrics(scores), "data": summary, "notes": notes})
+    record_scores(run, attempt.run_hash, records, answers=answers, scores=scores)
 
-    ordinary = [prediction for prediction in predictions if prediction.probe is Probe.NONE]
-    attempt.tracker.summary(flatten(scores))
+    ordinary = [one for one in answers.predictions if one.probe is Probe.NONE]
+    attempt.tracker.summary(flatten(scores, prefix=answers.prefix))
     attempt.tracker.predictions(ordinary, lambda path: open_image(Path(path)))
 
 

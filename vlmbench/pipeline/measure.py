@@ -26,10 +26,10 @@ def measure(predictions: Sequence[Prediction], *, seed: int) -> Scores:
     return scores
 
 
-def flatten(scores: Scores) -> dict[str, Mapping[str, float]]:
+def flatten(scores: Scores, *, prefix: str = "") -> dict[str, Mapping[str, float]]:
     """Return "task/view/name" -> figure, as W&B's summary takes them."""
     return {
-        f"{task}/{view}/{name}": figure
+        f"{prefix}{task}/{view}/{name}": figure
         for task, views in scores.items()
         for view, figures in views.items()
         for name, figure in figures.items()

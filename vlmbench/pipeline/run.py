@@ -48,6 +48,7 @@ class Run:
             viewer=records.viewer,
             wording=records.wording,
             settings=self.config.eval,
+            component_of=records.data.component,
         )
 
     def choose_engine(self) -> tuple[Engine, str]:

@@ -18,25 +18,28 @@ from vlmbench.report.baseline_answers import (
     tuned_answers,
 )
 from vlmbench.report.figures import Figure, figure, interval_words, points, span
+from vlmbench.report.questions import TASKS
 from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.scores import RESAMPLING_SEED
 from vlmbench.report.tables import ARROWS, task_view_title
-from vlmbench.report.verdicts import RESAMPLING_SEED, TASKS
 from vlmbench.runs.baselines import baseline_dir
-from vlmbench.stats import Comparison, compare, verdict
-from vlmbench.types import JUDGING, Prediction, Task, UserError
+from vlmbench.stats import Compared, Comparison, compare
+from vlmbench.stats.compare import UNKNOWN
+from vlmbench.types import JUDGING, LABELS, Prediction, Task, UserError
 
 # Verdict -> its sentence about tuned series {a} and baseline {b}.
 SENTENCES: Mapping[str, str] = {
     "better": "Tuning is worth it here: {a} judges {what} better than {b}",
+    "slightly better": "Tuning is worth little here: {a} judges {what} slightly better than {b}",
     "worse": "Tuning is not worth it here: {a} judges {what} worse than {b}",
-    "no difference larger than 2 points": (
-        "Tuning changes little here: {a} and {b} differ by no more than 2 points on {what}"
-    ),
-    "not enough data to tell": (
+    "slightly worse": "Tuning is not worth it here: {a} judges {what} slightly worse than {b}",
+    UNKNOWN: (
         "These runs do not tell whether tuning is worth it: {a} may judge {what} better or worse "
         "than {b}"
     ),
 }
+SAME = "Tuning changes little here: {a} and {b} differ by no more than {margin} on {what}"
+ONE_SEED = "one seed does not tell what another seed would change"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +129,27 @@ def baseline_section(
 
 def verdict_against(
     tuned: Sequence[Sequence[Prediction]], baseline: Sequence[Prediction]
-) -> tuple[str, Comparison]:
-    """Return the verdict on tuned runs against a baseline without seeds, and its numbers.
+) -> Comparison:
+    """Return the balanced accuracy of tuned runs minus that of a baseline, which has no seeds.
 
     Raise UserError if their records differ.
     """
-    comparison = compare(tuned, [baseline], seed=RESAMPLING_SEED)
-    return verdict(comparison), comparison
+    order = [prediction.id for prediction in baseline]
+    rows = []
+    for predictions in tuned:
+        by_id = {prediction.id: prediction for prediction in predictions}
+        if set(by_id) != set(order):
+            raise UserError("the tuned run and the baseline answered different records")
+        rows.append([by_id[record].correct for record in order])
+
+    return compare(
+        rows,
+        [[prediction.correct for prediction in baseline]],
+        clusters=[prediction.cluster for prediction in baseline],
+        figure=Compared.BALANCED_ACCURACY,
+        positive=[each.expected == LABELS[each.task][1] for each in baseline],
+        fixed=True,
+    )
 
 
 def summary_figures(
@@ -218,11 +235,15 @@ def _main_verdict(table: BaselineTable) -> tuple[str, str]:
 
     best, rival = (max(rows, key=lambda row: row.rank) for rows in (tuned, others))
     try:
-        words, comparison = verdict_against(best.answers, rival.answers[0])
+        comparison = verdict_against(best.answers, rival.answers[0])
     except UserError as error:
         return "", f"No comparison with the baselines: {error}."
 
-    claim = SENTENCES[words].format(a=best.name, b=rival.name, what=table.records)
+    names = {"a": best.name, "b": rival.name, "what": table.records}
+    claim = SENTENCES.get(comparison.word, SAME).format(**names, margin=comparison.margin_words)
+    if comparison.is_one_seed:
+        claim += f"; {ONE_SEED}"
     interval = interval_words(span(points, comparison.low, comparison.high))
-    sample = f"{comparison.n_records} records of {comparison.n_parts} parts"
-    return words, f"{claim}: {points(comparison.difference)} of accuracy ({interval}; {sample})."
+    sample = f"{comparison.n_records} records of {comparison.n_clusters} parts"
+    numbers = f"{points(comparison.difference)} of balanced accuracy ({interval}; {sample})"
+    return comparison.word, f"{claim}: {numbers}."

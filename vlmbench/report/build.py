@@ -20,9 +20,12 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
+from vlmbench.report.plan import level_of, look_at, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
+from vlmbench.report.questions import matches
 from vlmbench.report.runs import RunResult, read_runs
 from vlmbench.report.scores import TaskViewScores, by_seed, task_view_scores
+from vlmbench.report.sealed import validation_tables
 from vlmbench.report.steps import steps
 from vlmbench.report.tables import (
     Table,
@@ -32,7 +35,7 @@ from vlmbench.report.tables import (
     headline_table,
     task_view_title,
 )
-from vlmbench.report.terminal import plain_states, plain_tables
+from vlmbench.report.terminal import plain_plan, plain_states, plain_tables
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
@@ -45,7 +48,9 @@ def write_report(sweep: SweepDir) -> Path:
     Raise UserError if the folder holds no run.
     """
     runs = read_runs(sweep)
-    answers, refusals = findings(runs)
+    look = look_at(sweep.path, runs) if any(matches(runs)) else None
+    level = level_of(sweep.path, look)
+    answers, refusals = findings(runs, level=level)
     content = _content(
         sweep.path.resolve().name,
         runs,
@@ -53,6 +58,9 @@ def write_report(sweep: SweepDir) -> Path:
         refusals,
         baseline_section(sweep.path, runs),
     )
+    content["level"] = level
+    content["plan"] = plan_facts(sweep.path, runs, look=look)
+    content["validation"] = validation_tables(runs)
 
     rows = [finding.to_row() for finding in answers]
     write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
@@ -66,12 +74,14 @@ def write_report(sweep: SweepDir) -> Path:
 
 
 def comparison_table(sweep: SweepDir) -> str:
-    """Return the runs and their main figures as plain text.
+    """Return the runs with their main figures, and their plan, as plain text.
 
     Raise UserError if the folder holds no run.
     """
     runs = read_runs(sweep)
-    return plain_tables(runs, baseline_section(sweep.path, runs, most=1))
+    facts = plan_facts(sweep.path, runs, look=None)
+    section = baseline_section(sweep.path, runs, most=1)
+    return f"{plain_tables(runs, section)}\n{plain_plan(facts)}"
 
 
 def state_table(sweep: SweepDir) -> str:
@@ -195,8 +205,13 @@ def html_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["by_seed"] = by_seed
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["breakable"] = _breakable
     return environment
+
+
+def _capitalize_first(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _breakable(name: str) -> Markup:
@@ -215,6 +230,7 @@ def markdown_environment() -> Environment:
         finalize=_escape_markdown,
     )
     environment.filters["yaml"] = _yaml_scalar
+    environment.filters["capitalize_first"] = _capitalize_first
     environment.filters["code"] = _code_span
     return environment
 

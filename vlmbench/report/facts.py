@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
+from vlmbench.report.questions import BASELINE
 from vlmbench.report.runs import RunResult
-from vlmbench.report.verdicts import BASELINE, Finding, Refusal
+from vlmbench.report.verdicts import Finding, Refusal
 from vlmbench.runs.folder import State
 from vlmbench.types import Task
 

@@ -8,9 +8,10 @@ import numpy as np
 from scipy.stats import t
 
 from vlmbench.report.figures import span
+from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
 from vlmbench.report.runs import Series
 from vlmbench.report.step import StepAnswer, seed_words
-from vlmbench.report.verdicts import BASELINE, CONTROL, SINGLE, Finding
+from vlmbench.report.verdicts import Finding
 from vlmbench.stats.clusters import Floats
 from vlmbench.types import Task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -34,6 +34,7 @@ class RunResult:
     metrics: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
     predictions: Sequence[Prediction]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -202,6 +203,7 @@ def _read_run(
         metrics=folder.read_metrics(),
         log=folder.read_train_log(),
         predictions=folder.read_predictions(),
+        calibration=folder.read_calibration(),
     )
 
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from vlmbench.metrics._bins import BINS, bin_by_confidence
 from vlmbench.report.figures import Figure, figure
+from vlmbench.report.questions import BASELINE
 from vlmbench.report.runs import RunResult, Series, series_of, task_views
 from vlmbench.report.tables import task_view_title
-from vlmbench.report.verdicts import BASELINE, RESAMPLING_SEED
 from vlmbench.stats import RocBand, estimate_rate, roc_band
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task
 
 NO_LABEL = "no label"
+RESAMPLING_SEED = 0  # the same band from the same predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +195,7 @@ def _answer_share(
     answers = [each.predicted if each.predicted in labels else NO_LABEL for each in members]
     hits = tuple(answer == column for answer in answers)
 
-    rate = Rate(hits=hits, parts=tuple(each.group for each in members))
+    rate = Rate(hits=hits, parts=tuple(each.cluster for each in members))
     share = figure("accuracy", asdict(estimate_rate(rate)))
     return AnswerShare(
         label=column,
@@ -219,7 +220,7 @@ def reliability(predictions: Sequence[Prediction]) -> tuple[ReliabilityBin, ...]
         members = [predictions[index] for index in indices.tolist()]
         rate = Rate(
             hits=tuple(each.correct for each in members),
-            parts=tuple(each.group for each in members),
+            parts=tuple(each.cluster for each in members),
         )
         bins.append(
             ReliabilityBin(

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain
 
-import numpy as np
-
-from vlmbench.report.figures import figure, points, span
+from vlmbench.report.changes import Change, change, in_order
+from vlmbench.report.decisions import Answers, answers_of, rule_of
+from vlmbench.report.figures import figure
 from vlmbench.report.losses import control_answers, loss_answers
+from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.step import Step, StepAnswer, seed_words
-from vlmbench.report.verdicts import BASELINE, CONTROL, RESAMPLING_SEED, SINGLE, Finding
-from vlmbench.stats import compare, estimate_rate, interval, verdict
-from vlmbench.stats.clusters import Floats
+from vlmbench.report.verdicts import Finding
+from vlmbench.stats import Comparison, estimate_rate
+from vlmbench.stats.compare import UNKNOWN
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError
 
 RAW = "raw"
@@ -148,7 +148,7 @@ def _compare_with_guessing(predictions: Sequence[Prediction], right: Estimate) -
 
 def _estimate(hits: Sequence[bool], predictions: Sequence[Prediction]) -> Estimate:
     """Return the share of `hits` with an interval that keeps the records of a part together."""
-    return estimate_rate(Rate(hits=tuple(hits), parts=tuple(each.group for each in predictions)))
+    return estimate_rate(Rate(hits=tuple(hits), parts=tuple(each.cluster for each in predictions)))
 
 
 # Differences
@@ -167,36 +167,39 @@ def _view_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
 
 
 def _view_change(series: Series, view: str) -> Iterator[StepAnswer]:
-    """Yield the change from raw to `view`; nothing if their parts or counts differ."""
-    processed, raw = _by_part(series, view), _by_part(series, RAW)
-    parts = [each.group for each in raw[0]]
+    """Yield the change from raw to `view`; nothing if their parts, labels or counts differ.
 
-    if any([each.group for each in seed] != parts for seed in chain(processed, raw)):
+    Records are matched within each part, in the order of their names.
+    """
+    rule = rule_of(series.runs[0].config)
+    try:
+        sides = [answers_of(series.runs, Task.JUDGE_PAIR, each, rule) for each in (view, RAW)]
+    except UserError:
         return
 
-    part_numbers = np.unique(np.array(parts), return_inverse=True)[1]
-    change = interval(
-        _correctness(processed), _correctness(raw), part_numbers, seed=RESAMPLING_SEED
-    )
+    processed, raw = (_by_part(side) for side in sides)
+    if processed.clusters != raw.clusters or (processed.positive != raw.positive).any():
+        return
+
+    found = change(rule.figure, processed, raw, rule)
     yield StepAnswer(
         about=series.name,
-        figure=points(change.difference),
-        interval=span(points, change.low, change.high),
-        basis=f"{len(parts)} pairs of {part_numbers.max() + 1} parts, {series.seeds}",
-        conclusion=_verdict_words(verdict(change), f"judges {view} pairs", "raw ones"),
+        figure=found.difference,
+        interval=found.interval,
+        basis=f"{rule.words}; {_sample(found.comparison, 'pairs')}, {series.seeds}",
+        conclusion=_verdict_words(found, f"it judges {view} pairs", "raw ones"),
     )
 
 
-def _by_part(series: Series, view: str) -> list[list[Prediction]]:
-    """Return the pair predictions of each seed, sorted by part and record."""
-    seeds = series.by_seed(Task.JUDGE_PAIR, view)
-    return [sorted(seed, key=lambda each: (each.group, each.id)) for seed in seeds]
+def _by_part(answers: Answers) -> Answers:
+    """Return the answers sorted by part and record, so that two views can be matched."""
+    keys = sorted(zip(answers.clusters, answers.ids, strict=True))
+    ids = [record for _, record in keys]
+    return in_order(answers, ids)
 
 
-def _correctness(seeds: Sequence[Sequence[Prediction]]) -> Floats:
-    """Return 1.0 for right and 0.0 for wrong answers, (seeds, records)."""
-    rows = [[each.correct for each in seed] for seed in seeds]
-    return np.array(rows, dtype=np.float64)
+def _sample(comparison: Comparison, noun: str) -> str:
+    return f"{comparison.n_records} {noun} of {comparison.n_clusters} parts"
 
 
 def _model_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
@@ -215,32 +218,34 @@ def _model_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
 
 def _model_change(large: Series, small: Series) -> Iterator[StepAnswer]:
     """Yield the change from `small` to `large`; nothing if their records differ."""
+    rule = rule_of(large.runs[0].config)
     try:
-        comparison = compare(
-            large.by_seed(Task.JUDGE_PAIR, RAW),
-            small.by_seed(Task.JUDGE_PAIR, RAW),
-            seed=RESAMPLING_SEED,
-        )
+        first = answers_of(large.runs, Task.JUDGE_PAIR, RAW, rule)
+        second = in_order(answers_of(small.runs, Task.JUDGE_PAIR, RAW, rule), first.ids)
+        found = change(rule.figure, first, second, rule)
     except UserError:
         return
 
-    sample = f"{comparison.n_records} records of {comparison.n_parts} parts"
+    seeds = seed_words(min(len(large.runs), len(small.runs)))
     yield StepAnswer(
         about=" · ".join(name for name in (small.data, small.setting) if name),
-        figure=points(comparison.difference),
-        interval=span(points, comparison.low, comparison.high),
-        basis=f"{sample}, {seed_words(comparison.n_seeds)}",
-        conclusion=_verdict_words(
-            verdict(comparison), f"{large.model} judges raw pairs", small.model
-        ),
+        figure=found.difference,
+        interval=found.interval,
+        basis=f"{rule.words}; {_sample(found.comparison, 'records')}, {seeds}",
+        conclusion=_verdict_words(found, f"{large.model} judges raw pairs", small.model),
     )
 
 
-def _verdict_words(words: str, subject: str, reference: str) -> str:
+def _verdict_words(found: Change, subject: str, reference: str) -> str:
     """Return the verdict as a clause, such as `large judges raw pairs better than small`."""
-    if words in ("better", "worse"):
-        return f"{subject} {words} than {reference}"
-    if words.startswith("no difference"):
-        return f"{subject} like {reference}, within 2 points"
+    comparison = found.comparison
+    if comparison.is_one_seed and not comparison.is_too_small:
+        differ = "differ" if comparison.models_differ else "are not told apart"
+        return f"the trained models at hand {differ}; one seed gives no verdict"
 
-    return f"{subject} no differently from {reference}, as far as these runs tell"
+    word = found.word
+    if word.endswith(("better", "worse")):
+        return f"{subject} {word} than {reference}"
+    if word == UNKNOWN:
+        return f"these runs do not tell whether {subject} better or worse than {reference}"
+    return f"{subject} like {reference}, within {comparison.margin_words}"

@@ -8,7 +8,9 @@ from vlmbench.metrics import describe
 from vlmbench.report.baselines import BaselineSection, BaselineTable
 from vlmbench.report.escape import one_line
 from vlmbench.report.figures import Figure
+from vlmbench.report.plan import PlanFacts
 from vlmbench.report.runs import RunResult
+from vlmbench.report.sealed import SEALED_TITLE, sealed_runs
 from vlmbench.report.tables import Column, accuracy_table, headline_table, remark
 from vlmbench.types import Task
 
@@ -18,13 +20,37 @@ COLUMNS_PER_BLOCK = 4
 def plain_tables(runs: Sequence[RunResult], baselines: BaselineSection | None = None) -> str:
     """Return the headline shares on held-out raw pairs, then every other accuracy; in percent.
 
-    The first table of the baselines follows, with the verdict on tuning.
-
-    A block has a line for each run, and one for the records (and parts) behind each column.
+    A block has a line for each run, and one for the records (and parts) behind each column. Runs
+    with a sealed test split have a block of validation figures. The first table of the baselines
+    follows, with the verdict on tuning.
     """
-    main = [
-        column for column in headline_table(runs).columns if describe(column.name).unit == "share"
-    ]
+    sealed = sealed_runs(runs)
+    names = {run.name for run in sealed}
+    answered = [run for run in runs if run.name not in names]
+
+    blocks = []
+    if not sealed or any(run.finished for run in answered):
+        blocks += _answered_blocks(answered)
+    if sealed:
+        columns = _headline_columns(sealed)
+        titles = [column.title.lower() for column in columns]
+        title = f"judge_pair raw, {SEALED_TITLE}: % (95 % interval)"
+        blocks.append(_block(title, columns, titles, sealed))
+    if baselines is not None and baselines.tables:
+        blocks.append(_baseline_block(baselines.tables[0]))
+        blocks += [one_line(baselines.sentence)] if baselines.sentence else []
+
+    return "\n\n".join(blocks) + "\n"
+
+
+def plain_plan(facts: PlanFacts) -> str:
+    """Return what was planned and what came of it, a sentence a line."""
+    sentences = [one_line(sentence).replace(" · ", " ") for sentence in facts.sentences]
+    return "\n".join(["plan", *sentences])
+
+
+def _answered_blocks(runs: Sequence[RunResult]) -> list[str]:
+    main = _headline_columns(runs)
     others = [
         column
         for column in accuracy_table(runs).columns
@@ -39,11 +65,12 @@ def plain_tables(runs: Sequence[RunResult], baselines: BaselineSection | None = 
         columns = others[start : start + COLUMNS_PER_BLOCK]
         heads = [f"{column.task} {column.view}" for column in columns]
         blocks.append(_block(title, columns, heads, runs))
+    return blocks
 
-    if baselines is not None and baselines.tables:
-        blocks.append(_baseline_block(baselines.tables[0]))
-        blocks += [one_line(baselines.sentence)] if baselines.sentence else []
-    return "\n\n".join(blocks) + "\n"
+
+def _headline_columns(runs: Sequence[RunResult]) -> list[Column]:
+    columns = headline_table(runs).columns
+    return [column for column in columns if describe(column.name).unit == "share"]
 
 
 def _baseline_block(table: BaselineTable) -> str:

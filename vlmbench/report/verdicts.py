@@ -1,146 +1,228 @@
-"""Compare each data variant with its baseline, and word the verdict by rule from the numbers."""
+"""Compare each variant with its baseline, and word the verdict by rule from the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vlmbench.report.figures import interval_words, points, span
-from vlmbench.report.runs import RunResult, group_by_series
-from vlmbench.stats import Comparison, compare, holm, verdict
-from vlmbench.types import Probe, Task, UserError
+from vlmbench.report.changes import (
+    Change,
+    change,
+    correct_changes,
+    error_words,
+    in_order,
+    p_words,
+)
+from vlmbench.report.decisions import Rule, answers_of, rule_of
+from vlmbench.report.figures import interval_words
+from vlmbench.report.questions import (
+    CONTROL,
+    Match,
+    Question,
+    matches,
+    position,
+    seed_list,
+)
+from vlmbench.report.runs import RunResult
+from vlmbench.stats import Compared, Comparison
+from vlmbench.stats.compare import LEVEL, UNKNOWN
+from vlmbench.types import Task, UserError
 
-BASELINE = "without_comparison"
-
-# It trains on as many tokens, which separates "comparison records" from "more records".
-CONTROL = "matched_control"
-
-# It trains on no pairs, so it is not compared on them.
-SINGLE = "single"
-
-# Tasks on which variants are compared, in this order -> the noun for what is judged.
-TASKS: Mapping[str, str] = {
-    Task.JUDGE_PAIR: "pairs",
-    Task.JUDGE_LINK: "link pairs",
-    Task.JUDGE_SINGLE: "single images",
-    Task.COMPARE_VIEWS: "pairs of views",
-    Task.COMPARE_SHAPES: "pairs of shapes",
-}
-SIGNIFICANT = 0.05
-
-# A fixed seed gives the same verdict from the same predictions.
-RESAMPLING_SEED = 0
+BETTER = ("better", "slightly better")
+DIFFERENT = (*BETTER, "worse", "slightly worse")
 
 # Verdict -> its sentence about variant {a} and baseline {b}.
 SENTENCES: Mapping[str, str] = {
     "better": "{a} judges {what} better than {b}",
     "worse": "{a} judges {what} worse than {b}",
-    "no difference larger than 2 points": "{a} and {b} differ by no more than 2 points on {what}",
-    "not enough data to tell": (
-        "These runs do not tell whether {a} judges {what} better or worse than {b}"
-    ),
+    "slightly better": "{a} judges {what} better than {b}, by less than {margin}",
+    "slightly worse": "{a} judges {what} worse than {b}, by less than {margin}",
+    UNKNOWN: "These runs do not tell whether {a} judges {what} better or worse than {b}",
+}
+SAME = "{a} and {b} differ by no more than {margin} of {figure} on {what}"
+OTHER_ERRORS = "different errors"
+ONE_SEED = {
+    True: "The trained models at hand differ on {what}; one seed does not tell whether {a} judges "
+    "them better or worse than {b}",
+    False: "The trained models at hand are not told apart on {what}; one seed does not tell "
+    "whether {a} judges them better or worse than {b}",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A variant against a baseline, with the same model and setting, on one task and view."""
-
-    model: str
-    setting: str
-    variant: str
-    baseline: str
-    task: str
-    view: str
-
-    @property
-    def main(self) -> bool:
-        """Return whether this is the main question of the experiment."""
-        return (self.task, self.view, self.baseline) == (Task.JUDGE_PAIR, "raw", BASELINE)
-
-    @property
-    def subject(self) -> str:
-        return " · ".join(part for part in (self.model, self.setting) if part)
-
-    @property
-    def records(self) -> str:
-        """Return the judged records in words, such as `held-out raw pairs`."""
-        return f"held-out {self.view} {TASKS[self.task]}"
-
-    @property
-    def name(self) -> str:
-        words = f"{self.variant} against {self.baseline} on {self.records}"
-        return f"{self.subject}: {words}" if self.subject else words
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A question and its answer. `p_holm` is corrected for the `family` size of comparisons."""
+    """A question and its answer.
+
+    `misses` and `overkill` are the two kinds of errors, with verdicts of their own. `control` is
+    the verdict against the control, where one ran. `one_label` names runs that give all records one
+    label; `account` the seeds that one side lacks; `pruned` counts pruned runs.
+    """
 
     question: Question
-    seeds: tuple[int | None, ...]
-    verdict: str
-    comparison: Comparison
-    p_holm: float = 1.0
-    family: int = 1
+    rule: Rule
+    seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]]
+    main: Change
+    misses: Change | None = None
+    overkill: Change | None = None
+    control: str | None = None
+    one_label: tuple[str, ...] = ()
+    account: str = ""
+    pruned: int = 0
+    uncalibrated: str = ""
+
+    @property
+    def comparison(self) -> Comparison:
+        return self.main.comparison
+
+    @property
+    def own_verdict(self) -> str:
+        """The verdict on the figure, without the control."""
+        if self.pruned:
+            return UNKNOWN
+        return self.main.word
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in a word. Where the control ran, its verdict limits a "better"."""
+        if self.control is not None and self.own_verdict in BETTER and self.control not in BETTER:
+            return UNKNOWN
+        return OTHER_ERRORS if self.has_other_errors else self.own_verdict
+
+    @property
+    def has_other_errors(self) -> bool:
+        """Whether the figure is the same, and misses or overkill are not."""
+        if self.own_verdict in (*DIFFERENT, UNKNOWN):
+            return False
+        return any(one.word in DIFFERENT for one in (self.misses, self.overkill) if one is not None)
 
     @property
     def difference(self) -> str:
-        return points(self.comparison.difference)
+        return self.main.difference
 
     @property
     def interval(self) -> str:
-        return span(points, self.comparison.low, self.comparison.high)
+        return self.main.interval
+
+    @property
+    def axis_labels(self) -> tuple[str, str, str]:
+        """The words under the left end, the middle and the right end of the interval's axis."""
+        ends = ("better", "worse") if self.rule.figure.lower_is_better else ("worse", "better")
+        return ends[0], "no difference", ends[1]
 
     @property
     def evidence(self) -> str:
         """Return the p-value and the numbers of records, parts and seeds."""
         numbers = self.comparison
-        seeds = "1 seed" if numbers.n_seeds == 1 else f"{numbers.n_seeds} seeds"
-        parts = "1 part" if numbers.n_parts == 1 else f"{numbers.n_parts} parts"
-        sample = f"{numbers.n_records} records of {parts}, {seeds}"
-        return f"{_p_words(numbers.p_value)}; {sample}"
+        parts = "1 part" if numbers.n_clusters == 1 else f"{numbers.n_clusters} parts"
+        if numbers.effective_clusters < 0.9 * numbers.n_clusters:
+            parts += f" that tell as much as {numbers.effective_clusters:.1f} equally large ones"
+        return (
+            f"{p_words(numbers.p_value)}; {numbers.n_records} records of {parts}, "
+            f"{_seed_words(self.seeds)}"
+        )
 
     @property
     def correction(self) -> str:
-        return f"Holm's {_p_words(self.p_holm)}"
+        return f"Holm's {p_words(self.main.p_holm)}"
 
     @property
     def claim(self) -> str:
-        """Return the verdict as a sentence without numbers."""
-        question = self.question
-        claim = SENTENCES[self.verdict].format(
-            a=question.variant, b=question.baseline, what=question.records
+        """Return the verdict as a sentence without numbers, after what must be known first."""
+        first = [f"{sentence}." for sentence in self.one_label]
+        return " ".join([*first, self._subject(self._claim())])
+
+    def _claim(self) -> str:
+        question, comparison = self.question, self.comparison
+        names = {
+            "a": question.variant,
+            "b": question.baseline,
+            "what": question.records,
+            "margin": comparison.margin_words,
+            "figure": self.rule.words,
+        }
+        if comparison.is_one_seed and not comparison.is_too_small:
+            return ONE_SEED[comparison.models_differ].format(**names)
+
+        words = SENTENCES.get(self.own_verdict, SAME).format(**names)
+        if self.has_other_errors:
+            return f"{words}, but make different errors"
+        if self.control is None or self.own_verdict not in BETTER:
+            return words
+        if self.control in BETTER:
+            return f"{words}, and better than {CONTROL}: the records help, not their number alone"
+        return (
+            f"{words}, but these runs do not show that it is better than {CONTROL}, which trains "
+            "on as many tokens"
         )
-        return f"{question.subject}: {claim}" if question.subject else claim
+
+    def _subject(self, claim: str) -> str:
+        return f"{self.question.subject}: {claim}" if self.question.subject else claim
 
     @property
     def numbers(self) -> str:
-        return f"{self.difference} of accuracy ({interval_words(self.interval)}; {self.evidence})"
+        details = f"{interval_words(self.interval)}; {self.evidence}"
+        return f"{self.difference} of {self.rule.words} ({details})"
+
+    @property
+    def errors(self) -> str:
+        """Return what happens to misses and to overkill, with a verdict each; "" if unknown."""
+        changes = (("misses", self.misses), ("overkill", self.overkill))
+        return "; ".join(
+            f"{name} {change.numbers}: {error_words(change, pruned=self.pruned)}"
+            for name, change in changes
+            if change is not None
+        )
 
     @property
     def reservation(self) -> str:
         """Return why the claim may be wrong or what it lacks; "" if there is nothing to add."""
-        chance = ""
-        if self.verdict in ("better", "worse") and self.p_holm >= SIGNIFICANT:
-            chance = f"Among {self.family} such comparisons it may be chance ({self.correction})."
-
-        return " ".join(part for part in (chance, self.comparison.power_note) if part)
+        comparison, main = self.comparison, self.main
+        reasons = [self.account and f"{self.account}."]
+        if self.pruned:
+            reasons.append("Pruning keeps the runs that do better, so no verdict follows.")
+        if comparison.is_too_small:
+            reasons.append(
+                f"The records tell as much as {comparison.effective_clusters:.1f} equally large "
+                "parts; a verdict needs at least 10."
+            )
+        if comparison.p_value < LEVEL <= main.p_holm:
+            reasons.append(
+                f"Among {main.family} such comparisons it may be chance ({self.correction})."
+            )
+        elif main.level <= main.p_holm < LEVEL:
+            reasons.append(
+                f"This look counts as different only below p = {main.level:.3g}, because looks "
+                "share 5 % of false verdicts."
+            )
+        if self.uncalibrated:
+            reasons.append(f"Labels are the models' own, without a threshold: {self.uncalibrated}.")
+        return " ".join(part for part in (*reasons, comparison.power_note) if part)
 
     @property
     def sentence(self) -> str:
-        return f"{self.claim}: {self.numbers}. {self.reservation}".rstrip()
+        errors = self.errors and f"{self.errors[0].upper()}{self.errors[1:]}."
+        return " ".join(
+            part for part in (f"{self.claim}: {self.numbers}.", errors, self.reservation) if part
+        )
 
     def to_row(self) -> dict[str, Any]:
         """Return the row of verdicts.json."""
+        variant, baseline = self.seeds
         answer = {
-            "seeds": self.seeds,
             "verdict": self.verdict,
             "sentence": self.sentence,
-            "p_holm": self.p_holm,
+            "seeds_of_variant": variant,
+            "seeds_of_baseline": baseline,
+            "against_control": self.control,
+            "one_label": self.one_label,
+            "pruned": self.pruned,
+            "effective_clusters": self.comparison.effective_clusters,
+            "misses": None if self.misses is None else self.misses.to_row(),
+            "overkill": None if self.overkill is None else self.overkill.to_row(),
         }
-        return asdict(self.question) | answer | asdict(self.comparison)
+        question = asdict(self.question) | {"axis": str(self.question.axis)}
+        return question | self.main.to_row() | answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,76 +233,55 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Match:
-    """The runs of a variant and of its baseline, in the order of the seeds that both finished."""
-
-    model: str
-    setting: str
-    variant: str
-    baseline: str
-    seeds: tuple[int | None, ...]
-    variant_runs: tuple[RunResult, ...]
-    baseline_runs: tuple[RunResult, ...]
-
-
-def findings(runs: Sequence[RunResult]) -> tuple[list[Finding], list[Refusal]]:
+def findings(
+    runs: Sequence[RunResult], *, level: float = LEVEL
+) -> tuple[list[Finding], list[Refusal]]:
     """Compare every variant that trains on pairs with the baseline and with the control.
 
-    Return the answers, raw pairs first, and the comparisons that failed. Runs are pooled over the
-    seeds that both variants finished, so that only the data differ.
+    Return the answers, raw pairs first, and the comparisons that failed. Where all runs have the
+    same data variant, settings are compared with the first one. `level` is the share of false
+    verdicts that this look may spend.
     """
     answers: list[Finding] = []
     refusals: list[Refusal] = []
 
-    for match in _matches(runs):
-        for task, view in _shared_task_views((*match.variant_runs, *match.baseline_runs)):
-            question = Question(
-                model=match.model,
-                setting=match.setting,
-                variant=match.variant,
-                baseline=match.baseline,
-                task=task,
-                view=view,
-            )
-            # Two runs whose records differ must not cost the whole report.
-            try:
-                answers.append(_answer(question, match))
-            except UserError as error:
-                refusals.append(Refusal(question=question, reason=str(error)))
+    for match in matches(runs):
+        # Two runs whose records differ must not cost the whole report.
+        try:
+            answers.append(answer(match, rule_of(match.runs[0].config)))
+        except UserError as error:
+            refusals.append(Refusal(question=match.question, reason=str(error)))
 
-    return _correct_p_values(answers), refusals
+    return _with_controls(_correct(answers, level)), refusals
 
 
-def _matches(runs: Sequence[RunResult]) -> Iterator[_Match]:
-    """Yield each variant with the baseline and the control that share a finished seed with it."""
-    series = group_by_series(runs)
+def answer(match: Match, rule: Rule) -> Finding:
+    """Compare the answers of both sides. Raise UserError if their records differ."""
+    task, view = Task(match.question.task), match.question.view
+    variant = answers_of(match.variant_runs, task, view, rule)
+    baseline = in_order(answers_of(match.baseline_runs, task, view, rule), variant.ids)
+    if variant.positive.all() or not variant.positive.any():
+        rule = Rule(figure=Compared.ACCURACY)
 
-    for (model, setting, variant), variant_runs in series.items():
-        for baseline in (BASELINE, CONTROL):
-            baseline_runs = series.get((model, setting, baseline), {})
-            seeds = tuple(seed for seed in variant_runs if seed in baseline_runs)
-            if variant in (BASELINE, SINGLE, baseline) or not seeds:
-                continue
+    both = bool(variant.positive.any() and not variant.positive.all())
+    errors = (Compared.MISSES, Compared.OVERKILL) if both else ()
+    changes = {each: change(each, variant, baseline, rule) for each in (rule.figure, *errors)}
+    said = (*variant.one_label, *baseline.one_label)
 
-            yield _Match(
-                model=model,
-                setting=setting,
-                variant=variant,
-                baseline=baseline,
-                seeds=seeds,
-                variant_runs=tuple(variant_runs[seed] for seed in seeds),
-                baseline_runs=tuple(baseline_runs[seed] for seed in seeds),
-            )
-
-
-def _shared_task_views(runs: Sequence[RunResult]) -> list[tuple[Task, str]]:
-    """Return the (task, view) that every run has ordinary predictions for, the raw view first."""
-    ordinary = [
-        {(p.task, p.view) for p in run.predictions if p.probe == Probe.NONE} for run in runs
-    ]
-    shared = [(task, view) for task, view in set.intersection(*ordinary) if task in TASKS]
-    return sorted(shared, key=_position)
+    return Finding(
+        question=match.question,
+        rule=rule,
+        seeds=match.seeds,
+        main=changes[rule.figure],
+        misses=changes.get(Compared.MISSES),
+        overkill=changes.get(Compared.OVERKILL),
+        one_label=tuple(sentence for sentence in said if sentence) if both else (),
+        account=match.account,
+        pruned=match.pruned,
+        uncalibrated="; ".join(
+            sorted({side.uncalibrated for side in (variant, baseline) if side.uncalibrated})
+        ),
+    )
 
 
 def by_task_view(answers: Sequence[Finding]) -> dict[tuple[str, str], list[Finding]]:
@@ -235,50 +296,58 @@ def by_task_view(answers: Sequence[Finding]) -> dict[tuple[str, str], list[Findi
         if not question.main:
             groups.setdefault((question.task, question.view), []).append(finding)
 
-    return {task_view: groups[task_view] for task_view in sorted(groups, key=_position)}
+    return {task_view: groups[task_view] for task_view in sorted(groups, key=position)}
 
 
-def _position(task_view: tuple[str, str]) -> tuple[int, bool, str]:
-    """Return the sort key: the order of TASKS, then the raw view, then the views by name."""
-    task, view = task_view
-    return list(TASKS).index(task), view != "raw", view
-
-
-def _answer(question: Question, match: _Match) -> Finding:
-    """Compare the predictions of both variants. Raise UserError if their records differ."""
-    task, view = Task(question.task), question.view
-
-    comparison = compare(
-        [run.answers(task, view) for run in match.variant_runs],
-        [run.answers(task, view) for run in match.baseline_runs],
-        seed=RESAMPLING_SEED,
-    )
-    return Finding(
-        question=question,
-        seeds=match.seeds,
-        verdict=verdict(comparison),
-        comparison=comparison,
-    )
-
-
-def _correct_p_values(answers: Sequence[Finding]) -> list[Finding]:
+def _correct(answers: Sequence[Finding], level: float) -> list[Finding]:
     """Return the findings with Holm's p, the main questions first.
 
     The main questions are one family and the others another: more questions cost the main ones
-    nothing.
+    nothing. Misses and overkill of a family are a family of their own.
     """
     corrected: list[Finding] = []
 
-    for main in (True, False):
-        family = [finding for finding in answers if finding.question.main == main]
-        p_values = holm([finding.comparison.p_value for finding in family])
+    for is_main in (True, False):
+        family = [finding for finding in answers if finding.question.main == is_main]
+        mains = correct_changes([finding.main for finding in family], level)
+        pairs = [(finding.misses, finding.overkill) for finding in family]
+        errors = iter(correct_changes([one for pair in pairs for one in pair if one], level))
         corrected += [
-            replace(finding, p_holm=p_value, family=len(family))
-            for finding, p_value in zip(family, p_values, strict=True)
+            replace(
+                finding,
+                main=main,
+                misses=next(errors) if finding.misses else None,
+                overkill=next(errors) if finding.overkill else None,
+            )
+            for finding, main in zip(family, mains, strict=True)
         ]
 
     return corrected
 
 
-def _p_words(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+def _with_controls(answers: Sequence[Finding]) -> list[Finding]:
+    """Return the findings; those against the baseline with the verdict against the control."""
+
+    def key(question: Question) -> tuple[str, ...]:
+        return (
+            question.model, question.setting, question.variant, question.task, question.view
+        )  # fmt: skip
+
+    controls = {
+        key(finding.question): finding.own_verdict
+        for finding in answers
+        if finding.question.baseline == CONTROL
+    }
+    return [
+        finding
+        if finding.question.baseline == CONTROL
+        else replace(finding, control=controls.get(key(finding.question)))
+        for finding in answers
+    ]
+
+
+def _seed_words(seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> str:
+    variant, baseline = seeds
+    if variant == baseline:
+        return "1 seed" if len(variant) == 1 else f"{len(variant)} seeds"
+    return f"{seed_list(variant)} against {seed_list(baseline)}"

@@ -240,12 +240,20 @@ class RunDir:
     # Results
 
     def read_metrics(self) -> dict[str, Any]:
-        """Return `scores[task][view][name]` (value, low, high, n, n_parts), `data` and `notes`."""
+        """Return `scores[task][view][name]` (value, low, high, n, n_parts), `data` and `notes`.
+
+        With a sealed test split, `validation_scores` has the figures, and `test` is "sealed".
+        """
         self._refuse_damaged("metrics.json")
         return self._read_json("metrics.json")
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_whole(self.path / "metrics.json", to_json(dict(metrics)))
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the run was evaluated on validation records only."""
+        return self.read_metrics().get("test") == "sealed"
 
     def read_predictions(self) -> list[Prediction]:
         """Return the predictions. Raise UserError if a line is not as a run writes it."""

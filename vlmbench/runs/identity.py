@@ -25,11 +25,20 @@ NOT_HASHED = frozenset(
         *("predict", "export", "serve", "run", "images"),
     }
 )
+# Settings of `eval` that say how answers are judged, not what they are: see runs/plan.py.
+PLAN_SETTINGS = ("primary", "cost_miss", "cost_overkill", "prevalence", "test")
 
 
 def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a resolved configuration that figures depend on."""
-    return {key: value for key, value in config.items() if key not in NOT_HASHED}
+    """Return the part of a resolved configuration that answers depend on."""
+    settings = {key: value for key, value in config.items() if key not in NOT_HASHED}
+    evaluation = settings.get("eval")
+
+    if isinstance(evaluation, Mapping):
+        settings["eval"] = {
+            key: value for key, value in evaluation.items() if key not in PLAN_SETTINGS
+        }
+    return settings
 
 
 def run_hash(config: Mapping[str, Any], data_hash: str) -> str:

@@ -5,16 +5,18 @@ half a miss (or one changed part) is always added to what was seen. So every fig
 """
 
 from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortages
-from vlmbench.stats.compare import Comparison, Interval, compare, holm, interval, verdict
+from vlmbench.stats.compare import Comparison, compare, holm
 from vlmbench.stats.estimates import estimate, estimate_rate
+from vlmbench.stats.figures import Compared, Costs
 from vlmbench.stats.roc import GRID, RocBand, roc_band
 from vlmbench.stats.threshold import Threshold, cheapest_threshold
 
 __all__ = [
     "GRID",
     "Calibration",
+    "Compared",
     "Comparison",
-    "Interval",
+    "Costs",
     "RocBand",
     "Threshold",
     "calibrate",
@@ -24,7 +26,5 @@ __all__ = [
     "estimate",
     "estimate_rate",
     "holm",
-    "interval",
     "roc_band",
-    "verdict",
 ]

@@ -154,7 +154,7 @@ def _columns(records: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_], 
     """Return margins, whether each record is positive, and parts: (n) each."""
     margins = np.array([record.margin for record in records], dtype=np.float64)
     positive = [record.expected == LABELS[record.task][1] for record in records]
-    parts = [record.group for record in records]
+    parts = [record.cluster for record in records]
     return margins, np.array(positive, dtype=np.bool_), parts
 
 

@@ -1,138 +1,199 @@
-"""Two variants on the same records: the difference, its interval, and the verdict in words."""
+"""Two sides on the same records: the difference, its interval, and the verdict in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from statsmodels.stats.contingency_tables import mcnemar
+from numpy.typing import ArrayLike, NDArray
 from statsmodels.stats.multitest import multipletests
 
 from vlmbench.stats import power
-from vlmbench.stats.clusters import Floats
-from vlmbench.stats.spread import Spread, measure_spread, possible_errors, random_draws
-from vlmbench.types import Prediction, Probe, UserError
+from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, number_clusters
+from vlmbench.stats.figures import (
+    Compared,
+    Costs,
+    Flags,
+    contributions,
+    design_of,
+    require_labels,
+)
+from vlmbench.stats.spread import Spread, measure_spread
+from vlmbench.types import UserError
+
+MARGIN = 0.02  # smaller differences are called small
+LEVEL = 0.05  # of all looks together
+UNKNOWN = "not enough data to tell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """How much more often a is right than b, from -1 to 1.
+class Comparison:
+    """The figure of a minus that of b, and what can be said about it.
 
-    `low` and `high` are the 95 % interval. `p_value` tests that there is no difference.
+    `low` and `high` are the 95 % interval. `p_value` tests that there is no difference;
+    `equivalence_p` that there is one of more than `margin`. `effective_clusters` is the number of
+    equally large parts that would tell as much. `seeds` are the numbers of seeds of a and b, 0 for
+    a side that no seed would change. Differences are in the figure's own unit.
     """
 
+    figure: Compared
     difference: float
     low: float
     high: float
     p_value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison(Interval):
-    """An interval, the data behind it, and the data that would narrow it.
-
-    `n_seeds` is the smaller of both numbers of seeds. `mcnemar_p` is from the exact McNemar test,
-    which takes every record as independent; None unless both variants have one seed.
-    """
-
+    equivalence_p: float
+    margin: float
     n_records: int
-    n_parts: int
-    n_seeds: int
+    n_clusters: int
+    effective_clusters: float
+    seeds: tuple[int, int]
     power_note: str
-    mcnemar_p: float | None
+
+    @property
+    def is_one_seed(self) -> bool:
+        """Whether a side has one seed: its interval lacks what another seed would change."""
+        return 1 in self.seeds
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether there are too few effective parts for any verdict."""
+        return self.effective_clusters < MIN_EFFECTIVE
+
+    @property
+    def word(self) -> str:
+        """The verdict of this comparison alone."""
+        return self.verdict()
+
+    def verdict(
+        self,
+        *,
+        p_value: float | None = None,
+        equivalence_p: float | None = None,
+        level: float = LEVEL,
+    ) -> str:
+        """Return in words what is known about a against b.
+
+        `p_value` and `equivalence_p` replace the comparison's own where it is one of a family.
+        One seed, or fewer than ten effective parts, allow no verdict.
+        """
+        if self.is_one_seed or self.is_too_small:
+            return UNKNOWN
+
+        differs = (self.p_value if p_value is None else p_value) < level
+        is_small = (self.equivalence_p if equivalence_p is None else equivalence_p) < level
+        if differs:
+            is_better = (self.difference > 0) is not self.figure.lower_is_better
+            direction = "better" if is_better else "worse"
+            return f"slightly {direction}" if is_small else direction
+
+        return f"no difference larger than {self.margin_words}" if is_small else UNKNOWN
+
+    @property
+    def models_differ(self) -> bool:
+        """Whether the trained models at hand differ, whatever another seed would do."""
+        return not self.is_too_small and self.p_value < LEVEL
+
+    @property
+    def margin_words(self) -> str:
+        if self.figure is Compared.COST:
+            return f"{self.margin:g}"
+        return f"{100 * self.margin:g} points"
 
 
 def compare(
-    a: Sequence[Sequence[Prediction]],
-    b: Sequence[Sequence[Prediction]],
+    outcomes_a: ArrayLike,
+    outcomes_b: ArrayLike,
     *,
-    seed: int,
-    draws: int = 20_000,
+    clusters: Sequence[Hashable] | NDArray[Any],
+    figure: Compared | str = Compared.ACCURACY,
+    positive: ArrayLike | None = None,
+    costs: Costs | None = None,
+    fixed: bool = False,
+    margin: float = MARGIN,
 ) -> Comparison:
-    """Return the accuracy of a minus the accuracy of b on the same ordinary records.
+    """Return the figure of a minus that of b on the same records.
 
-    Each outer sequence has an entry for each seed. `interval` says how the interval is computed.
-    With one seed each, the interval cannot hold what another seed would change; the power note says
-    so.
+    `outcomes_a` and `outcomes_b` are (seeds, records): 1 where the answer was right, else 0; for
+    figure="auroc" any scores that rise with the positive label. `clusters` names each record's
+    cluster, whose records are not independent: (records). `positive` is each record's true label.
+    With `fixed`, b was not trained, so it has no seeds. `margin` is in points of share; for
+    figure="cost" it is a share of the larger cost.
 
-    Raise UserError where an entry lacks a record, or there are no records.
+    The interval holds the choice of parts (jackknife over clusters) and of seeds (both sides apart,
+    any number each): see `Design.variance` and `half_width`. A single cluster has no interval.
+
+    Raise UserError where shapes differ or records are missing.
     """
-    parts, correct_a, correct_b = _pair(a, b)
-    n_parts = int(parts.max()) + 1
-    n_seeds = min(len(a), len(b))
-    result = interval(correct_a, correct_b, parts, seed=seed, draws=draws)
-
-    note = "One part says nothing about other parts; at least two are needed."
-    if n_parts > 1:
-        spread = measure_spread(correct_a, correct_b, parts)
-        note = power.power_note(result.difference, spread, n_seeds=n_seeds)
+    figure = _known(figure)
+    pair = paired(
+        outcomes_a,
+        outcomes_b,
+        clusters=clusters,
+        figure=figure,
+        positive=positive,
+        costs=costs,
+        fixed=fixed,
+    )
+    spread, design = pair.spread, pair.design
+    scale = costs.largest if figure is Compared.COST and costs is not None else 1.0
+    half_width = spread.half_width()
 
     return Comparison(
-        **asdict(result),
-        n_records=len(parts),
-        n_parts=n_parts,
-        n_seeds=n_seeds,
-        power_note=note,
-        mcnemar_p=_mcnemar(correct_a[0], correct_b[0]) if len(a) == len(b) == 1 else None,
+        figure=figure,
+        difference=pair.difference,
+        low=max(pair.difference - half_width, -scale),
+        high=min(pair.difference + half_width, scale),
+        p_value=spread.p_value(pair.difference),
+        equivalence_p=spread.equivalence_p(pair.difference, margin * scale),
+        margin=margin * scale,
+        n_records=len(design.clusters),
+        n_clusters=design.num_clusters,
+        effective_clusters=design.effective_clusters,
+        seeds=pair.seeds,
+        power_note=power.power_note(
+            figure, pair.difference / scale, spread.scaled(scale), seeds=pair.seeds
+        ),
     )
 
 
-def interval(
-    correct_a: Floats,
-    correct_b: Floats,
-    parts: NDArray[np.intp],
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pair:
+    """A difference of two sides, and what its interval is made of."""
+
+    difference: float
+    spread: Spread
+    design: Design
+    seeds: tuple[int, int]
+
+
+def paired(
+    outcomes_a: ArrayLike,
+    outcomes_b: ArrayLike,
     *,
-    seed: int,
-    draws: int = 20_000,
-) -> Interval:
-    """Return the interval of the difference between a and b.
+    clusters: Sequence[Hashable] | NDArray[Any],
+    figure: Compared,
+    positive: ArrayLike | None = None,
+    costs: Costs | None = None,
+    fixed: bool = False,
+) -> Pair:
+    """Return the difference and its spread, without words; see `compare` for the arguments."""
+    a, b = _rows(outcomes_a, "outcomes_a"), _rows(outcomes_b, "outcomes_b")
+    numbers = number_clusters(clusters)
+    flags = None if positive is None else np.asarray(positive).astype(np.bool_)
+    _require_same_length(a, b, numbers, flags)
+    require_labels(figure, flags, costs)
 
-    `correct_a` and `correct_b` are 1 where a variant was right, else 0: (seeds, n). `parts` numbers
-    the parts: (n). A single part gives -1 to 1.
-
-    This is a generalized interval (Weerahandi 1993) for records in parts crossed with seeds. It
-    uses the variance of the parts' mean paired difference (cluster sandwich) and the variance of
-    the seeds' accuracies. It is drawn, not resampled. A bootstrap of three seeds sees two thirds of
-    their variance, and finds differences between equal variants.
-    """
-    difference = float(correct_a.mean() - correct_b.mean())
-    if parts.max() < 1:
-        return Interval(difference=difference, low=-1.0, high=1.0, p_value=1.0)
-
-    spread = measure_spread(correct_a, correct_b, parts)
-    errors = _draw_errors(spread, np.random.default_rng(seed), draws)
-    half_width = float(np.quantile(errors, 0.95))
-
-    return Interval(
-        difference=difference,
-        low=max(difference - half_width, -1.0),
-        high=min(difference + half_width, 1.0),
-        p_value=float((1 + (errors >= abs(difference)).sum()) / (1 + draws)),
+    design, records = design_of(figure, numbers, flags, costs)
+    labels = None if flags is None else flags[records]
+    side_a, side_b = (contributions(figure, design, rows[:, records], labels) for rows in (a, b))
+    return Pair(
+        difference=float(side_a.values.mean() - side_b.values.mean()),
+        spread=measure_spread(design, side_a, side_b, fixed=fixed),
+        design=design,
+        seeds=(len(a), 0 if fixed else len(b)),
     )
-
-
-def _draw_errors(spread: Spread, rng: np.random.Generator, number: int) -> Floats:
-    return possible_errors(
-        random_draws(spread, rng, number),
-        parts=max(spread.parts, spread.one_part),
-        seeds=spread.seeds,
-        chance=spread.chance,
-        freedom=spread.freedom,
-    )
-
-
-def verdict(result: Interval, *, margin: float = 0.02) -> str:
-    """Return in words what the interval says about a against b; the first rule that applies."""
-    if result.low > 0:
-        return "better"
-    if result.high < 0:
-        return "worse"
-    if -margin <= result.low and result.high <= margin:
-        return f"no difference larger than {100 * margin:g} points"
-    return "not enough data to tell"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -146,36 +207,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def _pair(
-    a: Sequence[Sequence[Prediction]], b: Sequence[Sequence[Prediction]]
-) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Return part numbers (n), and whether each of a and b was right: (seeds, n) each."""
-    runs = [
-        {prediction.id: prediction for prediction in run if prediction.probe is Probe.NONE}
-        for run in chain(a, b)
-    ]
-    ids = list(dict.fromkeys(chain.from_iterable(runs)))
-
-    if not ids:
-        raise UserError("there are no records to compare; evaluate both runs on held-out records")
-    for record_id in ids:
-        if not all(record_id in run for run in runs):
-            raise UserError(
-                f"record '{record_id}' was predicted by some of the compared runs but not by all; "
-                "evaluate them on the same held-out records"
-            )
-
-    names = np.array([runs[0][record_id].group for record_id in ids])
-    _, parts = np.unique(names, return_inverse=True)
-    rows = [[run[record_id].correct for record_id in ids] for run in runs]
-    correct = np.array(rows, dtype=np.float64)
-    return parts, correct[: len(a)], correct[len(a) :]
+def _known(figure: Compared | str) -> Compared:
+    try:
+        return Compared(figure)
+    except ValueError:
+        known = ", ".join(Compared)
+        raise UserError(f"the figure {figure!r} is not known; choose {known}") from None
 
 
-def _mcnemar(correct_a: Floats, correct_b: Floats) -> float:
-    only_a = int((correct_a > correct_b).sum())
-    only_b = int((correct_b > correct_a).sum())
-    if only_a + only_b == 0:
-        return 1.0
+def _rows(outcomes: ArrayLike, name: str) -> Floats:
+    rows = np.asarray(outcomes, dtype=np.float64)
+    if rows.ndim != 2 or rows.size == 0:
+        raise UserError(f"{name} has shape {rows.shape}; give an array of (seeds, records)")
+    if not np.isfinite(rows).all():
+        raise UserError(f"{name} holds a number that is not finite; give numbers only")
+    return rows
 
-    return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)
+
+def _require_same_length(
+    a: Floats, b: Floats, clusters: NDArray[np.intp], positive: Flags | None
+) -> None:
+    lengths = {
+        "outcomes_a": a.shape[1],
+        "outcomes_b": b.shape[1],
+        "clusters": len(clusters),
+        "positive": a.shape[1] if positive is None else len(positive),
+    }
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {number}" for name, number in lengths.items())
+        raise UserError(f"the numbers of records differ: {counts}; give the same records to all")

@@ -9,85 +9,89 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from scipy.stats import chi2, norm, t
+from scipy.stats import chi2, norm
 
 from vlmbench.stats.clusters import Floats
-from vlmbench.stats.spread import Draws, Spread, possible_errors
+from vlmbench.stats.figures import Compared
+from vlmbench.stats.spread import Spread, Variance, half_widths
 
 POWER = 0.8
 # An observed difference below the first is taken as none; the plan is then for the second.
 MIN_DIFFERENCE, PLANNED_DIFFERENCE = 0.01, 0.05
 # Larger plans are not given.
 MAX_PARTS, MAX_SEEDS = 100_000, 100
-# Ablations imagined for one figure of power, and errors drawn for the interval of each.
-ABLATIONS, DRAWS = 50, 2000
+# Ablations imagined for one figure of power.
+ABLATIONS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Variances of the difference for one part and one seed of each variant.
+    """Variances of the difference for one part and one seed.
 
     `shared` is the variance of a part that all seeds show. `interaction` is that of a part and a
-    seed together. `seeds` is that of a seed. `one_part` is the least variance that is assumed for
-    a part, times the number of parts.
+    seed together. `seeds` is that of a seed. `one_record` is the least variance that is assumed for
+    a part, times the number of parts. `sides` is the number of sides that have seeds, 1 or 2.
     """
 
     shared: float
     interaction: float
     seeds: float
-    one_part: float
+    one_record: float
+    sides: int
 
 
-def sources(spread: Spread) -> Sources:
+def sources(spread: Spread, *, sides: int = 2) -> Sources:
     """Return the variances by source.
 
-    The variance of seeds is median-unbiased. `shared` may be below 0; cut off at 0, its median
-    would be too large.
+    The variance of seeds is pooled over the sides and median-unbiased. `shared` may be below 0; cut
+    off at 0, its median would be too large.
     """
-    interaction = spread.chance / spread.inverse_seeds * spread.n_parts
+    number = spread.num_clusters
+    freedom = sum(side.freedom for side in spread.seeds)
+    interaction = seeds = 0.0
+    if freedom:
+        interaction = sum(_per_seed(side, side.chance) for side in spread.seeds) / freedom
+        observed = sum(_per_seed(side, side.value) for side in spread.seeds)
+        seeds = max(observed / float(chi2.median(freedom)) - interaction, 0.0)
 
-    seeds = 0.0
-    if spread.freedom:
-        observed = spread.seeds * spread.freedom / float(chi2.median(spread.freedom))
-        seeds = max(observed - spread.chance, 0.0) / spread.inverse_seeds
-
+    share = sum(interaction / (side.freedom + 1) for side in spread.seeds)
     return Sources(
-        shared=spread.parts * spread.n_parts - interaction * spread.inverse_seeds,
-        interaction=interaction,
+        shared=(spread.clusters.value - share) * number,
+        interaction=interaction * number,
         seeds=seeds,
-        one_part=spread.one_part * spread.n_parts**2,
+        one_record=spread.one_record * number**2,
+        sides=sides,
     )
+
+
+def _per_seed(side: Variance, variance: float) -> float:
+    """Return the variance of one seed's figure, times the degrees of freedom."""
+    return variance * (side.freedom + 1) * side.freedom
 
 
 def power(variances: Sources, difference: float, *, n_parts: int, n_seeds: int) -> float:
-    """Return how often an ablation of this size has an interval above 0.
+    """Return how often an ablation of this size has an interval without 0.
 
-    `difference` is the true difference. `n_seeds` is the number of seeds of each variant.
+    `difference` is the true difference. `n_seeds` is the number of seeds of each side.
     """
-    per_seed, freedom = 2 / n_seeds, 2 * (n_seeds - 1)
-    least = variances.one_part / n_parts**2
-    parts = max((variances.shared + per_seed * variances.interaction) / n_parts, least)
-    seeds = per_seed * variances.seeds
-    chance = per_seed * variances.interaction / n_parts
+    sides = variances.sides if n_seeds > 1 else 0
+    least = variances.one_record / n_parts**2
+    chance = variances.interaction / n_parts / n_seeds
+    parts = max(variances.shared / n_parts + variances.sides * chance, least)
+    seeds = variances.seeds / n_seeds
 
-    rank = _ranks(ABLATIONS, 2)
-    seen_parts = parts * chi2.ppf(rank[0], n_parts - 1) / (n_parts - 1)
-    seen_seeds = np.zeros(ABLATIONS)
-    if freedom:
-        seen_seeds = (seeds + chance) * chi2.ppf(rank[1], freedom) / freedom
+    rank = _ranks(ABLATIONS, 3)
+    seen = [np.maximum(parts * chi2.ppf(rank[0], n_parts - 1) / (n_parts - 1), least)]
+    for side in range(sides):
+        seen.append((seeds + chance) * chi2.ppf(rank[1 + side], n_seeds - 1) / (n_seeds - 1))
 
-    errors = possible_errors(
-        _even_draws(n_parts, freedom),
-        parts=np.maximum(seen_parts, least)[:, None],
-        seeds=seen_seeds[:, None],
-        chance=chance,
-        freedom=freedom,
-    )
-    half_widths = np.quantile(errors, 0.95, axis=1)
-    return float(norm.cdf((difference - half_widths) / np.sqrt(parts + seeds)).mean())
+    freedoms = np.array([n_parts - 1] + [n_seeds - 1] * sides, dtype=np.float64)
+    chances = np.array([0.0] + [chance] * sides)
+    widths = half_widths(np.array(seen), freedoms[:, None], chances[:, None])
+    error = np.sqrt(parts + variances.sides * seeds)
+    return float(norm.cdf((abs(difference) - widths) / error).mean())
 
 
 def _ranks(number: int, columns: int) -> Floats:
@@ -97,13 +101,6 @@ def _ranks(number: int, columns: int) -> Floats:
     """
     rng = np.random.default_rng(0)
     return np.array([rng.permutation((np.arange(number) + 0.5) / number) for _ in range(columns)])
-
-
-@lru_cache(maxsize=256)
-def _even_draws(n_parts: int, freedom: int) -> Draws:
-    rank = _ranks(DRAWS, 3)
-    squared = chi2.ppf(rank[2], freedom) if freedom else None
-    return Draws(parts=t.ppf(rank[0], n_parts - 1), seeds=norm.ppf(rank[1]), seeds_squared=squared)
 
 
 def parts_needed(variances: Sources, difference: float, *, n_seeds: int) -> int | None:
@@ -138,24 +135,40 @@ def _fewest(power_of: Callable[[int], float], most: int) -> int | None:
     return high
 
 
-def power_note(difference: float, spread: Spread, *, n_seeds: int) -> str:
+def power_note(
+    figure: Compared, difference: float, spread: Spread, *, seeds: tuple[int, int]
+) -> str:
     """Return in words what it takes to see the difference with 80 % power.
 
-    A difference below MIN_DIFFERENCE is replaced by PLANNED_DIFFERENCE.
+    A difference below MIN_DIFFERENCE is replaced by PLANNED_DIFFERENCE. `seeds` are the numbers of
+    seeds of both sides, 0 for a side without seeds.
     """
-    target = abs(difference) if abs(difference) >= MIN_DIFFERENCE else PLANNED_DIFFERENCE
-    variances, n_parts = sources(spread), spread.n_parts
-    aim = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} points"
+    if spread.num_clusters < 2:
+        return "One part says nothing about other parts; at least two are needed."
+    if not np.isfinite(spread.clusters.value):
+        return "All records of one label belong to one part; add parts with this label."
 
-    planned_seeds = max(n_seeds, 2) if spread.freedom else 1
-    parts = parts_needed(variances, target, n_seeds=planned_seeds)
-    if not spread.freedom:
+    target = abs(difference) if abs(difference) >= MIN_DIFFERENCE else PLANNED_DIFFERENCE
+    sides = sum(number > 0 for number in seeds)
+    variances, n_parts = sources(spread, sides=sides), spread.num_clusters
+    unit = "% of the larger cost" if figure is Compared.COST else "points"
+    aim = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} {unit}"
+
+    n_seeds = min((number for number in seeds if number), default=1)
+    if not spread.seeds:
+        parts = parts_needed(variances, target, n_seeds=1)
         only = (
             "One seed: this compares two trained models; what another seed would change is not in "
             "the interval."
         )
         return f"{_about_parts(parts)} give {aim}; there are {n_parts}. {only}" if parts else only
 
+    return _plan(variances, target, aim, n_parts=n_parts, n_seeds=n_seeds)
+
+
+def _plan(variances: Sources, target: float, aim: str, *, n_parts: int, n_seeds: int) -> str:
+    """Return the sentence on the parts, or the seeds, that reach `aim`."""
+    parts = parts_needed(variances, target, n_seeds=max(n_seeds, 2))
     seeds = seeds_needed(variances, target, n_parts=n_parts)
     present = f"there are {n_parts} parts and {n_seeds} seed{'s' * (n_seeds > 1)}."
     if parts and seeds:

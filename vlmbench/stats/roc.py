@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from vlmbench.stats.clusters import Floats
-from vlmbench.stats.estimates import MAX_UNDEFINED
 from vlmbench.types import LABELS, Prediction
 
 GRID = np.linspace(0.0, 1.0, 101)  # the false-positive rates at which curves are read
+
+MAX_UNDEFINED = 0.05  # more undefined resamples give the widest band
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def roc_band(
     then the number of parts with positives. Rates never fall with the false-positive rate, so
     neither do the bounds.
     """
-    names = sorted({prediction.group for run in runs for prediction in run})
+    names = sorted({prediction.cluster for run in runs for prediction in run})
     numbers = {name: number for number, name in enumerate(names)}
     ranked = [_rank(run, numbers) for run in runs]
     complete = [run for run in ranked if run is not None]
@@ -117,7 +118,7 @@ def _rank(run: Sequence[Prediction], numbers: Mapping[str, int]) -> _RankedRun |
     if positive.all() or not positive.any():
         return None
 
-    parts = np.array([numbers[prediction.group] for prediction in run])[order]
+    parts = np.array([numbers[prediction.cluster] for prediction in run])[order]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     return _RankedRun(positive=positive, parts=parts, ends=ends)
 

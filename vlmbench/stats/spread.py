@@ -2,98 +2,180 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import t
 
-from vlmbench.stats.clusters import Floats, mean_part_size, sum_of_squares
+from vlmbench.stats.clusters import Design, Floats
+from vlmbench.stats.figures import Contributions
+
+SMALLEST_P = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variance:
+    """The variance of a mean, with its degrees of freedom.
+
+    `chance` is the share of it that another variance of the same difference holds already.
+    """
+
+    value: float
+    freedom: float
+    chance: float = 0.0
+
+    def divided(self, number: float) -> Variance:
+        """Return the variance divided by `number`."""
+        return replace(self, value=self.value / number, chance=self.chance / number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Variances of the difference between two variants, as one ablation shows them.
+    """Variances of the difference between two sides, as one ablation shows them.
 
-    `parts` comes from the parts (cluster sandwich). `one_part` is the same if one part had changed.
-    `seeds` comes from the seeds, pooled over both variants; 0 where each has one. `chance` is the
-    share of `seeds` that seeds of equal quality would show on so many parts.
-
-    `freedom` is the degrees of freedom of `seeds`. `inverse_seeds` is 1 / seeds of a + 1 / seeds
-    of b.
+    `clusters` comes from the clusters of records. `one_record` is the least that is assumed of it.
+    `whole_clusters` is the same if whole clusters had changed; it guards claims of no difference.
+    `seeds` has an entry for each side with two seeds or more.
     """
 
-    parts: float
-    one_part: float
-    seeds: float
-    chance: float
-    n_parts: int
-    freedom: int
-    inverse_seeds: float
+    clusters: Variance
+    one_record: float
+    whole_clusters: float
+    num_clusters: int
+    seeds: tuple[Variance, ...]
+
+    @property
+    def components(self) -> tuple[Variance, ...]:
+        least = max(self.clusters.value, self.one_record)
+        return (Variance(value=least, freedom=self.clusters.freedom), *self.seeds)
+
+    def scaled(self, unit: float) -> Spread:
+        """Return the spread of a figure that is divided by `unit`."""
+        square = unit**2
+        return replace(
+            self,
+            clusters=self.clusters.divided(square),
+            one_record=self.one_record / square,
+            whole_clusters=self.whole_clusters / square,
+            seeds=tuple(side.divided(square) for side in self.seeds),
+        )
+
+    def half_width(self, confidence: float = 0.95) -> float:
+        """Return half the width of the interval of the difference."""
+        return half_width(self.components, confidence)
+
+    def p_value(self, difference: float) -> float:
+        """Return the p-value of the hypothesis that there is no difference."""
+        return _p_value(self.components, abs(difference))
+
+    def equivalence_p(self, difference: float, margin: float) -> float:
+        """Return the p-value of the hypothesis that the sides differ by more than `margin`.
+
+        It is twice that of two one-sided tests (Schuirmann 1987), so below 0.05 the 95 % interval
+        lies within the margin. Whole clusters may change although none was seen to.
+        """
+        room = margin - abs(difference)
+        if room <= 0:
+            return 1.0
+
+        floor = Variance(
+            value=max(self.components[0].value, self.whole_clusters), freedom=self.clusters.freedom
+        )
+        return _p_value((floor, *self.seeds), room)
 
 
-def measure_spread(correct_a: Floats, correct_b: Floats, parts: NDArray[np.intp]) -> Spread:
-    """Return the spread of the difference.
+def half_width(components: Sequence[Variance], confidence: float = 0.95) -> float:
+    """Return half the width of an interval whose variance has these components; see `half_widths`.
 
-    `correct_a` and `correct_b` are 1 where a variant was right, else 0: (seeds, n). `parts` numbers
-    two parts or more: (n).
+    The first component is the clusters' and the others are the seeds'.
     """
-    n, n_parts = len(parts), int(parts.max()) + 1
-    residuals = correct_a.mean(axis=0) - correct_b.mean(axis=0)
-    freedom = len(correct_a) + len(correct_b) - 2
+    values = np.array([[part.value] for part in components])
+    if not np.isfinite(values).all():
+        return float("inf")
 
-    seeds = chance = 0.0
-    for correct in (correct_a, correct_b):
-        means = correct.mean(axis=1, keepdims=True)
-        seeds += float(((means - correct.mean()) ** 2).sum())
-        interaction = correct - means - correct.mean(axis=0) + correct.mean()
-        chance += sum(sum_of_squares(row, parts) for row in interaction) / n**2
+    freedoms = np.array([[part.freedom] for part in components])
+    chance = np.array([[part.chance] for part in components])
+    return float(half_widths(values, freedoms, chance, confidence)[0])
 
-    inverse_seeds = 1 / len(correct_a) + 1 / len(correct_b)
+
+def half_widths(
+    values: Floats, freedoms: Floats, chance: Floats, confidence: float = 0.95
+) -> Floats:
+    """Return half the widths of intervals, (m), from the components' variances, (components, m).
+
+    `freedoms` and `chance`, (components, 1), go with `Variance`.
+
+    With many seeds the quantile is t's with Satterthwaite's degrees of freedom (Welch 1947), and
+    chance is taken off. With two seeds it is Howe's (1974): the root of the summed squares of the
+    components' own half-widths. In between lies a mixture. Satterthwaite's alone finds a difference
+    between equal sides in up to 12.6 % of ablations with two seeds and 7.9 % with three; the
+    mixture in up to 5.3 and 5.8 %. Howe's alone costs 10 more points of power with three seeds.
+    """
+    rank = (1 + confidence) / 2
+    if len(values) == 1:
+        alone: Floats = t.ppf(rank, freedoms[0]) * np.sqrt(values[0])
+        return alone
+
+    share = 1 - 1 / freedoms[1:].min()
+    own = np.maximum(values - share * chance, 0.0)
+    total = own.sum(axis=0)
+
+    pooled_freedom = total**2 / (values**2 / freedoms).sum(axis=0)
+    pooled: Floats = t.ppf(rank, np.maximum(pooled_freedom, freedoms.min()))
+    widths: Floats = share * pooled * np.sqrt(total)
+    single: Floats = np.sqrt((own * t.ppf(rank, freedoms) ** 2).sum(axis=0))
+    widths += (1 - share) * single
+    return widths
+
+
+def measure_spread(design: Design, a: Contributions, b: Contributions, *, fixed: bool) -> Spread:
+    """Return the spread of the difference of a and b, which rest on the same records.
+
+    With `fixed`, b was not trained: no seed would change it.
+    """
+    residuals = a.residuals.mean(axis=0) - b.residuals.mean(axis=0)
+    sides = (a,) if fixed else (a, b)
+    freedom = design.freedom(design.likeness(residuals))
+
     return Spread(
-        parts=sum_of_squares(residuals - residuals.mean(), parts) / n**2,
-        one_part=mean_part_size(parts) / n**2,
-        seeds=seeds * inverse_seeds / max(freedom, 1),
-        chance=chance * inverse_seeds / max(freedom, 1),
-        n_parts=n_parts,
-        freedom=freedom,
-        inverse_seeds=inverse_seeds,
+        clusters=Variance(value=design.variance(residuals), freedom=freedom),
+        one_record=design.one_record,
+        whole_clusters=design.whole_clusters,
+        num_clusters=design.num_clusters,
+        seeds=tuple(_seed_variance(design, side) for side in sides if side.num_seeds > 1),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draws:
-    """Random numbers that make up errors, all of one length.
+def _seed_variance(design: Design, side: Contributions) -> Variance:
+    """Return the variance of a side's mean by its seeds."""
+    freedom = side.num_seeds - 1
+    interaction = side.residuals - side.residuals.mean(axis=0)
+    chance = sum(_finite(design.variance(row)) for row in interaction) / freedom
 
-    `parts` are t, `seeds` normal and `seeds_squared` chi-square; None where each variant has one
-    seed.
-    """
-
-    parts: Floats
-    seeds: Floats
-    seeds_squared: Floats | None
-
-
-def random_draws(spread: Spread, rng: np.random.Generator, number: int) -> Draws:
-    """Return `number` draws."""
-    parts = rng.standard_t(spread.n_parts - 1, number)
-    squared = rng.chisquare(spread.freedom, number) if spread.freedom else None
-    return Draws(parts=parts, seeds=rng.standard_normal(number), seeds_squared=squared)
+    return Variance(
+        value=float(side.values.var(ddof=1)) / side.num_seeds,
+        freedom=freedom,
+        chance=chance / side.num_seeds,
+    )
 
 
-def possible_errors(
-    draws: Draws, *, parts: Floats | float, seeds: Floats | float, chance: float, freedom: int
-) -> Floats:
-    """Return possible values of |estimate - truth|.
+def _finite(value: float) -> float:
+    return value if np.isfinite(value) else 0.0
 
-    An error is a t for the parts plus a normal for the seeds, whose variance is itself drawn. The
-    seeds' true variance is distributed as observed * freedom / chi-square(freedom), less chance,
-    which the parts' variance already holds.
 
-    `parts` and `seeds` are variances; of shape (m, 1) they give errors of shape (m, number).
-    """
-    errors = draws.parts * np.sqrt(parts)
-    if draws.seeds_squared is not None:
-        variance = seeds * freedom / draws.seeds_squared - chance
-        errors = errors + draws.seeds * np.sqrt(np.maximum(variance, 0.0))
+def _p_value(components: tuple[Variance, ...], distance: float) -> float:
+    """Return the level at which the half-width is `distance`."""
 
-    return np.abs(errors)
+    def excess(log_p: float) -> float:
+        return half_width(components, 1 - float(np.exp(log_p))) - distance
+
+    if distance <= 0 or not np.isfinite(half_width(components)):
+        return 1.0
+    smallest = float(np.log(SMALLEST_P))
+    if excess(smallest) <= 0:
+        return SMALLEST_P
+
+    largest = float(np.log(1 - 1e-12))
+    return 1.0 if excess(largest) >= 0 else float(np.exp(brentq(excess, smallest, largest)))

@@ -125,7 +125,7 @@ def _cost_metric(
 def _error_rate(decided: Sequence[Prediction], *, positive: bool) -> Estimate:
     members = [record for record in decided if _is_positive(record) is positive]
     hits = tuple(not record.correct for record in members)
-    parts = tuple(record.group for record in members)
+    parts = tuple(record.cluster for record in members)
     return estimate_rate(Rate(hits=hits, parts=parts))
 
 

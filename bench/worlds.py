@@ -1,0 +1,186 @@
+"""Imagined ablations whose truth is known, for bench.statistics.
+
+An answer is right where a normal variable lies under a threshold. Shares of its variance belong to
+the part (for both sides alike), to the part and the side together, to the record, and to the single
+run. The threshold moves with the side's effect and with the seed. So the variants' true difference
+over all parts, records and seeds is known, and so is that of equal variants: none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from vlmbench.stats import Compared, Costs
+from vlmbench.stats.compare import Pair, paired
+
+Floats = NDArray[np.float64]
+COSTS = Costs(miss=10.0, overkill=1.0, prevalence=0.05)
+RECORD = 0.4  # of what parts leave: a record's own difficulty, the same for all runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where ablations of variants a and b come from.
+
+    `sizes` are the records of each part. `rate` is the accuracy of b with an average seed. `shared`
+    is the share of the variance that records of a part have in common on both sides, `own` on one
+    side alone: the correlation, within a part, of paired differences. `seeds` and `spreads` are the
+    numbers of seeds of a and b, and how much their thresholds vary. `effect` moves a's threshold.
+    `positive` is the share of positive records.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    rate: float = 0.8
+    shared: float = 0.2
+    own: float = 0.0
+    seeds: tuple[int, int] = (3, 3)
+    spreads: tuple[float, float] = (0.05, 0.05)
+    effect: float = 0.0
+    positive: float = 0.5
+    figure: Compared = Compared.ACCURACY
+
+    @cached_property
+    def clusters(self) -> NDArray[np.intp]:
+        """Return the number of each record's part."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    @property
+    def n(self) -> int:
+        return len(self.clusters)
+
+    @property
+    def effective(self) -> float:
+        """Return the number of equally large parts that tell as much (Kish)."""
+        sizes = np.array(self.sizes, dtype=np.float64)
+        return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the columns of a table that name the world."""
+        return {
+            "world": self.name,
+            "figure": str(self.figure),
+            "parts": len(self.sizes),
+            "effective": round(self.effective, 1),
+            "n": self.n,
+            "rate": self.rate,
+            "own": self.own,
+            "seeds": f"{self.seeds[0]}+{self.seeds[1]}",
+            "spreads": f"{self.spreads[0]}, {self.spreads[1]}",
+        }
+
+    def rng(self, salt: int = 0) -> np.random.Generator:
+        """Return random numbers of this world."""
+        words = repr((self.name, self.sizes, self.rate, self.shared, self.own, self.seeds))
+        return np.random.default_rng([salt, *words.encode()])
+
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return how right each answer of a and b is, (seeds, n), and the labels (n).
+
+        An answer is right where the number is above 0.
+        """
+        part = rng.standard_normal(len(self.sizes))[self.clusters] * np.sqrt(self.shared)
+        left = 1 - self.shared - self.own
+        record = part + rng.standard_normal(self.n) * np.sqrt(RECORD * left)
+        positive = rng.random(self.n) < self.positive
+
+        sides = []
+        for number, spread, effect in zip(
+            self.seeds, self.spreads, (self.effect, 0.0), strict=True
+        ):
+            own = rng.standard_normal(len(self.sizes))[self.clusters] * np.sqrt(self.own)
+            run = rng.standard_normal((number, self.n)) * np.sqrt((1 - RECORD) * left)
+            seed = rng.standard_normal((number, 1)) * spread
+            sides.append(norm.ppf(self.rate) + effect + seed + record + own + run)
+        return sides[0], sides[1], positive
+
+    def outcomes(self, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return what `vlmbench.stats.compare` takes: right or wrong, or scores for AUROC."""
+        a, b, positive = self.draw(rng)
+        if self.figure is Compared.AUROC:
+            sign = 2.0 * positive - 1
+            return sign * a, sign * b, positive
+        return (a > 0).astype(float), (b > 0).astype(float), positive
+
+    def pair(self, rng: np.random.Generator) -> Pair | None:
+        """Return the comparison of one ablation; None where it lacks a label."""
+        a, b, positive = self.outcomes(rng)
+        if positive.all() or not positive.any():
+            return None
+        return paired(
+            a,
+            b,
+            clusters=self.clusters,
+            figure=self.figure,
+            positive=positive,
+            costs=COSTS if self.figure is Compared.COST else None,
+        )
+
+
+def equal_parts(number: int, size: int) -> tuple[int, ...]:
+    """Return the sizes of `number` equal parts."""
+    return (size,) * number
+
+
+def one_large(share: float, others: int, size: int) -> tuple[int, ...]:
+    """Return one part that holds `share` of all records beside equal ones."""
+    return (round(share / (1 - share) * others * size), *equal_parts(others, size))
+
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "5 x 20": equal_parts(5, 20),
+    "10 x 15": equal_parts(10, 15),
+    "12 x 4": equal_parts(12, 4),
+    "28 x 4": equal_parts(28, 4),
+    "100 x 2": equal_parts(100, 2),
+    "500 x 2": equal_parts(500, 2),
+    "100 + 40 x 2": (100, *equal_parts(40, 2)),
+    "2 x 60 + 20 x 4": (60, 60, *equal_parts(20, 4)),
+    "one in three": one_large(1 / 3, 60, 2),
+    "one in four": one_large(0.25, 60, 2),
+    "one in seven": one_large(1 / 7, 60, 2),
+    "3 in seven": (15, 15, 15, *equal_parts(60, 1)),
+    "falling": tuple(int(40 * 0.9**k) + 1 for k in range(40)),
+}
+SEEDS: tuple[tuple[tuple[int, int], tuple[float, float]], ...] = (
+    ((3, 3), (0.05, 0.05)),
+    ((3, 3), (0.15, 0.02)),
+    ((3, 3), (0.15, 0.15)),
+    ((2, 8), (0.15, 0.02)),
+    ((3, 10), (0.15, 0.05)),
+    ((5, 5), (0.1, 0.1)),
+    ((10, 10), (0.1, 0.02)),
+)
+OWN = (0.0, 0.1, 0.25, 0.5)
+
+
+def worlds() -> list[World]:
+    """Return every recorded world of equal variants."""
+    found = []
+    for name, sizes in SHAPES.items():
+        for own in OWN:
+            found.append(World(name=name, sizes=sizes, own=own))
+        for seeds, spreads in SEEDS[1:]:
+            found.append(World(name=name, sizes=sizes, own=0.1, seeds=seeds, spreads=spreads))
+        for rate in (0.6, 0.95):
+            found.append(World(name=name, sizes=sizes, own=0.1, rate=rate))
+        for figure in Compared:
+            if figure is not Compared.ACCURACY:
+                found.append(World(name=name, sizes=sizes, own=0.1, figure=figure))
+        found.append(
+            World(
+                name=name,
+                sizes=sizes,
+                own=0.1,
+                rate=0.9,
+                positive=0.1,
+                figure=Compared.BALANCED_ACCURACY,
+            )
+        )
+    return found
