@@ -156,9 +156,8 @@ class RunDir:
         """Write the status. A finished run's status has the checksums of its RESULTS."""
         status = {"state": state, "run_hash": run_hash, "time": time.time(), **details}
 
-        checksums = {
-            name: hash_file(path) for name in RESULTS if (path := self.path / name).exists()
-        }
+        existing = [name for name in RESULTS if (self.path / name).exists()]
+        checksums = {name: hash_file(self.path / name) for name in existing}
         if state is State.FINISHED and checksums:
             status["xxh3_128"] = checksums
 
