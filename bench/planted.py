@@ -147,6 +147,7 @@ def _settings(manifest: Path, seeds: str) -> list[str]:
         f"trainer.max_steps={STEPS}",
         f"trainer.batch_size={ROWS}",
         *("source=manifest", "view=raw", "prompt=short", "tracking=off", "sweep=runs/s"),
+        "baseline=[]",
         *("prompt.labels.same_shape=normal", "prompt.labels.different_shape=abnormal"),
         *("eval.probes=false", "eval.batch_size=64", "trainer.eval_steps=null"),
     ]

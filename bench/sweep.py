@@ -176,7 +176,7 @@ def _overrides(arguments: argparse.Namespace, manifest: Path) -> list[str]:
         f"data_dir={manifest.parent}",
         f"cache_dir={manifest.parent}",
         *("source=manifest", "data=without_comparison", "view=raw", "trainer.eval_steps=null"),
-        *("tracking=off", "eval.probes=false"),
+        *("tracking=off", "eval.probes=false", "baseline=[]"),
     ]
 
 

@@ -29,6 +29,7 @@ TITLES = {
     "pruner": "Pruning",
     "store": "Vision-token store",
     "eval": "Evaluation",
+    "baseline": "Baselines",
     "tracking": "Weights & Biases",
     "predict": "Predict",
     "export": "Export",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -323,3 +324,26 @@ def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
     assert light.vision_cost(sizes[0]) == full.vision_cost(sizes[0])
     assert num_trained(light) == num_trained(full) > 0
     assert all(weight.is_meta for weight in light.model.parameters())
+
+
+def test_a_feature_map_is_that_of_each_image_alone(backbone: Any) -> None:
+    images = [lazy_image(1, (90, 30)), lazy_image(2, (30, 90)), lazy_image(3)]
+    maps = backbone.feature_maps(images)
+
+    for image, feature_map in zip(images, maps, strict=True):
+        assert feature_map.ndim == 3
+        assert feature_map.dtype == np.float32
+        assert np.isfinite(feature_map).all()
+        (alone,) = backbone.feature_maps([image])
+        np.testing.assert_array_equal(alone, feature_map)
+    assert {feature_map.shape[2] for feature_map in maps} == {maps[0].shape[2]}
+    assert not np.allclose(maps[0].mean((0, 1)), maps[2].mean((0, 1)))
+
+
+def test_the_features_of_an_image_are_some_numbers(backbone: Any) -> None:
+    images = [lazy_image(1, (90, 30)), lazy_image(2), lazy_image(1, (90, 30))]
+    first, second, again = backbone.image_features(images)
+    assert first.ndim == 1
+    assert first.shape == second.shape
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, second)

@@ -43,10 +43,12 @@ NUMBERS = [
     *("data.split.train=0.9", "source=parts source.num_parts=5"),
     *("source=surfaces source.grid=3", "predict.cost_miss=10"),
     "trainer.early_stopping=2 trainer.eval_steps=null",
+    *("baseline.patch_nn.patches=0", "baseline.linear_probe.folds=1"),
 ]
 CHOICES = [
     *("model=smoll", "stage=prepair", "experiment=baselin", "view=rtt", "model=3", "'~model'"),
     *("trainer.engine=unsloht", "trainer.resume=maybe"),
+    *("baseline=[majority,patch_n]", "baseline=untuned_model", "baseline=3"),
 ]
 NAMES = [
     *("mdoel=smol", "max_steps=3", "trianer.max_steps=3", "trainer.max_step=3"),

@@ -20,7 +20,7 @@ LEVELS = [
     {"metrics", "stats", "models", "data", "runs"},
     {"features", "tracking"},
     {"backbones"},
-    {"report", "train"},
+    {"baselines", "report", "train"},
     {"pipeline"},
     {"deploy"},
     {"cli"},

@@ -15,15 +15,21 @@ from tests.helpers.skeletons import ROOT, skeletons_by_kind, write_plugins, writ
 
 COMMAND = (
     *("model=mine_tiny", "source=mine", "source.num_parts=20", "data=mine", "view=mine"),
+    "baseline=[majority,mine]",
     *("trainer=debug", "eval.limit=4", "tracking=off", "sweep=runs/mine"),
 )
 # How many files a new plug-in of each kind needs.
-NUM_FILES = {"A source": 2, "A variant": 2, "A view": 2, "A metric": 1, "A backbone": 3}
+NUM_FILES = {
+    **dict.fromkeys(("A source", "A variant", "A view", "A baseline"), 2),
+    "A metric": 1,
+    "A backbone": 3,
+}
 # A command that fails without the plug-in, and what it prints.
 ALONE = {
     "A source": (("source=mine", "--cfg", "job"), "num_parts: 40"),
     "A variant": (("data=mine", "--cfg", "job"), "split_seed: 0"),
     "A view": (("view=mine", "--cfg", "job"), "name: mine"),
+    "A baseline": (("baseline=[mine]", "--cfg", "job"), "  mine: {}"),
     "A backbone": (("model=mine_tiny", "--cfg", "job"), "max_tokens:"),
 }
 LIST_METRICS = "from vlmbench.metrics import all_metrics; print(sorted(all_metrics()))"
@@ -66,11 +72,12 @@ def test_a_run_with_every_skeleton_ends_with_the_new_figure(copy: Path) -> None:
     assert "alarm_rate" in json.dumps(json.loads(metrics.read_text(encoding="utf-8")))
     report = (copy / "runs/mine/report/index.html").read_text(encoding="utf-8")
     assert "Share of records that the model calls abnormal or different." in report
+    assert "the mean difference in grey" in report
 
 
 def test_the_skeletons_pass_the_checks_of_the_code(copy: Path) -> None:
     files = [str(path) for path in copy.glob("vlmbench/**/mine.py")]
-    assert len(files) == 5
+    assert len(files) == 6
     settings = ("--config", str(ROOT / "pyproject.toml"))
     run_python(copy, "-m", "ruff", "check", *settings, *files)
     run_python(copy, "-m", "ruff", "format", "--check", *settings, *files)

@@ -21,6 +21,14 @@ from vlmbench.backbones.batches import IGNORED, Batch, PaddingSide, complete_bat
 from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import prefetch, to_device
 from vlmbench.backbones.layout import Layout, Size, arrange_images, arrange_sizes
+from vlmbench.backbones.maps import (
+    FeatureMap,
+    Features,
+    NoFeaturesError,
+    pool_map,
+    square_map,
+    to_host,
+)
 from vlmbench.backbones.template import render_template
 from vlmbench.backbones.towers import tower_flops, without_gradients
 from vlmbench.config import BuildRequest, Vision
@@ -179,6 +187,29 @@ class ChatBackbone:
             self.model, self.tokenizer, to_device(prefix, self.model), max_new_tokens=max_new_tokens
         )
 
+    def feature_maps(self, images: Sequence[LazyImage]) -> list[FeatureMap]:
+        """Return the states of the tower's last layer. Each image is encoded alone."""
+        import torch
+
+        family = type(self.model.get_base_model()).__name__
+        modules = self.vision_modules()
+        if not modules:
+            raise NoFeaturesError(
+                f"the vision tower of {family} is not found by its usual names; "
+                "give its backbone a method vision_modules"
+            )
+
+        maps = []
+        for pixels in prefetch(self._pixels, images):
+            with torch.no_grad():
+                states = modules[0](**to_device({"pixel_values": pixels}, self.model))
+            square = square_map(getattr(states, "last_hidden_state", None), family)
+            maps.append(to_host(square))
+        return maps
+
+    def image_features(self, images: Sequence[LazyImage]) -> list[Features]:
+        return [pool_map(feature_map) for feature_map in self.feature_maps(images)]
+
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
 
@@ -188,6 +219,11 @@ class ChatBackbone:
     def save_merged(self, folder: Path) -> None:
         self.model.unload().save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    def _pixels(self, image: LazyImage) -> Tensor:
+        inputs = self.processor.image_processor(images=[image.rgb], return_tensors="pt")
+        pixels: Tensor = inputs["pixel_values"]
+        return pixels
 
     # Texts and their tokens. Questions, answers and sizes repeat, so their results are kept.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.layout import Size
+from vlmbench.backbones.maps import FeatureMap, Features
 from vlmbench.config import Engine, Vision
-from vlmbench.types import Sample, TokenCount, UserError
+from vlmbench.types import LazyImage, Sample, TokenCount, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,18 @@ class Backbone(Protocol):
 
     def generate(self, samples: Sequence[Sample], *, max_new_tokens: int) -> list[str]:
         """Return greedy answers."""
+
+    def feature_maps(self, images: Sequence[LazyImage]) -> list[FeatureMap]:
+        """Return what the vision tower sees at each location of each image, without padding.
+
+        Raise NoFeaturesError if the family has no such map.
+        """
+
+    def image_features(self, images: Sequence[LazyImage]) -> list[Features]:
+        """Return numbers of the vision tower that describe each whole image.
+
+        Raise NoFeaturesError if the family has none.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the adapter to `folder` (safetensors)."""

@@ -81,6 +81,14 @@ def _move(value: Any, device: Any) -> Any:
     return value.to(device, non_blocking=True)
 
 
+def release_cache(model: Any) -> None:
+    """Give memory that PyTorch keeps for later back to the GPU, such as after other work."""
+    import torch
+
+    if next(model.parameters()).device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def pin_memory(batch: Batch, model: Any) -> Batch:
     """Return the batch in pinned memory if the model is on a GPU: its copies do not block."""
     if next(model.parameters()).device.type != "cuda":

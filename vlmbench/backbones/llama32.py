@@ -13,6 +13,7 @@ from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.hub import HubConfig
 from vlmbench.backbones.layout import Layout, Size
+from vlmbench.backbones.maps import crop_map
 from vlmbench.backbones.tiny import TinyConfig
 from vlmbench.backbones.tokens import PlacedTokens, TokenBackbone
 from vlmbench.backbones.towers import tower_flops
@@ -115,6 +116,28 @@ class Llama32Backbone(TokenBackbone):
             tower, num_computed, pairs=num_pairs, layers=num_layers, width=config.hidden_size
         )
         return num_used, flops
+
+    def token_map(self, tokens: Tensor, size: Size) -> Tensor:
+        """Return the patches of all used tiles as one large image, without class tokens."""
+        from transformers.models.mllama.image_processing_pil_mllama import (
+            get_image_size_fit_to_canvas,
+            get_optimal_tiled_canvas,
+        )
+
+        processor, config = self.processor.image_processor, self.vision_modules()[0].config
+        tile, (width, height) = processor.size["height"], size
+        canvas = get_optimal_tiled_canvas(height, width, processor.max_image_tiles, tile)
+        canvas_height, canvas_width = (int(edge) for edge in canvas)
+        fitted = get_image_size_fit_to_canvas(height, width, canvas_height, canvas_width, tile)
+        new_height, new_width = (int(edge) for edge in fitted)
+
+        edge = config.image_size // config.patch_size
+        rows, columns = canvas_height // tile, canvas_width // tile
+        patches = tokens.unflatten(0, (rows, columns, -1))[:, :, 1:]
+        grid = patches.unflatten(2, (edge, edge)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        return crop_map(
+            grid, canvas=(canvas_width, canvas_height), box=(0, 0, new_width, new_height)
+        )
 
     def continue_prefix(self, prefix: Batch, num_new: int) -> Batch:
         """Let the new tokens see the images that the prefix's last token saw."""

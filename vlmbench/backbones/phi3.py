@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +11,7 @@ from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.hub import HubConfig
 from vlmbench.backbones.layout import Layout, Size
+from vlmbench.backbones.maps import crop_map
 from vlmbench.backbones.tiny import TinyConfig
 from vlmbench.backbones.tokens import PlacedTokens, TokenBackbone
 from vlmbench.backbones.towers import tower_flops
@@ -96,6 +98,20 @@ class Phi3Backbone(TokenBackbone):
             width=config.hidden_size,
         )
         return processor.get_num_img_tokens(size[1], size[0]), num_tiles * tile_flops
+
+    def token_map(self, tokens: Tensor, size: Size) -> Tensor:
+        """Return the tokens of the tiles as one large image, without the ends of its rows."""
+        from vlmbench.models.phi3_v.image_processing_phi3_v import hd_size
+
+        processor = self.processor.image_processor
+        tile, edge = processor.tile_size, math.isqrt(processor.num_img_tokens)
+        new_width, new_height, width, height = hd_size(*size, processor.num_crops, tile)
+        rows, columns = height // tile * edge, width // tile * edge
+        grid = tokens[: rows * (columns + 1)].unflatten(0, (rows, columns + 1))[:, :-1]
+
+        left, top = (width - new_width) // 2, (height - new_height) // 2
+        box = (left, top, left + new_width, top + new_height)
+        return crop_map(grid, canvas=(width, height), box=box)
 
     def with_training_mask(self, batch: Batch) -> Batch:
         """Return the training batch without mask and positions, or with a full mask.

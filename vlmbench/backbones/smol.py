@@ -13,6 +13,7 @@ from vlmbench.backbones.batches import Batch, PaddingSide, text_batch
 from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import to_device
 from vlmbench.backbones.layout import Size
+from vlmbench.backbones.maps import FeatureMap, Features, to_host
 from vlmbench.backbones.towers import weights_hash
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Vision, schema
 from vlmbench.types import LazyImage, Sample, TokenCount, UserError
@@ -155,6 +156,18 @@ class SmolBackbone:
         rgb_images = [image.rgb for image in images]
         inputs = self.image_processor(images=rgb_images, return_tensors="pt")
         return list(self.tower(inputs["pixel_values"]))
+
+    def feature_maps(self, images: Sequence[LazyImage]) -> list[FeatureMap]:
+        """Return the finer maps of the tower, which the model itself does not read."""
+        maps = []
+        for image in images:
+            inputs = self.image_processor(images=[image.rgb], return_tensors="pt")
+            (patches,) = self.tower.patches(inputs["pixel_values"])
+            maps.append(to_host(patches))
+        return maps
+
+    def image_features(self, images: Sequence[LazyImage]) -> list[Features]:
+        return [to_host(tokens) for tokens in self.tokens(images)]
 
     def fingerprint(self) -> str:
         """Return a hash of everything that `encode` depends on, except the image."""

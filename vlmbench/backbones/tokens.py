@@ -2,6 +2,7 @@
 
 A family opts in when the plain path works: it derives from `TokenBackbone`, and gives the methods
 `vision_modules`, `prepare_image`, `encode_image`, `insert_tokens`, `text_length` and `tower_cost`.
+With `token_map` too, baselines can read the tokens.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import pin_memory, prefetch, to_device
 from vlmbench.backbones.layout import Layout, Size
+from vlmbench.backbones.maps import FeatureMap, NoFeaturesError, to_host
 from vlmbench.backbones.towers import weights_hash
 from vlmbench.config import BuildRequest, Vision
 from vlmbench.types import LazyImage, Sample
@@ -88,6 +90,13 @@ class TokenBackbone(ChatBackbone, ABC):
 
     # A family may override these.
 
+    def token_map(self, tokens: Tensor, size: Size) -> Tensor:
+        """Return the tokens of an image of `size` by location: (rows, columns, hidden)."""
+        family = type(self.model.get_base_model()).__name__
+        raise NoFeaturesError(
+            f"the tokens of {family} have no known location; give its backbone a method token_map"
+        )
+
     def with_training_mask(self, batch: Batch) -> Batch:
         """Return the training batch with the attention mask in its cheapest form."""
         mask = batch["attention_mask"]
@@ -142,6 +151,14 @@ class TokenBackbone(ChatBackbone, ABC):
             continuation=self.continue_prefix,
             cached=is_cached,
         )
+
+    def feature_maps(self, images: Sequence[LazyImage]) -> list[FeatureMap]:
+        """Return the stored tokens by their location: an image is encoded once."""
+        tokens = self._fetch(images).wait()
+        return [
+            to_host(self.token_map(own, image.size))
+            for own, image in zip(tokens, images, strict=True)
+        ]
 
     # Vision tokens.
 

@@ -155,8 +155,10 @@ def _explain(error: Exception) -> str:
     match = OVERRIDE.search(str(error))
     argument = match[1].strip() if match else ""
 
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return _unknown_choice(error.missing_cfg_file, error.options)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        options = error.options or choices().get(error.missing_cfg_file.rpartition("/")[0])
+        if options:
+            return _unknown_choice(error.missing_cfg_file, options)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and argument:

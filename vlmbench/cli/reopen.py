@@ -111,6 +111,12 @@ def _merge(
             config[group] = OmegaConf.merge(config[group], recorded[group])
         config.seed = recorded.seed
 
+        # A run of an earlier version has no baselines.
+        own = recorded.get("baseline") or {}
+        if "baseline" not in {key.partition(".")[0] for key in given}:
+            for name in [name for name in own if name in config.baseline]:
+                config.baseline[name] = OmegaConf.merge(config.baseline[name], own[name])
+
         for key in given:
             if key.partition(".")[0] in GROUPS and "." in key:
                 OmegaConf.update(config, key, OmegaConf.select(raw, key))

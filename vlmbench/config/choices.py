@@ -28,4 +28,8 @@ def default_choices() -> dict[str, str]:
     """Return the choice of each config group in conf/config.yaml."""
     config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     groups = [item for item in config["defaults"] if isinstance(item, dict)]
-    return {group: str(name) for item in groups for group, name in item.items()}
+    return {
+        group: f"[{','.join(name)}]" if isinstance(name, list) else str(name)
+        for item in groups
+        for group, name in item.items()
+    }

@@ -18,7 +18,7 @@ from vlmbench.config.settings import DOCUMENTATION, Documentation
 # In the order of conf/config.yaml.
 GROUPS = (
     *("model", "source", "data", "view", "prompt", "trainer", "pruner", "store", "eval"),
-    *("tracking", "predict", "export", "serve"),
+    *("baseline", "tracking", "predict", "export", "serve"),
 )
 REQUIRED = "required"
 # Settings of a base class without an effect on these choices.
@@ -62,7 +62,9 @@ def describe_settings() -> list[SettingRow]:
 
     for group in GROUPS:
         for name, node in sorted(schemas(group).items()):
-            rows.extend(_rows(group, "" if name == "base" else name, node))
+            # Several choices of this group are in a run, each under its own name.
+            prefix = f"{name}." if group == "baseline" else ""
+            rows.extend(_rows(group, "" if name == "base" else name, node, prefix=prefix))
 
     return [row for row in rows if (row.group, row.choice, row.key) not in IGNORED]
 

@@ -28,6 +28,7 @@ PLUGINS_VARIABLE = "VLMBENCH_PLUGINS"
 # elsewhere.
 PLUGIN_PACKAGES = (
     "vlmbench.backbones",
+    "vlmbench.baselines",
     "vlmbench.data.sources",
     "vlmbench.data.variants",
     "vlmbench.data.views",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -61,6 +62,7 @@ class RunConfig(Settings):
     pruner: PrunerConfig = MISSING
     store: StoreConfig = MISSING
     eval: EvalConfig = MISSING
+    baseline: dict[str, Any] = field(default_factory=dict)  # each a baselines.contract value
     tracking: TrackingConfig = MISSING
     predict: PredictConfig = MISSING
     export: ExportConfig = MISSING

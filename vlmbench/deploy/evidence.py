@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmbench.baselines.features import TowerFeatures
+from vlmbench.baselines.patch_nn import PatchNNConfig
 from vlmbench.deploy.loaded import LoadedRun
 from vlmbench.deploy.outputs import row_of
 from vlmbench.deploy.requests import image_record
-from vlmbench.types import LABELS, Judgement, Record
+from vlmbench.report.images import Thumbnail, heat_thumbnail
+from vlmbench.runs.baselines import baseline_dir, to_bytes
+from vlmbench.runs.folder import RunDir
+from vlmbench.types import LABELS, Judgement, Record, UserError
+
+log = logging.getLogger(__name__)
 
 # Key in the JSON answer -> words on the page, of each control in order.
 CONTROLS = {
     "blank_reference": "with a grey image instead of the reference",
     "swapped": "with the two images swapped",
 }
+DIFFERENCE = (
+    "Where patch_nn, a baseline that is not trained, sees a difference. "
+    "This is not the evidence of the tuned model."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The judgement of dropped images, and the same model's answers to the CONTROLS."""
+    """The judgement of dropped images, and the same model's answers to the CONTROLS.
+
+    `difference` shows the query where the baseline patch_nn sees a difference.
+    """
 
     judgement: Judgement
     controls: tuple[Judgement, ...]
+    difference: Thumbnail | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; images are given by their names alone."""
@@ -44,7 +60,42 @@ def judge_images(loaded: LoadedRun, paths: Sequence[Path], *, view: str) -> Evid
     """Judge a reference and a query with their controls, or one image."""
     record = image_record("dropped", paths, view)
     (judgement,) = loaded.judge([record], sentence=True)
-    return Evidence(judgement=judgement, controls=tuple(loaded.judge(_controls(record))))
+    return Evidence(
+        judgement=judgement,
+        controls=tuple(loaded.judge(_controls(record))),
+        difference=_difference(loaded, record, view),
+    )
+
+
+def _difference(loaded: LoadedRun, record: Record, view: str) -> Thumbnail | None:
+    """Return the query under the heat map of patch_nn; None if the run has no such baseline.
+
+    The colours are those of the report: the hottest held-out location is the reddest.
+    """
+    method = loaded.run.config.baseline.get("patch_nn")
+    hottest = _hottest(loaded.folder, f"{record.task} {view}")
+    if not isinstance(method, PatchNNConfig) or hottest is None or len(record.images) < 2:
+        return None
+
+    viewer = loaded.asker.viewer
+    images = [viewer.lazy_image(image, of=record.id) for image in record.images]
+    features = TowerFeatures(loaded.asker.backbone, lambda _: images)
+    ((reference, query),) = features.maps([record])
+    heat = to_bytes(method.distances(reference, query), hottest)
+    return heat_thumbnail(str(viewer.path(record.images[-1])), heat, DIFFERENCE)
+
+
+def _hottest(folder: RunDir, kind: str) -> float | None:
+    """Return the hottest held-out location of patch_nn; None without its answers in the sweep."""
+    row = folder.read_baselines().get("patch_nn")
+    if not isinstance(row, dict) or "key" not in row:
+        return None
+
+    try:
+        return baseline_dir(folder.path.parent, row["key"]).read_facts().hottest.get(kind)
+    except UserError as error:  # the judgement is worth more than this image
+        log.warning("%s", error)
+        return None
 
 
 def _controls(record: Record) -> list[Record]:

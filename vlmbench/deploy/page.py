@@ -120,6 +120,7 @@ class Page:
             judgement=evidence.judgement,
             controls=list(zip(CONTROLS.values(), evidence.controls, strict=False)),
             labels=LABELS[evidence.judgement.task],
+            difference=evidence.difference,
         )
         return html, evidence.to_json()
 

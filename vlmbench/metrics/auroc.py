@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmbench.metrics import MetricInfo
 from vlmbench.metrics._select import is_positive, positive_probabilities, select_ordinary
@@ -36,12 +37,17 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     if probabilities is None:
         return {}
 
-    is_abnormal = is_positive(records)
-    positives, negatives = probabilities[is_abnormal], np.sort(probabilities[~is_abnormal])
+    value = area(probabilities, is_positive(records))
+    return {} if value is None else {"auroc": value}
+
+
+def area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Return the AUROC of scores (n); None with one class."""
+    positives, negatives = scores[positive], np.sort(scores[~positive])
     pairs = len(positives) * len(negatives)
     if pairs == 0:
-        return {}
+        return None
 
     below = np.searchsorted(negatives, positives, "left")
     not_above = np.searchsorted(negatives, positives, "right")
-    return {"auroc": float((below + not_above).sum() / 2 / pairs)}
+    return float((below + not_above).sum() / 2 / pairs)

@@ -9,6 +9,7 @@ from vlmbench.backbones.devices import explain_gpu_errors
 from vlmbench.data.images import open_image
 from vlmbench.data.run_records import run_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
+from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import write_calibration
 from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
 from vlmbench.pipeline.held_out import answer_held_out, record_scores
@@ -42,6 +43,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             return
 
         with start_attempt(run, own_hash) as attempt:
+            ask_baselines(run, attempt)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vlmbench.data.near_duplicates import NEAR_DUPLICATE
+from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
@@ -57,6 +58,7 @@ def write_report(sweep: SweepDir) -> Path:
         runs,
         answers,
         refusals,
+        baseline_section(sweep.path, runs),
     )
     content["level"] = level
     content["plan"] = plan_facts(sweep.path, runs, look=look)
@@ -80,7 +82,8 @@ def comparison_table(sweep: SweepDir) -> str:
     """
     runs = read_runs(sweep)
     facts = plan_facts(sweep.path, runs, look=None)
-    return f"{plain_tables(runs)}\n{plain_plan(facts)}"
+    section = baseline_section(sweep.path, runs, most=1)
+    return f"{plain_tables(runs, section)}\n{plain_plan(facts)}"
 
 
 def state_table(sweep: SweepDir) -> str:
@@ -93,6 +96,7 @@ def _content(
     runs: Sequence[RunResult],
     answers: Sequence[Finding],
     refusals: Sequence[Refusal],
+    baselines: BaselineSection,
 ) -> dict[str, Any]:
     """Return the values that the page and the Markdown are rendered from."""
     return {
@@ -100,6 +104,7 @@ def _content(
         "runs": runs,
         "cautions": cautions(runs, refusals),
         "outcome": outcome(runs, answers),
+        "baselines": baselines,
         "findings": answers,
         "other_findings": _other_findings(answers),
         "difference_axis": _difference_axis(answers),
@@ -107,7 +112,7 @@ def _content(
         "steps": steps(runs, answers),
         "progress": progress(runs),
         "scores": task_view_scores(runs),
-        "gallery": gallery(runs, answers),
+        "gallery": gallery(runs, answers, baselines.asked),
         "data_sets": data_sets(runs),
         "near_limit": NEAR_DUPLICATE,
         "training_mixes": training_mixes(runs),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 
-from vlmbench.report.images import Thumbnail, thumbnails_of
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmbench.report.baseline_answers import AskedBaseline
+from vlmbench.report.images import Thumbnail, heat_thumbnail, thumbnails_of
 from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import Finding
-from vlmbench.types import Prediction, Probe, Task
+from vlmbench.types import Prediction, Probe, Task, UserError
+
+log = logging.getLogger(__name__)
 
 MOST_RECORDS = 150  # about 2 MB with two images each
 
@@ -21,6 +28,7 @@ TURNS = {Task.JUDGE_PAIR: 3}
 CONTROLS = (Probe.SELF, Probe.BLANK)
 
 Key = tuple[str, ...]
+HeatBytes = NDArray[np.uint8]  # (rows, columns)
 QueueName = tuple[Probe, Task, str]
 
 
@@ -59,6 +67,7 @@ class GalleryEntry:
     record: Prediction
     images: tuple[Thumbnail, ...]
     answers: tuple[RunAnswer, ...]
+    heat: Thumbnail | None = None
 
     @property
     def task(self) -> str:
@@ -113,21 +122,59 @@ class Gallery:
         return sorted({entry.defect for entry in self.entries})
 
 
-def gallery(runs: Sequence[RunResult], findings: Sequence[Finding]) -> Gallery:
-    """Return the most confident wrong answers of each task and view, over all finished runs."""
+def gallery(
+    runs: Sequence[RunResult],
+    findings: Sequence[Finding],
+    heat: Sequence[AskedBaseline] = (),
+) -> Gallery:
+    """Return the most confident wrong answers of each task and view, over all finished runs.
+
+    The baselines in `heat` that have heat maps show where they see a difference.
+    """
     finished = tuple(run for run in runs if run.finished and run.predictions)
     by_key = [{_key(each): each for each in run.predictions} for run in finished]
     wrong = [_wrong_predictions(run) for run in finished]
 
+    heat_maps = _heat_maps(heat)
     first, second = _first_pair(finished, findings)
     return Gallery(
         runs=finished,
         errors=tuple(_count_ordinary(own) for own in wrong),
-        entries=tuple(_entry(key, by_key) for key in _choose_records(wrong)),
+        entries=tuple(
+            replace(_entry(key, by_key), heat=_heat_of(key, heat_maps))
+            for key in _choose_records(wrong)
+        ),
         total=len({_key(each) for own in wrong for each in own}),
         first=first,
         second=second,
     )
+
+
+def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, tuple[str, HeatBytes]]:
+    """Return the name of a baseline and its heat map, for each record that has one."""
+    maps: dict[Key, tuple[str, HeatBytes]] = {}
+    for baseline in baselines:
+        try:
+            of_baseline = baseline.folder.read_heat()
+        except UserError as error:  # the figures are worth more than this image
+            log.warning("%s", error)
+            continue
+
+        for prediction in (each for own in baseline.answers.values() for each in own):
+            found = of_baseline.get((prediction.id, prediction.task, prediction.view))
+            if found is not None:
+                maps.setdefault(_key(prediction), (baseline.facts.name, found))
+    return maps
+
+
+def _heat_of(key: Key, maps: Mapping[Key, tuple[str, HeatBytes]]) -> Thumbnail | None:
+    """Return the query with the heat map of the record `key`; None without a map or an image."""
+    if key not in maps:
+        return None
+
+    name, heat = maps[key]
+    caption = f"where {name} sees a difference; this is not the tuned model's evidence"
+    return heat_thumbnail(key[-1], heat, caption)
 
 
 def _wrong_predictions(run: RunResult) -> list[Prediction]:

@@ -9,12 +9,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vlmbench.data.images import BROKEN, FORMATS
 from vlmbench.types import Prediction
 
 THUMBNAIL = 224  # pixels of the longer edge: two thumbnails fit a phone
+HOT = (230, 30, 20)  # the colour of the hottest location of a heat map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +52,44 @@ def thumbnail_of(path: str, caption: str) -> Thumbnail:
     )
 
 
+def heat_thumbnail(path: str, heat: NDArray[np.uint8], caption: str) -> Thumbnail | None:
+    """Return the image in grey under a heat map (rows, columns); red is the hottest, 255.
+
+    None if the file cannot be shown.
+    """
+    small = _small_image(path)
+    if small is None:
+        return None
+
+    grey = small.convert("L").convert("RGB")
+    mask = Image.fromarray(heat).resize(grey.size, Image.Resampling.BILINEAR)
+    red = Image.new("RGB", grey.size, HOT)
+    uri = webp_uri(Image.composite(red, grey, mask))
+    return Thumbnail(caption=caption, name=Path(path).name, uri=uri)
+
+
 @lru_cache(maxsize=512)  # records of one sweep share images
 def _thumbnail_uri(path: str) -> str:
     """Return the data URI of a small WebP; "" if the file is missing or is no image."""
+    small = _small_image(path)
+    return "" if small is None else webp_uri(small)
+
+
+def _small_image(path: str) -> Image.Image | None:
+    """Return the image as a thumbnail in RGB; None if the file is missing or is no image."""
     try:
         # Reading a pipe would wait for its writer.
         if not Path(path).is_file():
-            return ""
+            return None
 
         with Image.open(path, formats=tuple(FORMATS)) as image:
             small = _to_eight_bit(image)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             small = ImageOps.exif_transpose(small)
     except (*BROKEN, Image.DecompressionBombError):
-        return ""
+        return None
 
-    return webp_uri(small.convert("RGB"))
+    return small.convert("RGB")
 
 
 def webp_uri(image: Image.Image) -> str:

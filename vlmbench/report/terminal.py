@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmbench.metrics import describe
+from vlmbench.report.baselines import BaselineSection, BaselineTable
 from vlmbench.report.escape import one_line
+from vlmbench.report.figures import Figure
 from vlmbench.report.plan import PlanFacts
 from vlmbench.report.runs import RunResult
 from vlmbench.report.sealed import SEALED_TITLE, sealed_runs
@@ -15,11 +17,12 @@ from vlmbench.types import Task
 COLUMNS_PER_BLOCK = 4
 
 
-def plain_tables(runs: Sequence[RunResult]) -> str:
+def plain_tables(runs: Sequence[RunResult], baselines: BaselineSection | None = None) -> str:
     """Return the headline shares on held-out raw pairs, then every other accuracy; in percent.
 
     A block has a line for each run, and one for the records (and parts) behind each column. Runs
-    with a sealed test split have a block of validation figures.
+    with a sealed test split have a block of validation figures. The first table of the baselines
+    follows, with the verdict on tuning.
     """
     sealed = sealed_runs(runs)
     names = {run.name for run in sealed}
@@ -33,6 +36,9 @@ def plain_tables(runs: Sequence[RunResult]) -> str:
         titles = [column.title.lower() for column in columns]
         title = f"judge_pair raw, {SEALED_TITLE}: % (95 % interval)"
         blocks.append(_block(title, columns, titles, sealed))
+    if baselines is not None and baselines.tables:
+        blocks.append(_baseline_block(baselines.tables[0]))
+        blocks += [one_line(baselines.sentence)] if baselines.sentence else []
 
     return "\n\n".join(blocks) + "\n"
 
@@ -65,6 +71,24 @@ def _answered_blocks(runs: Sequence[RunResult]) -> list[str]:
 def _headline_columns(runs: Sequence[RunResult]) -> list[Column]:
     columns = headline_table(runs).columns
     return [column for column in columns if describe(column.name).unit == "share"]
+
+
+def _baseline_block(table: BaselineTable) -> str:
+    heads = [title.lower() for title, _ in table.heads]
+    grid = [["method", *heads, "seconds"]]
+    for row in table.rows:
+        seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
+        name = one_line(row.name.replace(" · ", " "))
+        grid.append([name, *map(_in_its_unit, row.figures), seconds])
+
+    title = f"{table.task} {table.view}, held out: is tuning worth it? (95 % interval)"
+    return "\n".join([title, *_align(grid)])
+
+
+def _in_its_unit(figure: Figure) -> str:
+    if figure.value is None:
+        return "-"
+    return f"{figure.text} ({figure.interval})" if figure.interval else figure.text
 
 
 def plain_states(runs: Sequence[RunResult]) -> str:

@@ -2,7 +2,7 @@
 
 runs/<sweep>/<number>_<model>_<data>_s<seed>/   one run
     .hydra/ config.yaml env.json status.json choices.json train_log.jsonl
-    predictions.jsonl metrics.json validation.jsonl calibration.json
+    predictions.jsonl metrics.json validation.jsonl calibration.json baselines.json
     adapter/ checkpoints/
     answers/ export/                            written by stage=predict and stage=export
 """
@@ -156,9 +156,8 @@ class RunDir:
         """Write the status. A finished run's status has the checksums of its RESULTS."""
         status = {"state": state, "run_hash": run_hash, "time": time.time(), **details}
 
-        checksums = {
-            name: hash_file(path) for name in RESULTS if (path := self.path / name).exists()
-        }
+        existing = [name for name in RESULTS if (self.path / name).exists()]
+        checksums = {name: hash_file(self.path / name) for name in existing}
         if state is State.FINISHED and checksums:
             status["xxh3_128"] = checksums
 
@@ -275,6 +274,13 @@ class RunDir:
 
     def write_calibration(self, numbers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         write_whole(self.path / "calibration.json", to_json(numbers))
+
+    def read_baselines(self) -> dict[str, Any]:
+        """Return name -> {`key`: of its answers in the sweep} or {`error`: why it has none}."""
+        return self._read_json("baselines.json")
+
+    def write_baselines(self, rows: Mapping[str, Mapping[str, str]]) -> None:
+        write_whole(self.path / "baselines.json", to_json(rows))
 
     def _read_predictions(self, name: str) -> list[Prediction]:
         path = self.path / name

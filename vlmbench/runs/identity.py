@@ -21,7 +21,7 @@ UNSLOTH_PACKAGES = ("unsloth", "unsloth_zoo")
 NOT_HASHED = frozenset(
     {
         *("stage", "name", "sweep", "run_label", "data_dir", "cache_dir", "grace_s"),
-        *("pruner", "store", "tracking"),
+        *("pruner", "store", "tracking", "baseline"),
         *("predict", "export", "serve", "run", "images"),
     }
 )

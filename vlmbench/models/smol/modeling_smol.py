@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlmbench.models.smol.configuration_smol import SmolConfig
 
-MIDDLE_CHANNELS, LAST_CHANNELS = 112, 320  # of the feature maps at stride 16 and stride 32
+# The feature maps at stride 8, stride 16 and stride 32.
+FINE_CHANNELS, MIDDLE_CHANNELS, LAST_CHANNELS = 40, 112, 320
 
 
 class SmolVisionTower(nn.Module):
@@ -42,6 +43,17 @@ class SmolVisionTower(nn.Module):
 
         `pixel_values` (B, 3, 224, 224) are in [-1, 1].
         """
+        maps = self.maps(pixel_values)
+
+        features = []
+        for channels in (MIDDLE_CHANNELS, LAST_CHANNELS):
+            features += [maps[channels].mean((2, 3)), maps[channels].amax((2, 3))]
+
+        return torch.cat(features, dim=1)
+
+    @torch.no_grad()
+    def maps(self, pixel_values: Tensor) -> dict[int, Tensor]:
+        """Return the last feature map (B, channels, rows, columns) of each number of channels."""
         pixel_values = pixel_values.to(memory_format=torch.channels_last)
         hidden = self.network._swish(self.network._bn0(self.network._conv_stem(pixel_values)))
 
@@ -50,11 +62,17 @@ class SmolVisionTower(nn.Module):
             hidden = block(hidden)
             maps[hidden.shape[1]] = hidden
 
-        features = []
-        for feature_map in (maps[MIDDLE_CHANNELS], maps[LAST_CHANNELS]):
-            features += [feature_map.mean((2, 3)), feature_map.amax((2, 3))]
+        return maps
 
-        return torch.cat(features, dim=1)
+    @torch.no_grad()
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Return (B, 28, 28, 152): the maps at stride 8 and 16, each patch of length 1 in each."""
+        maps = self.maps(pixel_values)
+        fine = normalize(maps[FINE_CHANNELS], dim=1)
+        middle = normalize(maps[MIDDLE_CHANNELS], dim=1)
+
+        repeated = middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return torch.cat([fine, repeated], 1).permute(0, 2, 3, 1)
 
 
 class SmolProjector(nn.Module):

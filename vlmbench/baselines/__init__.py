@@ -1,0 +1,1 @@
+"""Baselines: methods that train little or nothing, asked on the records of a run."""

@@ -1,0 +1,249 @@
+"""Is tuning worth it here? Tuned runs beside methods that train little or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vlmbench.metrics import describe
+from vlmbench.report.baseline_answers import (
+    FIGURES,
+    AskedBaseline,
+    LeftOut,
+    TaskView,
+    decide_all,
+    estimates,
+    read_baselines,
+    tuned_answers,
+)
+from vlmbench.report.figures import Figure, figure, interval_words, points, span
+from vlmbench.report.questions import TASKS
+from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.scores import RESAMPLING_SEED
+from vlmbench.report.tables import ARROWS, task_view_title
+from vlmbench.runs.baselines import baseline_dir
+from vlmbench.stats import Compared, Comparison, compare
+from vlmbench.stats.compare import UNKNOWN
+from vlmbench.types import JUDGING, LABELS, Prediction, Task, UserError
+
+# Verdict -> its sentence about tuned series {a} and baseline {b}.
+SENTENCES: Mapping[str, str] = {
+    "better": "Tuning is worth it here: {a} judges {what} better than {b}",
+    "slightly better": "Tuning is worth little here: {a} judges {what} slightly better than {b}",
+    "worse": "Tuning is not worth it here: {a} judges {what} worse than {b}",
+    "slightly worse": "Tuning is not worth it here: {a} judges {what} slightly worse than {b}",
+    UNKNOWN: (
+        "These runs do not tell whether tuning is worth it: {a} may judge {what} better or worse "
+        "than {b}"
+    ),
+}
+SAME = "Tuning changes little here: {a} and {b} differ by no more than {margin} on {what}"
+ONE_SEED = "one seed does not tell what another seed would change"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineRow:
+    """A baseline, or a tuned series: its figures in the order of FIGURES, and its time."""
+
+    name: str
+    about: str
+    is_tuned: bool
+    figures: tuple[Figure, ...]
+    seconds: float | None
+    seconds_note: str
+    answers: tuple[tuple[Prediction, ...], ...]  # of each run
+
+    @property
+    def time(self) -> str:
+        return "–" if self.seconds is None else f"{self.seconds:,.1f} s"
+
+    @property
+    def rank(self) -> float:
+        """Return the balanced accuracy; -1 without one."""
+        value = self.figures[FIGURES.index("balanced_accuracy")].value
+        return -1.0 if value is None else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineTable:
+    """All baselines and tuned series on the held-out records of one task and view."""
+
+    task: Task
+    view: str
+    rows: tuple[BaselineRow, ...]
+
+    @property
+    def title(self) -> str:
+        return task_view_title(self.task, self.view)
+
+    @property
+    def records(self) -> str:
+        return f"held-out {self.view} {TASKS[self.task]}"
+
+    @property
+    def heads(self) -> list[tuple[str, str]]:
+        """Return the title and the arrow of each column of figures."""
+        infos = [describe(name) for name in FIGURES]
+        return [(info.title, ARROWS[info.better]) for info in infos]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineSection:
+    """The tables, the verdict on the first of them, and the baselines that are left out."""
+
+    asked: tuple[AskedBaseline, ...]
+    tables: tuple[BaselineTable, ...]
+    sentence: str
+    verdict: str
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def baseline_section(
+    sweep: Path, runs: Sequence[RunResult], *, most: int | None = None
+) -> BaselineSection:
+    """Return what the report says about baselines, with at most `most` tables.
+
+    There are no tables if no run asked any.
+    """
+    asked, left_out = read_baselines(sweep, runs)
+    series = series_of(runs)
+
+    kinds = {kind for each in asked for kind in each.answers if kind[0] in JUDGING}
+    order = list(TASKS)
+    ordered = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1] != "raw", kind))
+    tables = tuple(_table(sweep, kind, asked, series) for kind in ordered[:most])
+    words, sentence = _main_verdict(tables[0]) if tables else ("", "")
+
+    notes = {f"{each.facts.name}, {k}: {n}" for each in asked for k, n in each.facts.notes.items()}
+    return BaselineSection(
+        asked=tuple(asked),
+        tables=tables,
+        sentence=sentence,
+        verdict=words,
+        left_out=tuple(left_out),
+        notes=tuple(sorted(notes)),
+    )
+
+
+def verdict_against(
+    tuned: Sequence[Sequence[Prediction]], baseline: Sequence[Prediction]
+) -> Comparison:
+    """Return the balanced accuracy of tuned runs minus that of a baseline, which has no seeds.
+
+    Raise UserError if their records differ.
+    """
+    order = [prediction.id for prediction in baseline]
+    rows = []
+    for predictions in tuned:
+        by_id = {prediction.id: prediction for prediction in predictions}
+        if set(by_id) != set(order):
+            raise UserError("the tuned run and the baseline answered different records")
+        rows.append([by_id[record].correct for record in order])
+
+    return compare(
+        rows,
+        [[prediction.correct for prediction in baseline]],
+        clusters=[prediction.cluster for prediction in baseline],
+        figure=Compared.BALANCED_ACCURACY,
+        positive=[each.expected == LABELS[each.task][1] for each in baseline],
+        fixed=True,
+    )
+
+
+def summary_figures(
+    sweep: Path, rows: Mapping[str, Mapping[str, str]], *, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return "baseline/patch_nn/auroc" -> figure, as W&B's summary takes them.
+
+    On other records than raw pairs, the task and the view follow the name of the baseline.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for name, row in rows.items():
+        if "key" not in row:
+            continue
+
+        folder = baseline_dir(sweep, row["key"])
+        answers = decide_all(folder.read_validation(), folder.read_predictions())
+        for (task, view), predictions in answers.items():
+            found = estimates([predictions], seed=seed)
+            is_main = (task, view) == (Task.JUDGE_PAIR, "raw")
+            prefix = f"baseline/{name}" if is_main else f"baseline/{name}/{task}/{view}"
+            figures |= {f"{prefix}/{key}": asdict(value) for key, value in found.items()}
+    return figures
+
+
+def _table(
+    sweep: Path, kind: TaskView, asked: Sequence[AskedBaseline], series: Sequence[Series]
+) -> BaselineTable:
+    rows = [_baseline_row(each, kind, asked) for each in asked if kind in each.answers]
+    for member in series:
+        answers = [tuned_answers(sweep, run, kind) for run in member.runs]
+        if answers and all(answers):
+            rows.append(_tuned_row(member, answers))
+
+    return BaselineTable(task=kind[0], view=kind[1], rows=tuple(rows))
+
+
+def _baseline_row(
+    own: AskedBaseline, kind: TaskView, asked: Sequence[AskedBaseline]
+) -> BaselineRow:
+    facts = own.facts
+    is_alone = sum(each.facts.name == facts.name for each in asked) == 1
+    models = ", ".join(dict.fromkeys(run.model for run in own.runs))
+    seconds = [f"{name} {value:,.1f}" for name, value in facts.seconds.items()]
+
+    return BaselineRow(
+        name=facts.name if is_alone else f"{facts.name} · {models}",
+        about=facts.title,
+        is_tuned=False,
+        figures=_figures([own.answers[kind]]),
+        seconds=own.seconds,
+        seconds_note=", ".join(seconds),
+        answers=(tuple(own.answers[kind]),),
+    )
+
+
+def _tuned_row(series: Series, answers: Sequence[Sequence[Prediction]]) -> BaselineRow:
+    """Return the row of a series; its time is the mean of its runs, evaluation included."""
+    seconds = [run.status.get("seconds") for run in series.runs]
+    known = [value for value in seconds if isinstance(value, int | float)]
+
+    return BaselineRow(
+        name=series.name,
+        about=f"tuned, {series.seeds}",
+        is_tuned=True,
+        figures=_figures(answers),
+        seconds=sum(known) / len(known) if known else None,
+        seconds_note="a whole run" if known else "",
+        answers=tuple(tuple(own) for own in answers),
+    )
+
+
+def _figures(answers: Sequence[Sequence[Prediction]]) -> tuple[Figure, ...]:
+    found = estimates(answers, seed=RESAMPLING_SEED)
+    return tuple(figure(name, asdict(found[name]) if name in found else None) for name in FIGURES)
+
+
+def _main_verdict(table: BaselineTable) -> tuple[str, str]:
+    """Return the verdict on the best tuned series against the best baseline, and its sentence."""
+    tuned = [row for row in table.rows if row.is_tuned]
+    others = [row for row in table.rows if not row.is_tuned]
+    if not tuned or not others:
+        return "", ""
+
+    best, rival = (max(rows, key=lambda row: row.rank) for rows in (tuned, others))
+    try:
+        comparison = verdict_against(best.answers, rival.answers[0])
+    except UserError as error:
+        return "", f"No comparison with the baselines: {error}."
+
+    names = {"a": best.name, "b": rival.name, "what": table.records}
+    claim = SENTENCES.get(comparison.word, SAME).format(**names, margin=comparison.margin_words)
+    if comparison.is_one_seed:
+        claim += f"; {ONE_SEED}"
+    interval = interval_words(span(points, comparison.low, comparison.high))
+    sample = f"{comparison.n_records} records of {comparison.n_clusters} parts"
+    numbers = f"{points(comparison.difference)} of balanced accuracy ({interval}; {sample})"
+    return comparison.word, f"{claim}: {numbers}."
