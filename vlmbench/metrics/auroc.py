@@ -28,7 +28,7 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     """Return `auroc`: the probability that a positive record scores above a negative one.
 
     A tie counts half. The figure is absent without scores or with one class. It is computed from
-    the positives' ranks (Hanley & McNeil 1982), because the bootstrap calls it often.
+    the positives' ranks (Hanley & McNeil 1982), because the jackknife calls it often.
     """
     records = select_ordinary(predictions)
     probabilities = positive_probabilities(records)
