@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
-
+import verdict_tables
 from figures import find_row
-from results import device, link, number, percent, read
+from results import device, link, number, read, table
 
 TRAINING = {
     "training-pair-560": "Llama-3.2-11B, 560 pixels, 200 images",
@@ -30,12 +28,6 @@ WAYS = {
 }
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
 def pages() -> dict[str, str]:
     """Return the text of each generated table by its file name."""
     return {
@@ -44,9 +36,7 @@ def pages() -> dict[str, str]:
         "parallel.md": _parallel(),
         "answering.md": _answering(),
         "starting.md": _starting(),
-        "worlds.md": _worlds(),
-        "power.md": _power(),
-        "planted.md": _planted(),
+        **verdict_tables.pages(),
         "robustness.md": _robustness(),
         "leaks.md": _leaks(),
         "false_leaks.md": _false_leaks(),
@@ -141,64 +131,6 @@ def _starting() -> str:
     return table(("step", "time", "result"), rows)
 
 
-def _worlds() -> str:
-    worlds = read("statistics")["equal_variants"]
-    sizes = sorted({world["n"] for world in worlds})
-    rates = sorted({world["rate"] for world in worlds})
-    rows = []
-    for n in sizes:
-        shares = [
-            [w["false_verdicts"] for w in worlds if w["n"] == n and w["rate"] == rate]
-            for rate in rates
-        ]
-        rows.append([number(n, 0), *(percent(sum(s) / len(s)) for s in shares)])
-    return table(["held-out records", *(f"{percent(rate, 0)} right" for rate in rates)], rows)
-
-
-def _power() -> str:
-    plans = [
-        row for row in read("statistics")["power"] if row["n"] == 1000 and row["clustering"] == 0
-    ]
-    rows = []
-    for rate in sorted({row["rate"] for row in plans}):
-        at_rate = [row for row in plans if row["rate"] == rate]
-        steady = min(at_rate, key=lambda row: row["seed_spread"])
-        varying = max(at_rate, key=lambda row: row["seed_spread"])
-        rows.append(
-            (
-                percent(rate, 0),
-                f"{100 * steady['difference']:.1f} points",
-                number(steady["median_groups"], 0),
-                varying["median_seeds"],
-            )
-        )
-    header = (
-        "right answers",
-        "difference",
-        "held-out parts, seeds that hardly vary",
-        "seeds a variant, seeds that vary by 0.15",
-    )
-    return table(header, rows)
-
-
-def _planted() -> str:
-    rows = []
-    for world, meaning in (("informative", "explain the defect"), ("empty", "explain nothing")):
-        result = read("planted")[world]
-        better = result["better"]
-        rows.append(
-            (
-                meaning,
-                result["ablations"],
-                result["verdicts"].get("better", 0),
-                f"{percent(better['low'], 0)} to {percent(better['high'], 0)}",
-                f"{100 * result['mean_difference']:.1f} points",
-            )
-        )
-    header = ("comparison records", "ablations", "called better", "95 % interval", "difference")
-    return table(header, rows)
-
-
 def _robustness() -> str:
     faults, killed = read("faults"), read("killed")
     runs = killed.get("runs", killed.get("cells"))
@@ -260,7 +192,7 @@ def _false_leaks() -> str:
 def _machines() -> str:
     names = [*TRAINING, "phi3_engines", "parallel-pair-560", "evaluation-pair-560"]
     names += ["startup-pair-560", "sweep-pair-560", "losses-pair-560", "export-pair-560"]
-    names += ["export-pair-336x4", "statistics", "limits", "planted", "faults", "killed"]
+    names += ["export-pair-336x4", "statistics", "planted", "faults", "killed"]
     names += ["leaks"]
     rows = []
     for name in names:

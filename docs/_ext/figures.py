@@ -27,20 +27,48 @@ def find_row(name: str, **wanted: Any) -> dict[str, Any]:
     return next(row for row in rows if all(row[key] == value for key, value in wanted.items()))
 
 
-def _false_verdicts() -> list[float]:
-    return [world["false_verdicts"] for world in read("statistics")["equal_variants"]]
+def _summary(key: str) -> Callable[[], str]:
+    """Return a figure over all simulated worlds of equal variants."""
+    return lambda: percent(read(STATISTICS)["summary"][0][key])
 
 
-def _differences_that_hold() -> list[float]:
-    statistics = read("statistics")
-    worlds = [*statistics["equal_variants"], *statistics["unequal_variants"]]
-    return [world["coverage"] for world in worlds if world["n"] >= 300 and world["rate"] < 0.98]
+def _judged_worlds() -> list[float]:
+    """Return the shares of false verdicts in the worlds that have enough parts for a verdict."""
+    worlds = read(STATISTICS)["equal_variants"]
+    return [world["ours"] for world in worlds if world["effective"] >= MIN_EFFECTIVE]
 
 
-def _rare(n: int, share: float, key: str) -> Callable[[], str]:
-    rows: list[dict[str, float]] = read("limits")["rare_parts"]
-    row = next(row for row in rows if row["n"] == n and row["share"] == share)
-    return lambda: percent(row[key], 0)
+def _largest_family() -> dict[str, float]:
+    families: list[dict[str, float]] = read(STATISTICS)["family"]
+    return max(families, key=lambda row: row["comparisons"])
+
+
+def _largest_share(table: str, key: str) -> Callable[[], str]:
+    return lambda: percent(max(row[key] for row in read(STATISTICS)[table]))
+
+
+def _coverages(name: str) -> list[float]:
+    """Return the coverage of the intervals of one run's figure, with enough parts for a verdict."""
+    rows = read(STATISTICS)[name]
+    return [row["coverage"] for row in rows if row["effective"] >= MIN_EFFECTIVE]
+
+
+def planned(*, rate: float, steady: bool) -> dict[str, Any]:
+    """Return the row of plans of the largest test set, for seeds that vary least or most."""
+    rows = [row for row in read(STATISTICS)["power"] if row["rate"] == rate and not row["own"]]
+    rows = [row for row in rows if row["n"] == max(row["n"] for row in rows)]
+    spread = (min if steady else max)(row["seed_spread"] for row in rows)
+    return next(row for row in rows if row["seed_spread"] == spread)
+
+
+def _test_parts(times: int) -> Callable[[], str]:
+    """Return the test parts of the plan for 75 % right answers, times a number."""
+
+    def parts() -> str:
+        median = planned(rate=0.75, steady=True)["median_parts"]
+        return "too many" if median is None else number(times * median, 0)
+
+    return parts
 
 
 def _slower_with_4bit() -> str:
@@ -58,6 +86,7 @@ def _uncached_share(name: str) -> Callable[[], str]:
 
 PAIR, LORA = "training-pair-560", "training-pair-560-lora-transformers"
 STATISTICS = "statistics"
+MIN_EFFECTIVE = 10  # fewer effective parts give no verdict (vlmbench.stats.clusters)
 
 FIGURES: dict[str, Callable[[], str]] = {
     "llama_speed": _value(PAIR, "ours_samples_per_s"),
@@ -91,20 +120,34 @@ FIGURES: dict[str, Callable[[], str]] = {
     "kills": lambda: str(len(read("killed")["kills"])),
     "ablations": lambda: number(read(STATISTICS)["ablations"], 0),
     "worlds": lambda: str(len(read(STATISTICS)["equal_variants"])),
-    "false_verdicts": lambda: percent(sum(_false_verdicts()) / len(_false_verdicts())),
-    "worst_false_verdicts": lambda: percent(max(_false_verdicts())),
-    "holm_wrong": lambda: percent(read(STATISTICS)["family"][0]["any_wrong"], 2),
-    "lowest_coverage": lambda: percent(min(_differences_that_hold()), 0),
-    "highest_coverage": lambda: percent(max(_differences_that_hold()), 0),
-    "rare_coverage": _rare(100, 0.04, "coverage"),
-    "rare_coverage_third": _rare(100, 0.04, "with_a_third"),
-    "least_coverage": lambda: percent(
-        max(row["least_coverage"] for row in read("limits")["steady_seeds"])
-    ),
-    "planted_found": lambda: str(read("planted")["informative"]["verdicts"]["better"]),
+    "judged_worlds": lambda: str(len(_judged_worlds())),
+    "false_verdicts": lambda: percent(sum(_judged_worlds()) / len(_judged_worlds())),
+    "worst_false_verdicts": _summary("largest"),
+    "worlds_above_6": _summary("above_6_percent"),
+    "worlds_above_7": _summary("above_7_percent"),
+    "family_size": lambda: str(_largest_family()["comparisons"]),
+    "holm_wrong": lambda: percent(_largest_family()["any_wrong"]),
+    "looks_wrong": _largest_share("looks", "any_wrong"),
+    "looks_wrong_unshared": _largest_share("looks", "any_wrong_without_shares"),
+    "wrongly_claimed": _largest_share("claims_of_no_difference", "claimed"),
+    "lowest_coverage": lambda: percent(min(_coverages("rates"))),
+    "mean_coverage": lambda: percent(sum(_coverages("rates")) / len(_coverages("rates"))),
+    "auroc_coverage": lambda: percent(sum(_coverages("aurocs")) / len(_coverages("aurocs"))),
+    "plans": lambda: str(planned(rate=0.75, steady=True)["plans"]),
+    "plan_test_parts": _test_parts(1),
+    "plan_parts": _test_parts(5),
+    "planted_found": lambda: str(called_better(read("planted")["informative"])),
     "planted_tried": lambda: str(read("planted")["informative"]["ablations"]),
+    "planted_wrong": lambda: str(called_better(read("planted")["empty"])),
+    "planted_equal": lambda: str(read("planted")["empty"]["ablations"]),
     "planted_points": lambda: number(100 * read("planted")["informative"]["mean_difference"], 0),
 }
+
+
+def called_better(world: dict[str, Any]) -> int:
+    """Return how many planted ablations were called better, slightly or not."""
+    verdicts: dict[str, int] = world["verdicts"]
+    return sum(number for words, number in verdicts.items() if words.endswith("better"))
 
 
 def _first_start() -> float:

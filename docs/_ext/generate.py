@@ -13,7 +13,7 @@ from typing import Any
 
 import benchmarks
 import schemas
-from benchmarks import table
+from results import table
 
 DOCS = Path(__file__).resolve().parents[1]
 CONF = DOCS.parent / "conf"

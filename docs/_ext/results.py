@@ -1,8 +1,9 @@
-"""Read the recorded results of the benchmarks, and write their numbers as text."""
+"""Read the recorded results of the benchmarks, and write their numbers as text and tables."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,9 @@ def device(name: str) -> str:
         return "H100 80 GB"
 
     return described
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import REPOSITORY
 from vlmbench.report.changes import Change
 from vlmbench.report.decisions import Rule
 from vlmbench.report.escape import markdown, markdown_code, one_line
@@ -191,6 +193,15 @@ def test_unequal_parts_are_named() -> None:
     assert "20 parts that tell as much as 8.2 equally large ones" in finding.evidence
     assert finding.verdict == "not enough data to tell"
     assert "a verdict needs at least 10" in finding.reservation
+
+
+def test_every_field_of_a_verdict_is_on_its_page() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "run-folder.md").read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"`(\w+)`", page.partition("### Fields of")[2].partition("## States")[0])
+    )
+    fields = set(make_finding(make_change(0.02, 0.1)).to_row())
+    assert fields <= named
 
 
 def test_every_verdict_has_a_sentence() -> None:

@@ -108,9 +108,11 @@ def sweep(overrides: Overrides) -> SweepDir:
 def compare(runs: Sequence[RunPath]) -> list[Finding]:
     """Return the verdicts on finished runs, as the report gives them.
 
-    Each variant is compared with `without_comparison` for the same model and settings, over the
-    seeds that both have. `finding.sentence` is the verdict in words; `finding.comparison` has the
-    difference, its interval and its p-value.
+    Each variant is compared with `without_comparison`, and with `matched_control`, for the same
+    model and settings, over all finished seeds. Runs of one data variant are compared by their
+    settings. The level is that of a first look without a plan to share it with: 5 %.
+    `finding.sentence` is the verdict in words; `finding.comparison` has the difference, its
+    interval and its p-value. For arrays instead of runs, see `vlmbench.stats.compare`.
     """
     from vlmbench.report.runs import read_folders
     from vlmbench.report.verdicts import findings

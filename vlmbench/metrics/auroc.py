@@ -29,7 +29,7 @@ def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
     """Return `auroc`: the probability that a positive record scores above a negative one.
 
     A tie counts half. The figure is absent without scores or with one class. It is computed from
-    the positives' positions among the sorted negatives (Mann & Whitney 1947), because the bootstrap
+    the positives' positions among the sorted negatives (Mann & Whitney 1947), because the jackknife
     calls it often: SciPy's rankdata took 60 % of the time that all figures of a run take.
     """
     records = select_ordinary(predictions)
