@@ -50,12 +50,12 @@ def decider_of(run: RunDir, settings: PredictConfig = COSTS) -> Decider:
 
 
 def test_costs_of_test_records_need_no_further_word(tmp_path: Path) -> None:
-    run = make_run(tmp_path, judged(40, wrong=2), test=judged(60, wrong=12))
+    run = make_run(tmp_path, judged(40, wrong=2), test=judged(60, wrong=6))
     decider = decider_of(run)
     threshold = decider.thresholds[KIND]
     assert threshold.measured_on is Source.TEST
-    assert threshold.miss_rate.value == pytest.approx(6 / 30)
-    assert threshold.cost.value == pytest.approx(6 / 60 * 2 + 6 / 60)
+    assert threshold.miss_rate.value == pytest.approx(3 / 30)
+    assert threshold.cost.value == pytest.approx(3 / 60 * 2 + 3 / 60)
 
     calibrated, cost = decider.notes([KIND])
     assert "on 60 test records of 60 parts that the fit did not see" in calibrated
