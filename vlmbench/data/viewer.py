@@ -140,6 +140,7 @@ def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
         images=images,
         question=wording.question(record),
         answer=wording.answer(record),
+        words=tuple(wording.words_of(record).values()),
     )
 
 
@@ -150,6 +151,7 @@ def without_images(record: Record, *, wording: Wording) -> Sample:
         images=(),
         question=wording.question(record),
         answer=wording.answer(record),
+        words=tuple(wording.words_of(record).values()),
     )
 
 
