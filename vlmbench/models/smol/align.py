@@ -57,9 +57,7 @@ def align(cache_dir: Path, *, seed: int = 0) -> SmolForConditionalGeneration:
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for _, word in crops]
     names = torch.stack([word_embeddings[word_ids].mean(0) for word_ids in ids])
 
-    optimizer = torch.optim.AdamW(
-        projector.picture.parameters(), lr=LEARNING_RATE, weight_decay=0.05
-    )
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     for _ in tqdm(range(STEPS), desc="align"):
         batch = torch.from_numpy(rng.choice(len(crops), BATCH, replace=False))
         images = projector.image_tokens(features[batch])
