@@ -194,13 +194,15 @@ def pixel_hash(image: Image) -> str:
 class Sample:
     """A record with its images in their views and its words in the run's language.
 
-    An image whose vision tokens are stored is never opened.
+    `words` are those of the record's labels, in their order. An image whose vision tokens are
+    stored is never opened.
     """
 
     record: Record
     images: tuple[LazyImage, ...]
     question: str
     answer: str
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,7 +192,7 @@ def test_markers_of_images_in_a_users_words_are_not_images(backbone: Any) -> Non
 
 def marker_ids(backbone: Any) -> list[int]:
     config = backbone.model.config
-    names = ("image_token_id", "comparison_token_id", "image_token_index")
+    names = ("image_token_id", "readout_token_id", "image_token_index")
     return [getattr(config, name) for name in names if hasattr(config, name)]
 
 

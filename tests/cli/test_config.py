@@ -50,7 +50,7 @@ def test_every_yaml_composes_into_its_schema(path: Path) -> None:
     assert config.trainer.batch_size > 0
 
 
-@pytest.mark.parametrize(("name", "num_runs"), [("quick", 2), ("vivlm24", 36)])
+@pytest.mark.parametrize(("name", "num_runs"), [("quick", 6), ("vivlm24", 36)])
 def test_every_run_of_an_experiment_composes(name: str, num_runs: int) -> None:
     params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params
     choices = [

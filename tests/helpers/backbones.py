@@ -52,7 +52,9 @@ def sample(
         id=f"r{seed}", task=Task.JUDGE_PAIR, images=(), answer=answer, label=answer[:8], group="g"
     )
     images = (lazy_image(seed, size), lazy_image(seed + 100, size))
-    return Sample(record=record, images=images, question=question, answer=answer)
+    return Sample(
+        record=record, images=images, question=question, answer=answer, words=tuple(LABELS)
+    )
 
 
 def make_request(cache: Path, **changes: Any) -> BuildRequest:

@@ -143,6 +143,9 @@ class ChatBackbone:
             batch["labels"] = self._labels(batch, answers, padding_side)
         return batch
 
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Do nothing: all adapters train by steps."""
+
     def train_batch(self, samples: Sequence[Sample]) -> Batch:
         """Return a batch whose logits are computed from the first answer on, not for prompts."""
         batch = self.start_batch(samples, with_answer=True, padding_side=self.train_padding)

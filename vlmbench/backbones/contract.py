@@ -54,6 +54,12 @@ class Backbone(Protocol):
         IGNORED at all other positions.
         """
 
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Fit to the training samples whatever does not train by steps. Most families do nothing.
+
+        The result is part of the adapter. Equal samples give an equal result.
+        """
+
     def train_batch(self, samples: Sequence[Sample]) -> Batch:
         """Return the inputs of a training step, with labels, in the cheapest form.
 

@@ -94,10 +94,7 @@ def _open_store(backbone: SmolBackbone, request: BuildRequest) -> TokenStore:
 
 
 class SmolBackbone:
-    """A pair is `[reference][query][comparison] question newline answer`.
-
-    A single image has no comparison token.
-    """
+    """A pair is `[reference][query] question newline [word of the read-out] answer`."""
 
     engine, vision = Engine.transformers, Vision.frozen
 
@@ -116,7 +113,9 @@ class SmolBackbone:
         with_answer: bool,
         padding_side: PaddingSide = "right",
     ) -> Batch:
-        import torch
+        from vlmbench.backbones._readout import keys_of_answers, pad_answers
+        from vlmbench.models.smol.modeling_smol import NO_WORD
+        from vlmbench.models.smol.readout import NO_KEY
 
         prompts = [self._prompt(sample.question, len(sample.images)) for sample in samples]
         answers = [self._answer(sample.answer) for sample in samples] if with_answer else None
@@ -124,15 +123,34 @@ class SmolBackbone:
             prompts, answers, pad_id=self.tokenizer.pad_token_id, padding_side=padding_side
         )
 
-        # A single image stands twice, so that a batch may mix pairs and single images. The model
-        # places it once.
-        pairs = [(sample.images[0], sample.images[-1]) for sample in samples]
-        features = [torch.stack(self.tokens(pair)) for pair in pairs]
-        batch["image_features"] = torch.stack(features)
+        batch["image_features"] = self._features(samples)
+        keys = [keys_of_answers(sample) for sample in samples]
+        batch["answer_keys"] = pad_answers(keys, NO_KEY)
+        words = [[self._ids(f" {word}") for word in sample.words] for sample in samples]
+        batch["answer_words"] = pad_answers(words, NO_WORD)
         return batch
 
     def train_batch(self, samples: Sequence[Sample]) -> Batch:
         return self.collate(samples, with_answer=True)
+
+    def prepare_training(self, samples: Sequence[Sample]) -> None:
+        """Fit the read-out to the samples, or to MAX_RECORDS of them, evenly spread."""
+        import numpy as np
+
+        from vlmbench.backbones._readout import keys_of_answers
+        from vlmbench.models.smol.readout import MAX_RECORDS, Choice, fit_readout
+
+        number = min(len(samples), MAX_RECORDS)
+        chosen = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, number).round()]
+        choices = [
+            Choice(
+                keys=keys_of_answers(sample),
+                truth=sample.record.labels.index(sample.record.label),
+            )
+            for sample in chosen
+        ]
+        projector = self.model.get_base_model().projector.modules_to_save["default"]
+        fit_readout(projector.readout, self._features(chosen), choices)
 
     def count_tokens(self, sample: Sample, sizes: Sequence[Size]) -> TokenCount:
         num_trained = len(self._answer(sample.answer))
@@ -150,6 +168,17 @@ class SmolBackbone:
 
     def _encode_each(self, images: Iterable[LazyImage]) -> Iterator[Tensor]:
         return (self.encode([image])[0] for image in images)
+
+    def _features(self, samples: Sequence[Sample]) -> Tensor:
+        """Return the features (B, 2, 864) of the first and the last image of each sample.
+
+        A single image stands twice, so that a batch may mix pairs and single images. The model
+        places it once.
+        """
+        import torch
+
+        pairs = [(sample.images[0], sample.images[-1]) for sample in samples]
+        return torch.stack([torch.stack(self.tokens(pair)) for pair in pairs])
 
     def encode(self, images: Sequence[LazyImage]) -> list[Tensor]:
         """Return the features (864,) of each image, before the projector, which trains."""
@@ -203,8 +232,7 @@ class SmolBackbone:
     def _prompt(self, question: str, num_images: int) -> list[int]:
         config = self.model.config
         images = [config.image_token_id] * num_images
-        comparison = [config.comparison_token_id] if num_images > 1 else []
-        return images + comparison + self._ids(f"{question}\n")
+        return [*images, *self._ids(f"{question}\n"), config.readout_token_id]
 
     def _answer(self, answer: str) -> list[int]:
         # The leading space makes a label one token of the vocabulary: " abnormal".

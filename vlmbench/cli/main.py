@@ -78,6 +78,7 @@ def main() -> None:
         sys.argv.append("hydra.output_subdir=null")  # the leader writes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    processes.let_idle_threads_sleep()
 
     try:
         with (

@@ -17,6 +17,7 @@ from vlmbench.cli.mistakes import Refused, explain_config_errors, refuse_unknown
 from vlmbench.config import CONF
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
+from vlmbench.system import processes
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.types import Judgement, UserError
 
@@ -150,6 +151,7 @@ def _hydra() -> Iterator[Any]:
 
     register_plugins()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    processes.let_idle_threads_sleep()
     with initialize_config_dir(str(CONF), job_name="vlmbench", version_base="1.3"):
         yield GlobalHydra.instance().hydra
 

@@ -147,6 +147,7 @@ def open_sample(record: Record, *, viewer: Viewer, wording: Wording) -> Sample:
         images=images,
         question=wording.question(record),
         answer=wording.answer(record),
+        words=tuple(wording.words_of(record).values()),
     )
 
 
@@ -157,6 +158,7 @@ def without_images(record: Record, *, wording: Wording) -> Sample:
         images=(),
         question=wording.question(record),
         answer=wording.answer(record),
+        words=tuple(wording.words_of(record).values()),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from vlmbench.types import UserError
@@ -32,6 +33,17 @@ def count() -> int:
 def is_leader() -> bool:
     """Return whether this process is the leader."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def let_idle_threads_sleep() -> None:
+    """Stop OpenMP's idle threads from spinning on a machine without an NVIDIA GPU.
+
+    With one other busy core, ten training steps of `smol` took 50 s; without spinning, the whole
+    command took 34 s. Call this before torch is imported. The user's own values stay.
+    """
+    if not Path("/dev/nvidia0").exists():
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 def use_own_gpu() -> None:

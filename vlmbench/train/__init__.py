@@ -42,6 +42,8 @@ def train(backbone: Backbone, job: TrainJob) -> TrainSummary:
     resumed_from = None if checkpoint is None else checkpoints.step_of(checkpoint)
     job.folder.cut_train_log(-1 if resumed_from is None else resumed_from)
 
+    if checkpoint is None:  # a checkpoint holds the result
+        backbone.prepare_training(job.samples)
     trainer = JudgeTrainer(backbone, job)
     if checkpoint is not None and resumed_from is not None:
         log.info("resuming from step %d", resumed_from)

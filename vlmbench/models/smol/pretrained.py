@@ -85,7 +85,9 @@ def load_model(cache_dir: Path, *, aligned: bool = True) -> SmolForConditionalGe
     if aligned:
         resource = importlib.resources.files(__package__) / PROJECTOR
         with importlib.resources.as_file(resource) as path:
-            model.projector.load_state_dict(load_file(path))
+            weights = load_file(path)
+        # The file has no read-out: each run fits its own.
+        model.projector.load_state_dict(model.projector.state_dict() | weights)
 
     return model.eval()
 
