@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import verdict_tables
 from figures import find_row
-from results import device, link, number, read, table
+from results import device, link, number, percent, read, table
 
 TRAINING = {
     "training-pair-560": "Llama-3.2-11B, 560 pixels, 200 images",
