@@ -219,7 +219,8 @@ class Prediction:
     empty for a generated answer, which is in `text`. `predicted` is None if a generated answer
     names no label: it counts as wrong. `images` are the files as shown, before a `change`; "" for a
     blank image. `component` names the parts that share images with the record's own part; "" for
-    none.
+    none. `followed` tells of a validation record whether training followed a record of its
+    cluster; None where that is not known.
     """
 
     id: str
@@ -238,6 +239,7 @@ class Prediction:
     images: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
     component: str = ""
+    followed: bool | None = None
 
     @property
     def cluster(self) -> str:

@@ -82,6 +82,10 @@ def _require_sealed(folder: Path, runs: list[RunDir], out: str) -> None:
         assert metrics["scores"] == {}
         assert metrics["validation_scores"]["judge_pair"]["raw"]["accuracy"]["n"] > 0
         assert run.read_calibration()
+        assert any("chose the best of 2 checkpoints" in note for note in metrics["notes"])
+        followed = {one.followed for one in run.read_validation()}
+        assert True in followed
+        assert None not in followed
 
     sweep = folder / "runs" / "s"
     assert not (folder / "runs" / "ledger.jsonl").exists()

@@ -78,6 +78,7 @@ def test_optuna_tries_settings_names_the_best_and_continues(tmp_path: Path) -> N
         assert any(override.startswith("model.lora.r=") for override in overrides)
     best = max(run.validation_value() or 0.0 for run in sweep.runs())
     assert f"Best value: {best}" in first
+    assert "it is of the validation records that chose among 3 runs" in first
 
     again = start(tmp_path, "experiment=tune", "hydra.sweeper.n_trials=4")
     assert again.count("is finished already") == 3

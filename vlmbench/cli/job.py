@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vlmbench")
 
+TUNED_NOTE = (
+    "Optuna's best value is too good: it is of the validation records that chose among %d runs and "
+    "their checkpoints. The report has figures of test records"
+)
 DEPLOY_STAGES = (Stage.predict, Stage.export, Stage.serve)  # of a finished run
 
 
@@ -103,6 +107,8 @@ class SweepCallback(Callback):
 
         stage, sweep = Stage(config.stage), SweepDir(Path(config.hydra.sweep.dir))
         log_states(sweep)
+        if "optuna" in str(config.hydra.sweeper.get("_target_")):
+            log.info(TUNED_NOTE, len(sweep.runs()))
 
         statuses = {run.path.name: run.read_status() for run in sweep.runs()}
         has_finished = any(status["state"] == State.FINISHED for status in statuses.values())

@@ -11,25 +11,32 @@ import msgspec
 from vlmbench.config import DeployConfig
 from vlmbench.metrics import by_task_and_view
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import Calibration, Threshold, cheapest_threshold
+from vlmbench.stats import Basis, Calibration, Source, Threshold, cheapest_threshold, find_basis
+from vlmbench.stats.clusters import MIN_EFFECTIVE
 from vlmbench.types import LABELS, Estimate, Judgement, Prediction, Record, Task, UserError
 
 TaskView = tuple[Task, str]
 
 # The model's own probability: what a score is without a calibration.
-UNCALIBRATED = Calibration(
-    slope=1, intercept=0, n=0, n_parts=0, n_positive=0, log_loss=0, log_loss_before=0
-)
+UNCALIBRATED = Calibration(slope=1, intercept=0, n=0, n_parts=0, n_positive=0)
+# In words: the records that a figure of decisions is measured on.
+MEASURED_ON = {
+    Source.TEST: "test records",
+    Source.UNFOLLOWED: "validation records of parts that training did not follow",
+    Source.VALIDATION: "validation records",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
     """Calibrations and thresholds by task and view.
 
-    `missing` says why a task and view has no calibration. `settings` are those of the stage.
+    `bases` are the records that decisions are measured on. `missing` says why a task and view has
+    no calibration. `settings` are those of the stage.
     """
 
     calibrations: Mapping[TaskView, Calibration]
+    bases: Mapping[TaskView, Basis]
     thresholds: Mapping[TaskView, Threshold]
     missing: Mapping[TaskView, str]
     settings: DeployConfig
@@ -94,27 +101,13 @@ class Decider:
 
     def _notes(self, kind: TaskView) -> Iterator[str]:
         title = f"{kind[0].replace('_', ' ')}, {kind[1]}"
-        positive = LABELS[kind[0]][1]
-        calibration, threshold = self.calibrations.get(kind), self.thresholds.get(kind)
+        threshold = self.thresholds.get(kind)
 
-        if calibration is None:
+        if kind in self.calibrations:
+            yield from self._calibration_notes(title, kind)
+        else:
             why = self.why_missing(*kind)
             yield f"{title}: scores are the model's own, not calibrated: {why}"
-        else:
-            yield (
-                f"{title}: scores are calibrated (Platt) on {calibration.n} validation records of "
-                f"{calibration.n_parts} parts, {calibration.n_positive} of them {positive}; "
-                f"log loss {calibration.log_loss:.3f} on parts that the fit did not see, "
-                f"{calibration.log_loss_before:.3f} before calibration"
-            )
-            if self.settings.prevalence is not None:
-                percent = 100 * self.settings.prevalence
-                yield f"{title}: scores assume that {percent:g} % of the parts are {positive}"
-            if calibration.is_blind:
-                yield (
-                    f"{title}: the model ranks validation records no better than chance; "
-                    "all scores are equal"
-                )
 
         if threshold is None:
             yield (
@@ -123,6 +116,27 @@ class Decider:
             )
         else:
             yield from _cost_notes(title, threshold)
+        if kind in self.bases:
+            yield from _basis_notes(title, self.bases[kind], has_cost=threshold is not None)
+
+    def _calibration_notes(self, title: str, kind: TaskView) -> Iterator[str]:
+        calibration, basis = self.calibrations[kind], self.bases[kind]
+        positive = LABELS[kind[0]][1]
+        yield (
+            f"{title}: scores are calibrated (Platt) on {calibration.n} validation records of "
+            f"{calibration.n_parts} parts, {calibration.n_positive} of them {positive}; "
+            f"log loss {basis.log_loss:.3f} on {len(basis.records)} {MEASURED_ON[basis.source]} "
+            f"of {basis.n_parts} parts that the fit did not see, "
+            f"{basis.log_loss_before:.3f} before calibration"
+        )
+        if self.settings.prevalence is not None:
+            percent = 100 * self.settings.prevalence
+            yield f"{title}: scores assume that {percent:g} % of the parts are {positive}"
+        if calibration.is_blind:
+            yield (
+                f"{title}: the model ranks validation records no better than chance; "
+                "all scores are equal"
+            )
 
 
 def load_decider(folder: RunDir, settings: DeployConfig, *, seed: int) -> Decider:
@@ -136,16 +150,40 @@ def load_decider(folder: RunDir, settings: DeployConfig, *, seed: int) -> Decide
             else:
                 calibrations[Task(task), view] = _read_calibration(folder, numbers)
 
+    bases = _find_bases(folder, calibrations)
     return Decider(
         calibrations=calibrations,
-        thresholds=_find_thresholds(folder, settings, calibrations, seed=seed),
+        bases=bases,
+        thresholds=_find_thresholds(bases, settings, calibrations, seed=seed),
         missing=missing,
         settings=settings,
     )
 
 
+def _find_bases(
+    folder: RunDir, calibrations: Mapping[TaskView, Calibration]
+) -> dict[TaskView, Basis]:
+    test = None if folder.is_sealed else by_task_and_view(folder.read_predictions())
+    validation = by_task_and_view(folder.read_validation())
+    checkpoints = len(folder.validation_curve())
+
+    bases: dict[TaskView, Basis] = {}
+    for kind, calibration in calibrations.items():
+        tested = None if test is None else test.get(kind, ())
+        try:
+            bases[kind] = find_basis(
+                tested, validation.get(kind, ()), calibration, checkpoints=checkpoints
+            )
+        except UserError as error:
+            raise UserError(
+                f"{folder.path}/validation.jsonl does not go with calibration.json: {error}; "
+                "or evaluate the run again (its own command with stage=evaluate)"
+            ) from error
+    return bases
+
+
 def _find_thresholds(
-    folder: RunDir,
+    bases: Mapping[TaskView, Basis],
     settings: DeployConfig,
     calibrations: Mapping[TaskView, Calibration],
     *,
@@ -154,10 +192,9 @@ def _find_thresholds(
     if settings.cost_miss is None or settings.cost_overkill is None:
         return {}
 
-    predictions = by_task_and_view(folder.read_validation())
     return {
         kind: cheapest_threshold(
-            predictions[kind],
+            bases[kind],
             calibration,
             cost_miss=settings.cost_miss,
             cost_overkill=settings.cost_overkill,
@@ -179,18 +216,44 @@ def _read_calibration(folder: RunDir, numbers: Mapping[str, Any]) -> Calibration
 
 
 def _cost_notes(title: str, threshold: Threshold) -> Iterator[str]:
-    cost = threshold.cost
+    cost, saving = threshold.cost, threshold.saving
     yield (
         f"{title}: the threshold is {threshold.value:.3g}; the expected cost is {cost.value:.3g} a "
         f"record (95 % interval {cost.low:.3g} to {cost.high:.3g}, "
-        f"n = {cost.n} of {cost.n_parts} parts), "
+        f"n = {cost.n} of {cost.n_parts} parts, {MEASURED_ON[threshold.measured_on]}), "
         f"misses {_percent(threshold.miss_rate)}, overkill {_percent(threshold.overkill_rate)}"
     )
     if not threshold.is_cheaper:
         yield (
             f"{title}: this cost cannot be told apart from that of a rule without a model: "
-            f"{threshold.rule_without_model} costs {threshold.cost_without_model:.3g} a record. "
-            "The validation split is too small, or the model too weak"
+            f"{threshold.rule_without_model} costs {threshold.cost_without_model:.3g} a record, so "
+            f"the threshold saves {saving.value:.3g} "
+            f"(95 % interval {saving.low:.3g} to {saving.high:.3g}). "
+            "These records are too few, or the model too weak"
+        )
+
+
+def _basis_notes(title: str, basis: Basis, *, has_cost: bool) -> Iterator[str]:
+    """Yield from which records the figures come, unless these are enough test records."""
+    figures = "cost, misses, overkill and log loss" if has_cost else "the log loss"
+    verb = "are" if has_cost else "is"
+
+    if basis.chose:
+        yield (
+            f"{title}: {figures} {verb} too low: the validation records that give "
+            f"{'them' if has_cost else 'it'} chose the best of {basis.checkpoints} checkpoints. "
+            f"They are used because {basis.why_not_test}"
+        )
+    elif basis.source is not Source.TEST:
+        yield (
+            f"{title}: {figures} {verb} measured on {MEASURED_ON[basis.source]}, which chose no "
+            f"checkpoint, because {basis.why_not_test}"
+        )
+    if basis.is_small:
+        yield (
+            f"{title}: {figures} {verb} uncertain: {len(basis.records)} records of "
+            f"{basis.n_parts} parts tell as much as {basis.effective_parts:.3g} equal parts of the "
+            f"rarer label, and {MIN_EFFECTIVE:g} are needed"
         )
 
 

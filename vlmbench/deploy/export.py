@@ -216,6 +216,11 @@ def _decision_rules(
         "questions": {str(task): wording.questions[task] for task in tasks},
         "labels": {str(task): wording.label_words(task) for task in tasks},
         "calibration": _by_task_view(decider.calibrations, tasks),
+        "measured": {
+            f"{task}/{view}": basis.summary()
+            for (task, view), basis in decider.bases.items()
+            if task in tasks
+        },
         "threshold": _by_task_view(decider.thresholds, tasks),
         "prevalence": settings.prevalence,
         "cost_miss": settings.cost_miss,

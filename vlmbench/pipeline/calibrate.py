@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from vlmbench.data.run_records import RunRecords
 from vlmbench.metrics import by_task_and_view
+from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import calibrate
 from vlmbench.types import Prediction, UserError
+
+
+def mark_followed(
+    predictions: Sequence[Prediction], run: Run, records: RunRecords
+) -> list[Prediction]:
+    """Return validation predictions that tell whether training followed a record of their cluster.
+
+    Figures of followed records are too good: they chose the checkpoint.
+    """
+    follows = run.config.trainer.eval_steps is not None
+    monitored = {record.group for record in records.monitored} if follows else set()
+    clusters = {records.data.component(group) or group for group in monitored}
+    return [replace(each, followed=each.cluster in clusters) for each in predictions]
 
 
 def write_calibration(folder: RunDir, predictions: Sequence[Prediction]) -> None:

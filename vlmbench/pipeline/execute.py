@@ -10,7 +10,7 @@ from vlmbench.data.images import open_image
 from vlmbench.data.run_records import run_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
-from vlmbench.pipeline.calibrate import write_calibration
+from vlmbench.pipeline.calibrate import mark_followed, write_calibration
 from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
 from vlmbench.pipeline.held_out import answer_held_out, record_scores
 from vlmbench.pipeline.measure import data_summary, flatten, measure
@@ -67,7 +67,8 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
     batch = run.config.eval.batch_size
     full = f"with {batch} records at once; lower eval.batch_size"
     with explain_gpu_errors(lambda: f"evaluate {run.title}", full=full):
-        validation = asker.score(records.validation, progress="validate")
+        answered = asker.score(records.validation, progress="validate")
+        validation = mark_followed(answered, run, records)
         write_calibration(run.folder, validation)
         answers = answer_held_out(run, asker, records, validation)
 

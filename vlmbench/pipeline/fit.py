@@ -204,7 +204,11 @@ def _train(
     job = _train_job(run, attempt, backbone, records, cost=cost, settings=settings)
     summary = train(backbone, job)
 
-    kept = "" if summary.best_step is None else f"; step {summary.best_step} was the best"
+    kept = (
+        ""
+        if summary.best_step is None
+        else f"; step {summary.best_step} was the best on validation records"
+    )
     log.info("trained %d steps%s", summary.steps, kept)
     if summary.first_step_at is not None:
         seconds = summary.first_step_at - attempt.started_at

@@ -27,6 +27,10 @@ SEALED_NOTE = (
     "The test split is sealed: no test record was answered, and all figures are of validation "
     "records."
 )
+CHOSEN_NOTE = (
+    "Validation records chose the best of {checkpoints} checkpoints, so their figures may be too "
+    "good."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,12 @@ class Answers:
     """The predictions that a run's figures are of.
 
     They are of the test split with its probes, or of the validation split if the test is sealed.
+    `checkpoints` is the number of checkpoints that validation records chose among.
     """
 
     predictions: Sequence[Prediction]
     is_sealed: bool
+    checkpoints: int
 
     @property
     def prefix(self) -> str:
@@ -56,7 +62,11 @@ class Answers:
 
     @property
     def notes(self) -> list[str]:
-        return [SEALED_NOTE] if self.is_sealed else []
+        if not self.is_sealed:
+            return []
+        if self.checkpoints < 2:
+            return [SEALED_NOTE]
+        return [SEALED_NOTE, CHOSEN_NOTE.format(checkpoints=self.checkpoints)]
 
 
 def answer_held_out(
@@ -66,13 +76,14 @@ def answer_held_out(
 
     `validation` are the answers to the validation records.
     """
+    checkpoints = len(run.folder.validation_curve())
     if run.config.eval.test == HeldOut.sealed:
         log.info("the test split is sealed: no test record is answered (eval.test=sealed)")
-        return Answers(predictions=validation, is_sealed=True)
+        return Answers(predictions=validation, is_sealed=True, checkpoints=checkpoints)
 
     predictions = asker.answer(records.held_out, progress=f"evaluate {run.title}")
     run.folder.write_predictions(predictions)
-    return Answers(predictions=predictions, is_sealed=False)
+    return Answers(predictions=predictions, is_sealed=False, checkpoints=checkpoints)
 
 
 def record_scores(

@@ -46,6 +46,7 @@ def model_card(
         data=data,
         warnings=[*data.get("warnings", []), *metrics.get("notes", [])],
         is_sealed=folder.is_sealed,
+        checkpoints=len(folder.validation_curve()),
         figures=_figures(metrics.get("scores") or metrics.get("validation_scores", {}), tasks),
         findings=_findings(verdicts, str(status.get("model", ""))),
         env=env,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +107,9 @@ def span(write: Callable[[float], str], low: float, high: float) -> str:
 def interval_words(interval: str) -> str:
     """Return a `span` as a part of a sentence; "" for none."""
     return interval if interval in ("", UNKNOWN_INTERVAL) else f"95 % interval {interval}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return "a, b and c"; "" for none."""
+    *others, last = list(names) or [""]
+    return f"{', '.join(others)} and {last}" if others else last

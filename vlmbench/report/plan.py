@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmbench.config import HeldOut, Primary
-from vlmbench.report.figures import percent, plain
+from vlmbench.report.figures import list_names, percent, plain
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.folder import State
 from vlmbench.runs.ledger import MAX_NAMED, Scored, count_scored, ledger_of
@@ -148,14 +148,14 @@ def _question_words(plan: Plan) -> str:
 
     others = [value for value in question.values if value != question.baseline]
     if len(question.values) < 2:
-        words = f"{question.axis} {_list(question.values)}"
+        words = f"{question.axis} {list_names(question.values)}"
     else:
-        words = f"{_list(others)} against {question.baseline}"
+        words = f"{list_names(others)} against {question.baseline}"
         words = words if question.axis == "data" else f"{question.axis} {words}"
 
     models = list(dict.fromkeys(run.model for run in plan.runs))
     if len(models) > 1 and question.axis != "model":
-        words += f", for {_list(models)}"
+        words += f", for {list_names(models)}"
     return f"{words}, {_seed_plan_words(plan, plan.runs)}"
 
 
@@ -190,7 +190,7 @@ def _extension_words(plan: Plan, extension: Extension) -> str:
         variants = list(dict.fromkeys(plan.label(run) for run in extension.runs))
         by_variant = len({run.seed for run in extension.runs}) > 1 or len(variants) <= MAX_NAMED
         seeds = _seed_plan_words(plan, extension.runs)
-        added.append(f"{_list(variants)}, {seeds}" if by_variant else seeds)
+        added.append(f"{list_names(variants)}, {seeds}" if by_variant else seeds)
     if extension.trials is not None:
         added.append(f"trials up to {extension.trials}")
     return f"Added to the plan on {_day(extension.date)}: {'; '.join(added)}."
@@ -241,7 +241,7 @@ def _look_sentences(look: Look) -> Iterator[str]:
     else:
         before = ORDINALS.get(look.number - 1, f"{look.number - 1}th")
         seeds = "now exactly the planned ones" if look.planned else "not the planned ones"
-        changed = f" of {_list(look.changed)}" if 0 < len(look.changed) <= 2 else ""
+        changed = f" of {list_names(look.changed)}" if 0 < len(look.changed) <= 2 else ""
         yield (
             f"This is look {look.number}: the seeds{changed} changed after the {before} look. "
             f"They are {seeds}."
@@ -264,7 +264,7 @@ def _scored_sentences(scored: Scored) -> Iterator[str]:
 
 
 def _seed_words(seeds: Sequence[int]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {_list(map(str, seeds))}"
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {list_names(map(str, seeds))}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -273,12 +273,6 @@ def _count(number: int, noun: str) -> str:
 
 def _is(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def _list(names: Iterable[str]) -> str:
-    """Return "a, b and c"."""
-    *others, last = list(names) or [""]
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _day(date: str) -> str:

@@ -218,18 +218,21 @@ class RunDir:
         write_json_lines(self.train_log, rows)
 
     def validation_curve(self) -> dict[int, float]:
-        """Return step -> balanced accuracy on the validation records that training followed."""
-        rows = self.read_train_log()
+        """Return step -> balanced accuracy on the validation records that training followed.
+
+        The adapter of the highest value is kept, so that value is too good a figure of it.
+        """
         return {
             row["step"]: row[VALIDATION_METRIC]
-            for row in rows
-            if row.get(VALIDATION_METRIC) is not None
+            for row in self.read_train_log()
+            if isinstance(row["step"], int) and isinstance(row.get(VALIDATION_METRIC), int | float)
         }
 
     def validation_value(self) -> float | None:
         """Return the best value of `validation_curve`, whose adapter is kept; None if it is empty.
 
-        A pruned run gives its last value, so that early luck does not count.
+        A pruned run gives its last value, so that early luck does not count. This is what Optuna
+        maximises. As a figure of the adapter it is too good.
         """
         values = list(self.validation_curve().values())
         if self.read_status().get("state") == State.PRUNED:

@@ -4,6 +4,7 @@ Records of one part never count as independent. No estimate of zero spread is ta
 half a miss (or one changed part) is always added to what was seen. So every figure has an interval.
 """
 
+from vlmbench.stats.basis import Basis, Source, find_basis
 from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortages
 from vlmbench.stats.compare import Comparison, compare, holm
 from vlmbench.stats.estimates import estimate, estimate_rate
@@ -13,11 +14,13 @@ from vlmbench.stats.threshold import Threshold, cheapest_threshold
 
 __all__ = [
     "GRID",
+    "Basis",
     "Calibration",
     "Compared",
     "Comparison",
     "Costs",
     "RocBand",
+    "Source",
     "Threshold",
     "calibrate",
     "calibration_shortages",
@@ -25,6 +28,7 @@ __all__ = [
     "compare",
     "estimate",
     "estimate_rate",
+    "find_basis",
     "holm",
     "roc_band",
 ]

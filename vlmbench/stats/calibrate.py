@@ -22,9 +22,6 @@ class Calibration:
     """P(positive) = 1 / (1 + exp(-(slope * margin + intercept))). The margin is the log-odds.
 
     `n` records of `n_parts` parts were fitted; `n_positive` of them are positive.
-
-    `log_loss` (nats a record) is measured on records whose parts the fit did not see.
-    `log_loss_before` is the log loss of the model's own probabilities.
     """
 
     slope: float
@@ -32,8 +29,6 @@ class Calibration:
     n: int
     n_parts: int
     n_positive: int
-    log_loss: float
-    log_loss_before: float
 
     def score(self, margin: float, prevalence: float | None = None) -> float:
         """Return the probability of the positive label.
@@ -69,21 +64,16 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibration:
 
     Raise UserError where there are too few records.
     """
-    records = _scored_records(predictions)
-    margins, positive, parts = _columns(records)
+    margins, positive, parts = _columns(scored_records(predictions))
     _require_enough(positive, parts)
-
     slope, intercept = fit(margins, positive)
-    held_out_log_odds = np.array(out_of_fold(records))
 
     return Calibration(
         slope=slope,
         intercept=intercept,
-        n=len(records),
+        n=len(parts),
         n_parts=len(set(parts)),
         n_positive=int(positive.sum()),
-        log_loss=_log_loss(held_out_log_odds, positive),
-        log_loss_before=_log_loss(margins, positive),
     )
 
 
@@ -104,17 +94,21 @@ def calibration_shortages(counts: Mapping[tuple[str, str], tuple[int, int, int]]
     ]
 
 
-def out_of_fold(predictions: Sequence[Prediction]) -> list[float]:
-    """Return calibrated log-odds. Each record's calibration saw none of its part's records."""
-    records = _scored_records(predictions)
-    margins, positive, parts = _columns(records)
+def out_of_fold(predictions: Sequence[Prediction]) -> Floats:
+    """Return the calibrated log-odds of the scored records, (n).
 
-    log_odds = np.zeros(len(records))
+    Each record's calibration saw none of its part's records. Raise UserError where there are too
+    few records.
+    """
+    margins, positive, parts = _columns(scored_records(predictions))
+    _require_enough(positive, parts)
+
+    log_odds = np.zeros(len(parts))
     for rest, fold in _folds(parts):
         slope, intercept = fit(margins[rest], positive[rest])
         log_odds[fold] = slope * margins[fold] + intercept
 
-    return [float(value) for value in log_odds]
+    return log_odds
 
 
 def fit(margins: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
@@ -141,13 +135,22 @@ def fit(margins: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
     return (slope, float(regression.intercept_[0])) if slope > 0 else (0.0, _log_odds(rate))
 
 
-def _scored_records(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Return the ordinary records with a margin; multiple choices have none."""
-    return [
-        prediction
-        for prediction in predictions
-        if prediction.probe is Probe.NONE and prediction.margin is not None
-    ]
+def scored_records(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the ordinary records with a margin; multiple choices have none.
+
+    A file from strangers may have other labels, or no usable numbers: such records are left out.
+    """
+    return [each for each in predictions if each.probe is Probe.NONE and _has_margin(each)]
+
+
+def _has_margin(prediction: Prediction) -> bool:
+    labels = LABELS.get(prediction.task, ())
+    if not labels or prediction.expected not in labels:
+        return False
+    if any(label not in prediction.scores for label in labels):
+        return False
+
+    return prediction.margin is not None and math.isfinite(prediction.margin)
 
 
 def _columns(records: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_], list[str]]:
@@ -182,10 +185,6 @@ def _folds(parts: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.
 
     folds = GroupKFold(n_splits=min(FOLDS, len(set(parts))))
     yield from folds.split(np.zeros(len(parts)), groups=parts)
-
-
-def _log_loss(log_odds: Floats, positive: NDArray[np.bool_]) -> float:
-    return float(np.logaddexp(0.0, np.where(positive, -log_odds, log_odds)).mean())
 
 
 def _probability(log_odds: float) -> float:

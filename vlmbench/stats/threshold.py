@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vlmbench.stats.calibrate import Calibration, out_of_fold
+from vlmbench.stats.basis import Basis, Source
+from vlmbench.stats.calibrate import Calibration
 from vlmbench.stats.estimates import estimate, estimate_rate
-from vlmbench.types import LABELS, Estimate, Prediction, Probe, Rate
+from vlmbench.types import LABELS, Difference, Estimate, Prediction, Rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +18,12 @@ class Threshold:
     """A record is judged positive where its calibrated score is above `value`.
 
     `cost` is the expected cost of a record in the user's unit. `miss_rate` and `overkill_rate` are
-    the two kinds of error. All three are measured on validation records whose parts the calibration
-    did not see.
+    the two kinds of error. All three are measured on the records that `measured_on` names. If
+    `checkpoints` is more than 1, these records chose among that many, and the three are too low.
 
     `rule_without_model` is the cheaper of two rules: pass every part, or stop every part.
-    `cost_without_model` is its expected cost of a record.
+    `cost_without_model` is its expected cost of a record, and `saving` is what the threshold costs
+    less than that.
     """
 
     value: float
@@ -30,16 +32,52 @@ class Threshold:
     overkill_rate: Estimate
     cost_without_model: float
     rule_without_model: str
+    saving: Estimate
     prevalence: float | None
+    measured_on: Source
+    checkpoints: int
 
     @property
     def is_cheaper(self) -> bool:
-        """Return whether the interval of `cost` lies below the cost without a model."""
-        return self.cost.high < self.cost_without_model
+        """Return whether the interval of `saving` lies above 0."""
+        return self.saving.low > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Costs:
+    """Costs in units of the larger one, so that a cost lies between 0 and 1 as metrics do.
+
+    `prevalence` is the share of positive records; None takes their share among the records.
+    """
+
+    miss: float
+    overkill: float
+    prevalence: float | None
+
+    def without_model(self, records: Sequence[Prediction]) -> tuple[float, float]:
+        """Return the mean cost of passing every part, and of stopping every part."""
+        positive = [_is_positive(record) for record in records]
+        share = float(np.mean(positive)) if self.prevalence is None else self.prevalence
+        return share * self.miss, (1 - share) * self.overkill
+
+    def with_model(self, records: Sequence[Prediction]) -> float | None:
+        """Return the mean cost of the records' decisions; None if they lack a label."""
+        positive = np.array([_is_positive(record) for record in records])
+        wrong = np.array([not record.correct for record in records])
+
+        cost = 0.0
+        labels = (positive, ~positive)
+        for members, cost_of_all in zip(labels, self.without_model(records), strict=True):
+            if members.any():
+                cost += cost_of_all * float(wrong[members].mean())
+            elif self.prevalence is not None:  # these records cannot show one of the two errors
+                return None
+
+        return cost
 
 
 def cheapest_threshold(
-    predictions: Sequence[Prediction],
+    basis: Basis,
     calibration: Calibration,
     *,
     cost_miss: float,
@@ -47,79 +85,63 @@ def cheapest_threshold(
     prevalence: float | None,
     seed: int,
 ) -> Threshold:
-    """Return the threshold for the validation records that `calibration` was fitted on.
+    """Return the threshold of `calibration`, and what it costs on the records of `basis`.
 
     For a calibrated probability, the best threshold follows from the costs alone:
-    overkill / (miss + overkill) (Elkan 2001). Its cost is measured out of fold, because a cost on
-    the fitted records would be too low.
+    overkill / (miss + overkill) (Elkan 2001).
     """
-    records = [
-        prediction
-        for prediction in predictions
-        if prediction.probe is Probe.NONE and prediction.scores
-    ]
     value = cost_overkill / (cost_miss + cost_overkill)
-    decided = _decide(records, value, shift=calibration.shift(prevalence))
+    decided = _decide(basis, value, shift=calibration.shift(prevalence))
 
-    # Metrics are from 0 to 1, so costs are relative to the larger one until the end.
     largest = max(cost_miss, cost_overkill)
-    measure = _cost_metric(cost_miss / largest, cost_overkill / largest, prevalence)
-    relative = estimate(measure, decided, seed=seed)["cost"]
-    cost = replace(
-        relative,
-        value=relative.value * largest,
-        low=relative.low * largest,
-        high=relative.high * largest,
+    costs = _Costs(
+        miss=cost_miss / largest, overkill=cost_overkill / largest, prevalence=prevalence
     )
-
-    positive_share = calibration.base_rate if prevalence is None else prevalence
-    pass_all = positive_share * cost_miss
-    stop_all = (1 - positive_share) * cost_overkill
+    pass_all, stop_all = costs.without_model(decided)
+    rule = 0 if pass_all <= stop_all else 1
+    figures = estimate(_cost_metric(costs, rule), decided, seed=seed)
 
     return Threshold(
         value=value,
-        cost=cost,
+        cost=_in_unit(figures["cost"], largest),
         miss_rate=_error_rate(decided, positive=True),
         overkill_rate=_error_rate(decided, positive=False),
-        cost_without_model=min(pass_all, stop_all),
-        rule_without_model="pass every part" if pass_all <= stop_all else "stop every part",
+        cost_without_model=largest * min(pass_all, stop_all),
+        rule_without_model=("pass every part", "stop every part")[rule],
+        saving=_in_unit(figures["saving"], largest),
         prevalence=prevalence,
+        measured_on=basis.source,
+        checkpoints=basis.checkpoints,
     )
 
 
-def _decide(records: Sequence[Prediction], value: float, *, shift: float) -> list[Prediction]:
-    """Return the records with the label that the threshold gives them, calibrated out of fold."""
+def _decide(basis: Basis, value: float, *, shift: float) -> list[Prediction]:
+    """Return the records with the label that the threshold gives them."""
     limit = np.log(value / (1 - value))
     return [
         replace(record, predicted=LABELS[record.task][int(log_odds + shift > limit)])
-        for record, log_odds in zip(records, out_of_fold(records), strict=True)
+        for record, log_odds in zip(basis.records, basis.log_odds, strict=True)
     ]
 
 
 def _cost_metric(
-    miss: float, overkill: float, prevalence: float | None
+    costs: _Costs, rule: int
 ) -> Callable[[Sequence[Prediction]], dict[str, Rate | float]]:
-    """Return a metric: the mean cost of a record.
-
-    `prevalence` is the share of positive records; None takes their share among the records.
-    """
+    """Return a metric: the mean cost of a record, and the saving against a rule without a model."""
 
     def measure(predictions: Sequence[Prediction]) -> dict[str, Rate | float]:
-        positive = np.array([_is_positive(prediction) for prediction in predictions])
-        wrong = np.array([not prediction.correct for prediction in predictions])
-        positive_share = float(positive.mean()) if prevalence is None else prevalence
-
-        cost = 0.0
-        weights = ((positive, positive_share * miss), (~positive, (1 - positive_share) * overkill))
-        for members, weight in weights:
-            if members.any():
-                cost += weight * float(wrong[members].mean())
-            elif prevalence is not None:  # this resample cannot show one of the two errors
-                return {}
-
-        return {"cost": cost}
+        cost = costs.with_model(predictions)
+        if cost is None:
+            return {}
+        return {"cost": cost, "saving": Difference(costs.without_model(predictions)[rule] - cost)}
 
     return measure
+
+
+def _in_unit(figure: Estimate, unit: float) -> Estimate:
+    return replace(
+        figure, value=figure.value * unit, low=figure.low * unit, high=figure.high * unit
+    )
 
 
 def _error_rate(decided: Sequence[Prediction], *, positive: bool) -> Estimate:

@@ -1,0 +1,172 @@
+"""Is tuning worth it here? The verdict on tuned series against methods that train little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmbench.report.changes import Change, correct_changes
+from vlmbench.report.decisions import Rule
+from vlmbench.report.figures import interval_words, list_names
+from vlmbench.stats import Compared, compare
+from vlmbench.stats.compare import UNKNOWN
+from vlmbench.types import LABELS, Prediction, UserError
+
+BETTER = ("better", "slightly better")
+WORSE = ("worse", "slightly worse")
+WORTH, NOT_WORTH, LITTLE = "worth it", "not worth it", "worth little"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A tuned series, or a baseline: its decided answers, a sequence for each seed."""
+
+    name: str
+    answers: Sequence[Sequence[Prediction]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """The verdict in a word, a sentence, and the changes of each series against each baseline."""
+
+    word: str
+    sentence: str
+    changes: Mapping[tuple[str, str], Change]
+
+    def to_row(self) -> dict[str, Any]:
+        """Return plain values for verdicts.json."""
+        rows = [
+            {"series": series, "baseline": baseline} | change.to_row()
+            for (series, baseline), change in self.changes.items()
+        ]
+        return {"verdict": self.word, "sentence": self.sentence, "comparisons": rows}
+
+
+def worth(
+    tuned: Sequence[Asked], baselines: Sequence[Asked], *, what: str, rule: Rule, level: float
+) -> Worth:
+    """Return whether tuning is worth it on records `what`.
+
+    It is if a tuned series is better than every baseline, and it is not if a baseline is better
+    than every tuned series. Such a claim needs each of its comparisons to hold (intersection-union
+    test: Berger 1982), so nobody has to choose the best baseline by the test split. Holm's
+    correction counts the series, or the baselines, that the claim may be about.
+
+    Raise UserError if the answers are of different records.
+    """
+    changes = {
+        (one.name, other.name): _change(one, other, rule) for one in tuned for other in baselines
+    }
+    by_series = _weakest(changes, 0, BETTER, level)
+    by_baseline = _weakest(changes, 1, WORSE, level)
+
+    best = [key for key, change in by_series.items() if change.word in BETTER]
+    rivals = [key for key, change in by_baseline.items() if change.word in WORSE]
+    if best:
+        key, word = best[0], WORTH if by_series[best[0]].word == "better" else LITTLE
+        names = list_names([series for series, _ in best])
+        claim = f"Tuning is {word} here: {names} judges {what} better than every baseline"
+    elif rivals:
+        key, word = rivals[0], NOT_WORTH
+        names = list_names([baseline for _, baseline in rivals])
+        claim = f"Tuning is not worth it here: {names} judges {what} better than every tuned series"
+    else:
+        key, word = _nearest(changes), UNKNOWN
+        claim = f"These runs do not tell whether tuning is worth it on {what}"
+
+    return Worth(word=word, sentence=_sentence(claim, key, changes[key], rule), changes=changes)
+
+
+def _change(one: Asked, other: Asked, rule: Rule) -> Change:
+    """Return the change from a baseline, which no seed would change, to a tuned series."""
+    baseline = other.answers[0]
+    order = [prediction.id for prediction in baseline]
+    rows = []
+    for predictions in one.answers:
+        by_id = {prediction.id: prediction for prediction in predictions}
+        if set(by_id) != set(order):
+            raise UserError(
+                f"{one.name} and {other.name} answered different records; evaluate the run again"
+            )
+        rows.append([by_id[record] for record in order])
+
+    positive = [each.expected == LABELS[each.task][1] for each in baseline]
+    is_auroc = rule.figure is Compared.AUROC
+    comparison = compare(
+        [[_outcome(each, is_auroc) for each in row] for row in rows],
+        [[_outcome(each, is_auroc) for each in baseline]],
+        clusters=[each.cluster for each in baseline],
+        figure=rule.figure,
+        positive=positive,
+        costs=rule.costs,
+        fixed=True,
+    )
+    return Change(comparison=comparison)
+
+
+def _outcome(prediction: Prediction, is_auroc: bool) -> float:
+    if not is_auroc:
+        return float(prediction.correct)
+    if prediction.margin is None:
+        raise UserError("AUROC needs scores; set eval.method=score and evaluate the runs again")
+    return prediction.margin
+
+
+def _weakest(
+    changes: Mapping[tuple[str, str], Change],
+    position: int,
+    wanted: Sequence[str],
+    level: float,
+) -> dict[tuple[str, str], Change]:
+    """Return for each series (0) or baseline (1) its comparison that supports the claim least.
+
+    The comparisons are corrected by Holm, as one family.
+    """
+    weakest: dict[str, tuple[str, str]] = {}
+    sign = 1 if wanted is BETTER else -1
+    for key, change in changes.items():
+        current = weakest.setdefault(key[position], key)
+        if _support(change, sign) < _support(changes[current], sign):
+            weakest[key[position]] = key
+
+    keys = list(weakest.values())
+    corrected = correct_changes([changes[key] for key in keys], level)
+    return dict(zip(keys, corrected, strict=True))
+
+
+def _support(change: Change, sign: int) -> float:
+    """Return how much a comparison speaks for a claim: 1 - p, below 0 if it speaks against it."""
+    certainty = 1 - change.comparison.p_value
+    return certainty if sign * _gain(change) > 0 else -certainty - 1e-9
+
+
+def _gain(change: Change) -> float:
+    comparison = change.comparison
+    lower = comparison.figure.lower_is_better
+    return -comparison.difference if lower else comparison.difference
+
+
+def _nearest(changes: Mapping[tuple[str, str], Change]) -> tuple[str, str]:
+    """Return the first series and the baseline that does best against it."""
+    first = next(iter(changes))[0]
+    own = [key for key in changes if key[0] == first]
+    return min(own, key=lambda key: _gain(changes[key]))
+
+
+def _sentence(claim: str, key: tuple[str, str], change: Change, rule: Rule) -> str:
+    comparison = change.comparison
+    seeds = comparison.seeds[0]
+    parts = f"{comparison.n_records} records of {comparison.n_clusters} parts"
+    details = f"{interval_words(change.interval)}; {parts}, {seeds} seed{'s' * (seeds != 1)}"
+    numbers = f"{key[0]} against {key[1]} {change.difference} of {rule.words} ({details})"
+
+    reasons = []
+    if comparison.is_one_seed:
+        reasons.append("One seed gives no verdict.")
+    if comparison.is_too_small:
+        reasons.append(
+            f"The records tell as much as {comparison.effective_clusters:.1f} equally large parts; "
+            "a verdict needs at least 10."
+        )
+    return " ".join([f"{claim}: {numbers}.", *reasons])
