@@ -129,7 +129,7 @@ def _run_ablation(world: str, number: int, seeds: int, overrides: list[str]) -> 
         verdicts = json.loads((sweep.report / "verdicts.json").read_text())
         sources = _sources(sweep.runs())
 
-    (verdict,) = (row for row in verdicts if row["task"] == "judge_pair")
+    (verdict,) = (row for row in verdicts["findings"] if row["task"] == "judge_pair")
     return {
         "world": world,
         "ablation": number,

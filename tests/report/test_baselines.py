@@ -11,13 +11,13 @@ from tests.helpers.baselines import KEY, heat_map, keep_baseline, share_key, sig
 from tests.helpers.predictions import answers
 from tests.helpers.reports import HOSTILE, RunMaker
 from vlmbench.report.baseline_answers import decide, decide_all, estimates
-from vlmbench.report.baselines import baseline_section, summary_figures, verdict_against
+from vlmbench.report.baselines import baseline_section, summary_figures
 from vlmbench.report.build import comparison_table, write_report
 from vlmbench.report.runs import read_runs
 from vlmbench.runs.baselines import BaselineDir
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.types import Prediction, Task, UserError
+from vlmbench.types import Prediction, Task
 
 OTHER = KEY[::-1]
 
@@ -71,15 +71,15 @@ def test_the_table_has_baselines_beside_tuned_series(asked: SweepDir) -> None:
     assert rows["smol · with_comparison"].figures[0].value == pytest.approx(0.8, abs=0.03)
 
 
-def test_the_verdict_compares_the_best_of_both_kinds(asked: SweepDir) -> None:
+def test_one_seed_gives_no_verdict_on_tuning(asked: SweepDir) -> None:
     section = baseline_section(asked.path, read_runs(asked))
     assert section.verdict == "not enough data to tell"
     assert section.sentence.startswith(
-        "These runs do not tell whether tuning is worth it: smol · with_comparison may judge "
-        "held-out raw pairs better or worse than patch_nn; one seed does not tell what another "
-        "seed would change: −20.0 points of balanced accuracy (95 % interval "
+        "These runs do not tell whether tuning is worth it on held-out raw pairs: "
+        "smol · without_comparison against patch_nn −30.0 points of balanced accuracy "
     )
-    assert "60 records of 20 parts" in section.sentence
+    assert "60 records of 20 parts, 1 seed" in section.sentence
+    assert section.sentence.endswith("One seed gives no verdict.")
 
 
 def test_a_left_out_baseline_is_named_with_its_reason(asked: SweepDir) -> None:
@@ -186,17 +186,6 @@ def test_figures_of_several_runs_are_their_mean() -> None:
     assert found["auroc"].value == pytest.approx((1.0 + 0.75) / 2)
     assert found["miss_rate"].value == pytest.approx(1 / 4)
     assert (found["auroc"].n, found["auroc"].n_parts) == (4, 4)
-
-
-def test_a_baseline_has_no_seeds_in_its_verdict() -> None:
-    positive = [number % 2 == 0 for number in range(80)]
-    tuned = [answers([1.0 if each else -1.0 for each in positive], positive)] * 3
-    comparison = verdict_against(tuned, answers([1.0] * 80, positive))
-    assert comparison.seeds == (3, 0)
-    assert comparison.word == "better"
-    assert comparison.difference == pytest.approx(0.5)
-    with pytest.raises(UserError, match="different records"):
-        verdict_against(tuned, answers([1.0] * 79, positive[:79]))
 
 
 def test_figures_for_the_tracker_name_the_baseline(asked: SweepDir) -> None:

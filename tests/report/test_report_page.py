@@ -58,9 +58,8 @@ def read(sweep: SweepDir) -> tuple[Page, str]:
 
 def verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
     write_report(sweep)
-    rows: list[dict[str, Any]] = json.loads(
-        (sweep.report / "verdicts.json").read_text(encoding="utf-8")
-    )
+    verdicts = json.loads((sweep.report / "verdicts.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = verdicts["findings"]
     return rows
 
 

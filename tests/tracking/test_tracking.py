@@ -15,7 +15,13 @@ from wandb.proto import wandb_internal_pb2
 
 from tests.conftest import image
 from vlmbench.config import TrackingConfig, TrackingMode
-from vlmbench.tracking.tracker import NoTracker, WandbTracker, publish_report, start_tracker
+from vlmbench.tracking.tracker import (
+    NoTracker,
+    WandbTracker,
+    publish_report,
+    start_tracker,
+    verdict_summary,
+)
 from vlmbench.types import Prediction, Task
 
 HEADER = 7  # bytes before the first record: ":W&B", a magic number, a version
@@ -170,9 +176,14 @@ def test_a_sweeps_report_is_a_run_of_its_group(tmp_path: Path) -> None:
         ("model", "setting", "variant", "baseline", "task", "view", "verdict", "sentence"), "x"
     )
     numbers = dict.fromkeys(
-        ("difference", "low", "high", "p_value", "p_holm", "n_records", "n_parts", "n_seeds"), 0.5
+        ("difference", "low", "high", "p_value", "p_holm", "n_records", "n_clusters"), 0.5
     )
-    (folder / "verdicts.json").write_text(json.dumps([words | numbers]))
+    verdicts = {
+        "tuning": {"sentence": "Tuning is worth it here."},
+        "findings": [words | numbers | {"seeds": [3, 3]}],
+        "plan": {"sentences": ["Planned.", "Both planned runs finished."]},
+    }
+    (folder / "verdicts.json").write_text(json.dumps(verdicts))
     (folder / "index.html").write_text("<!doctype html><title>report</title>")
     (folder / "report.md").write_text("# report\n")
     publish_report(
@@ -188,6 +199,11 @@ def test_a_sweeps_report_is_a_run_of_its_group(tmp_path: Path) -> None:
     rows = [items(history.item) for history in found["history"]]
     assert any(row.get("verdicts/nrows") == 1 for row in rows)
     assert any(row.get("report/_type") == "html-file" for row in rows)
+    assert verdict_summary(folder) == {
+        "plan": "Planned. Both planned runs finished.",
+        "tuning": "Tuning is worth it here.",
+        "verdict_0": "x",
+    }
     assert "report" in {artifact.type for artifact in found["artifact"]}
 
 

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from vlmbench.metrics import by_task_and_view, errors
 from vlmbench.metrics._select import is_positive, positive_probabilities
 from vlmbench.metrics.auroc import area
+from vlmbench.report.decisions import Rule
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.baselines import BaselineDir, BaselineFacts, baseline_dir
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import calibrate, estimate, estimate_rate
+from vlmbench.stats import Compared, calibrate, estimate, estimate_rate
 from vlmbench.stats.estimates import Measure
 from vlmbench.types import LABELS, Estimate, Prediction, Probe, Rate, Task, UserError
 
 FIGURES = ("balanced_accuracy", "auroc", "miss_rate", "overkill_rate")
 
 TaskView = tuple[Task, str]
+
+
+EVENLY = Rule(figure=Compared.BALANCED_ACCURACY)  # both kinds of error weigh the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ class LeftOut:
 
 
 def read_baselines(
-    sweep: Path, runs: Sequence[RunResult]
+    sweep: Path, runs: Sequence[RunResult], rule: Rule
 ) -> tuple[list[AskedBaseline], list[LeftOut]]:
     """Return the baselines of all runs, each once, and those that are left out."""
     by_key: dict[tuple[str, str], list[RunResult]] = {}
@@ -66,7 +70,7 @@ def read_baselines(
     asked = []
     for (name, key), members in by_key.items():
         try:
-            asked.append(_read_baseline(baseline_dir(sweep, key), members))
+            asked.append(_read_baseline(baseline_dir(sweep, key), members, rule))
         except UserError as error:
             labels = [run.label for run in members]
             left_out.setdefault((name, str(error)), []).extend(labels)
@@ -91,7 +95,7 @@ def _read_rows(
         return {}
 
 
-def _read_baseline(folder: BaselineDir, runs: Sequence[RunResult]) -> AskedBaseline:
+def _read_baseline(folder: BaselineDir, runs: Sequence[RunResult], rule: Rule) -> AskedBaseline:
     """Return a baseline. Raise UserError if its files cannot be trusted."""
     why = folder.damage()
     if why:
@@ -101,18 +105,18 @@ def _read_baseline(folder: BaselineDir, runs: Sequence[RunResult]) -> AskedBasel
         facts=folder.read_facts(),
         folder=folder,
         runs=tuple(runs),
-        answers=decide_all(folder.read_validation(), folder.read_predictions()),
+        answers=decide_all(folder.read_validation(), folder.read_predictions(), rule),
     )
 
 
 def decide_all(
-    validation: Sequence[Prediction], predictions: Sequence[Prediction]
+    validation: Sequence[Prediction], predictions: Sequence[Prediction], rule: Rule = EVENLY
 ) -> dict[TaskView, list[Prediction]]:
     """Return the ordinary predictions by task and view, decided by `decide`."""
     fitted_on = by_task_and_view(validation)
     ordinary = [each for each in predictions if each.probe is Probe.NONE and has_labels(each)]
     return {
-        kind: decide(fitted_on.get(kind, []), members)
+        kind: decide(fitted_on.get(kind, []), members, rule)
         for kind, members in by_task_and_view(ordinary).items()
     }
 
@@ -127,11 +131,13 @@ def has_labels(prediction: Prediction) -> bool:
     return prediction.expected in labels and has_scores
 
 
-def decide(validation: Sequence[Prediction], predictions: Sequence[Prediction]) -> list[Prediction]:
+def decide(
+    validation: Sequence[Prediction], predictions: Sequence[Prediction], rule: Rule = EVENLY
+) -> list[Prediction]:
     """Return predictions of one task and view with the labels of the calibrated threshold.
 
-    There, both kinds of error weigh the same, however rare defects are. Without enough validation
-    records, or without scores, the labels stay.
+    The threshold is the best for the figure of `rule`. Without enough validation records, or
+    without scores, the labels stay.
     """
     try:
         calibration = calibrate([each for each in validation if has_labels(each)])
@@ -141,21 +147,23 @@ def decide(validation: Sequence[Prediction], predictions: Sequence[Prediction]) 
     decided = []
     for prediction in predictions:
         if prediction.margin is not None:
-            is_positive = calibration.score(prediction.margin, prevalence=0.5) > 0.5
+            is_positive = calibration.score(prediction.margin, rule.prevalence) > rule.threshold
             label = LABELS[prediction.task][int(is_positive)]
             prediction = replace(prediction, predicted=label)
         decided.append(prediction)
     return decided
 
 
-def tuned_answers(sweep: Path, run: RunResult, kind: TaskView) -> list[Prediction]:
+def tuned_answers(
+    sweep: Path, run: RunResult, kind: TaskView, rule: Rule = EVENLY
+) -> list[Prediction]:
     """Return a run's ordinary predictions of a task and view, decided by `decide`."""
     predictions = run.answers(*kind)
     if not predictions or not all(map(has_labels, predictions)):
         return []
 
     validation = by_task_and_view(RunDir(sweep / run.name).read_validation())
-    return decide(validation.get(kind, []), predictions)
+    return decide(validation.get(kind, []), predictions, rule)
 
 
 def estimates(runs: Sequence[Sequence[Prediction]], *, seed: int) -> dict[str, Estimate]:

@@ -17,29 +17,16 @@ from vlmbench.report.baseline_answers import (
     read_baselines,
     tuned_answers,
 )
-from vlmbench.report.figures import Figure, figure, interval_words, points, span
+from vlmbench.report.decisions import Rule, rule_of
+from vlmbench.report.figures import Figure, figure
 from vlmbench.report.questions import TASKS
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.scores import RESAMPLING_SEED
 from vlmbench.report.tables import ARROWS, task_view_title
+from vlmbench.report.worth import Asked, Worth, worth
 from vlmbench.runs.baselines import baseline_dir
-from vlmbench.stats import Compared, Comparison, compare
-from vlmbench.stats.compare import UNKNOWN
-from vlmbench.types import JUDGING, LABELS, Prediction, Task, UserError
-
-# Verdict -> its sentence about tuned series {a} and baseline {b}.
-SENTENCES: Mapping[str, str] = {
-    "better": "Tuning is worth it here: {a} judges {what} better than {b}",
-    "slightly better": "Tuning is worth little here: {a} judges {what} slightly better than {b}",
-    "worse": "Tuning is not worth it here: {a} judges {what} worse than {b}",
-    "slightly worse": "Tuning is not worth it here: {a} judges {what} slightly worse than {b}",
-    UNKNOWN: (
-        "These runs do not tell whether tuning is worth it: {a} may judge {what} better or worse "
-        "than {b}"
-    ),
-}
-SAME = "Tuning changes little here: {a} and {b} differ by no more than {margin} on {what}"
-ONE_SEED = "one seed does not tell what another seed would change"
+from vlmbench.stats.compare import LEVEL
+from vlmbench.types import JUDGING, Prediction, Task, UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +44,6 @@ class BaselineRow:
     @property
     def time(self) -> str:
         return "–" if self.seconds is None else f"{self.seconds:,.1f} s"
-
-    @property
-    def rank(self) -> float:
-        """Return the balanced accuracy; -1 without one."""
-        value = self.figures[FIGURES.index("balanced_accuracy")].value
-        return -1.0 if value is None else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,60 +76,42 @@ class BaselineSection:
     asked: tuple[AskedBaseline, ...]
     tables: tuple[BaselineTable, ...]
     sentence: str
-    verdict: str
+    worth: Worth | None
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
+    @property
+    def verdict(self) -> str:
+        return "" if self.worth is None else self.worth.word
+
 
 def baseline_section(
-    sweep: Path, runs: Sequence[RunResult], *, most: int | None = None
+    sweep: Path, runs: Sequence[RunResult], *, level: float = LEVEL, most: int | None = None
 ) -> BaselineSection:
     """Return what the report says about baselines, with at most `most` tables.
 
+    `level` is the share of false verdicts that this look may spend.
+
     There are no tables if no run asked any.
     """
-    asked, left_out = read_baselines(sweep, runs)
+    rule = rule_of(runs[0].config if runs else {})
+    asked, left_out = read_baselines(sweep, runs, rule)
     series = series_of(runs)
 
     kinds = {kind for each in asked for kind in each.answers if kind[0] in JUDGING}
     order = list(TASKS)
     ordered = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1] != "raw", kind))
-    tables = tuple(_table(sweep, kind, asked, series) for kind in ordered[:most])
-    words, sentence = _main_verdict(tables[0]) if tables else ("", "")
+    tables = tuple(_table(sweep, kind, asked, series, rule) for kind in ordered[:most])
+    found, sentence = _worth(tables[0], rule, level) if tables else (None, "")
 
     notes = {f"{each.facts.name}, {k}: {n}" for each in asked for k, n in each.facts.notes.items()}
     return BaselineSection(
         asked=tuple(asked),
         tables=tables,
         sentence=sentence,
-        verdict=words,
+        worth=found,
         left_out=tuple(left_out),
         notes=tuple(sorted(notes)),
-    )
-
-
-def verdict_against(
-    tuned: Sequence[Sequence[Prediction]], baseline: Sequence[Prediction]
-) -> Comparison:
-    """Return the balanced accuracy of tuned runs minus that of a baseline, which has no seeds.
-
-    Raise UserError if their records differ.
-    """
-    order = [prediction.id for prediction in baseline]
-    rows = []
-    for predictions in tuned:
-        by_id = {prediction.id: prediction for prediction in predictions}
-        if set(by_id) != set(order):
-            raise UserError("the tuned run and the baseline answered different records")
-        rows.append([by_id[record].correct for record in order])
-
-    return compare(
-        rows,
-        [[prediction.correct for prediction in baseline]],
-        clusters=[prediction.cluster for prediction in baseline],
-        figure=Compared.BALANCED_ACCURACY,
-        positive=[each.expected == LABELS[each.task][1] for each in baseline],
-        fixed=True,
     )
 
 
@@ -175,11 +138,15 @@ def summary_figures(
 
 
 def _table(
-    sweep: Path, kind: TaskView, asked: Sequence[AskedBaseline], series: Sequence[Series]
+    sweep: Path,
+    kind: TaskView,
+    asked: Sequence[AskedBaseline],
+    series: Sequence[Series],
+    rule: Rule,
 ) -> BaselineTable:
     rows = [_baseline_row(each, kind, asked) for each in asked if kind in each.answers]
     for member in series:
-        answers = [tuned_answers(sweep, run, kind) for run in member.runs]
+        answers = [tuned_answers(sweep, run, kind, rule) for run in member.runs]
         if answers and all(answers):
             rows.append(_tuned_row(member, answers))
 
@@ -226,24 +193,17 @@ def _figures(answers: Sequence[Sequence[Prediction]]) -> tuple[Figure, ...]:
     return tuple(figure(name, asdict(found[name]) if name in found else None) for name in FIGURES)
 
 
-def _main_verdict(table: BaselineTable) -> tuple[str, str]:
-    """Return the verdict on the best tuned series against the best baseline, and its sentence."""
-    tuned = [row for row in table.rows if row.is_tuned]
-    others = [row for row in table.rows if not row.is_tuned]
+def _worth(table: BaselineTable, rule: Rule, level: float) -> tuple[Worth | None, str]:
+    """Return the verdict on tuned series against baselines; else a sentence that says why not."""
+    tuned, others = (
+        [Asked(name=row.name, answers=row.answers) for row in table.rows if row.is_tuned is kind]
+        for kind in (True, False)
+    )
     if not tuned or not others:
-        return "", ""
+        return None, ""
 
-    best, rival = (max(rows, key=lambda row: row.rank) for rows in (tuned, others))
     try:
-        comparison = verdict_against(best.answers, rival.answers[0])
+        found = worth(tuned, others, what=table.records, rule=rule, level=level)
     except UserError as error:
-        return "", f"No comparison with the baselines: {error}."
-
-    names = {"a": best.name, "b": rival.name, "what": table.records}
-    claim = SENTENCES.get(comparison.word, SAME).format(**names, margin=comparison.margin_words)
-    if comparison.is_one_seed:
-        claim += f"; {ONE_SEED}"
-    interval = interval_words(span(points, comparison.low, comparison.high))
-    sample = f"{comparison.n_records} records of {comparison.n_clusters} parts"
-    numbers = f"{points(comparison.difference)} of balanced accuracy ({interval}; {sample})"
-    return comparison.word, f"{claim}: {numbers}."
+        return None, f"No comparison with the baselines: {error}."
+    return found, found.sentence

@@ -53,19 +53,18 @@ def write_report(sweep: SweepDir) -> Path:
     look = look_at(sweep.path, runs) if any(matches(runs)) else None
     level = level_of(sweep.path, look)
     answers, refusals = findings(runs, level=level)
-    content = _content(
-        sweep.path.resolve().name,
-        runs,
-        answers,
-        refusals,
-        baseline_section(sweep.path, runs),
-    )
+    baselines = baseline_section(sweep.path, runs, level=level)
+    content = _content(sweep.path.resolve().name, runs, answers, refusals, baselines)
     content["level"] = level
     content["plan"] = plan_facts(sweep.path, runs, look=look)
     content["validation"] = validation_tables(runs)
 
-    rows = [finding.to_row() for finding in answers]
-    write_whole(sweep.report / "verdicts.json", to_json(rows) + "\n")
+    verdicts = {
+        "tuning": None if baselines.worth is None else baselines.worth.to_row(),
+        "findings": [finding.to_row() for finding in answers],
+        "plan": content["plan"].to_row(),
+    }
+    write_whole(sweep.report / "verdicts.json", to_json(verdicts) + "\n")
 
     template = markdown_environment().get_template("report.md.j2")
     write_whole(sweep.report / "report.md", template.render(content))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from vlmbench.metrics import describe
 from vlmbench.report.build import markdown_environment
 from vlmbench.runs.folder import RunDir
-from vlmbench.types import Task
+from vlmbench.system.text import typed_setting
+from vlmbench.types import Task, UserError
 
 PARITY_TITLES = {  # each comparison with the adapter in the export's parity
     "merged": "adapter merged into the weights",
@@ -57,6 +60,26 @@ def model_card(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    sentence: str
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PlanWords:
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdicts:
+    """The part of verdicts.json that a card repeats."""
+
+    findings: tuple[_Verdict, ...]
+    tuning: _Verdict | None = None
+    plan: _PlanWords = field(default_factory=_PlanWords)
+
+
 def _is_local(base: str) -> bool:
     return base.startswith((".", "/", "~")) or Path(base).exists()
 
@@ -82,9 +105,21 @@ def _figures(scores: Mapping[str, Any], tasks: Sequence[Task]) -> list[dict[str,
 
 
 def _findings(path: Path, model: str) -> list[str]:
-    """Return the sentences about this model from the report of the run's sweep."""
+    """Return the sentences about this model from the report of the run's sweep.
+
+    They are: whether tuning is worth it, every verdict on this model, and the plan.
+    """
     if not path.exists():
         return []
 
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return [str(row["sentence"]) for row in rows if row.get("model") == model]
+    try:
+        verdicts = msgspec.json.decode(path.read_bytes(), type=_Verdicts)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: the file is damaged ({error}); write the report again with "
+            f"stage=report {typed_setting('sweep', path.parents[1])}"
+        ) from error
+
+    tuning = [] if verdicts.tuning is None else [verdicts.tuning.sentence]
+    own = [row.sentence for row in verdicts.findings if row.model == model]
+    return [*tuning, *own, *verdicts.plan.sentences]

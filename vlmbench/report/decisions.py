@@ -43,6 +43,11 @@ class Rule:
         return 0.0
 
     @property
+    def threshold(self) -> float:
+        """The same limit as a probability."""
+        return 1 / (1 + math.exp(-self.limit))
+
+    @property
     def words(self) -> str:
         """Return the name of the figure, as in "points of balanced accuracy"."""
         names = {Compared.AUROC: "AUROC", Compared.COST: "expected cost"}

@@ -20,8 +20,9 @@ BY_TOKENS = ("loss", "eval_loss", "eval_balanced_accuracy")
 VERDICT_COLUMNS = (
     *("model", "setting", "variant", "baseline", "task", "view"),
     *("verdict", "difference", "low", "high", "p_value", "p_holm"),
-    *("n_records", "n_parts", "n_seeds", "sentence"),
+    *("n_records", "n_clusters", "seeds", "sentence"),
 )
+MAX_SENTENCES = 10  # verdicts in the summary of a report; the table holds all
 REPORT_FILES = ("index.html", "report.md", "verdicts.json")
 
 
@@ -88,6 +89,7 @@ class WandbTracker:
         self._send(
             lambda run: run.log({"report": _page(folder), "verdicts": _verdict_table(folder)})
         )
+        self._send(lambda run: run.summary.update(verdict_summary(folder)))
         self._send(lambda run: run.log_artifact(_report_artifact(run.id, folder)))
 
     def adapter(self, folder: Path) -> None:
@@ -231,9 +233,25 @@ def _prediction_table(predictions: Sequence[Prediction], open_image: Callable[[s
 def _verdict_table(folder: Path) -> Any:
     import wandb
 
-    rows = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
-    data = [[row[name] for name in VERDICT_COLUMNS] for row in rows]
+    rows = _read_verdicts(folder)["findings"]
+    data = [[str(row[name]) if name == "seeds" else row[name] for name in VERDICT_COLUMNS]
+            for row in rows]  # fmt: skip
     return wandb.Table(columns=list(VERDICT_COLUMNS), data=data)
+
+
+def verdict_summary(folder: Path) -> dict[str, str]:
+    """Return the sentences of a report for the summary of its run."""
+    verdicts = _read_verdicts(folder)
+    summary = {"plan": " ".join(verdicts["plan"]["sentences"])}
+    if verdicts["tuning"] is not None:
+        summary["tuning"] = verdicts["tuning"]["sentence"]
+    for number, row in enumerate(verdicts["findings"][:MAX_SENTENCES]):
+        summary[f"verdict_{number}"] = row["sentence"]
+    return summary
+
+
+def _read_verdicts(folder: Path) -> Any:
+    return json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
 
 
 def _page(folder: Path) -> Any:
