@@ -197,9 +197,7 @@ def test_unequal_parts_are_named() -> None:
 
 def test_every_field_of_a_verdict_is_on_its_page() -> None:
     page = (REPOSITORY / "docs" / "reference" / "run-folder.md").read_text(encoding="utf-8")
-    named = set(
-        re.findall(r"`(\w+)`", page.partition("### Fields of")[2].partition("## States")[0])
-    )
+    named = set(re.findall(r"`(\w+)`", page.partition("## Fields of")[2].partition("## States")[0]))
     fields = set(make_finding(make_change(0.02, 0.1)).to_row())
     assert fields <= named
 

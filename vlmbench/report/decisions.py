@@ -81,7 +81,7 @@ def _positive(value: Any) -> float | None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """The decisions of a arm on the same ordinary records, one row for each seed.
+    """The decisions of an arm on the same ordinary records, one row for each seed.
 
     `right` is 1 where the decision is the true label, else 0: (seeds, n). `scores` rise with the
     positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n). `notes`

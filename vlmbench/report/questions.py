@@ -124,7 +124,7 @@ class Match:
 def matches(runs: Sequence[RunResult]) -> Iterator[Match]:
     """Yield each variant with its baseline and with the control; else settings with the first.
 
-    All finished seeds of a arm count, whether or not the other arm has them too.
+    All finished seeds of an arm count, whether or not the other arm has them too.
     """
     series = group_by_series(runs)
     found = False

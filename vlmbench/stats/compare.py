@@ -35,7 +35,7 @@ class Comparison:
     `low` and `high` are the 95 % interval. `p_value` tests that there is no difference;
     `equivalence_p` that there is one of more than `margin`. `effective_clusters` is the number of
     equally large parts that would tell as much. `seeds` are the numbers of seeds of a and b, 0 for
-    a arm that no seed would change. Differences are in the figure's own unit.
+    an arm that no seed would change. Differences are in the figure's own unit.
     """
 
     figure: Compared
@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def is_one_seed(self) -> bool:
-        """Whether a arm has one seed: its interval lacks what another seed would change."""
+        """Whether an arm has one seed: its interval lacks what another seed would change."""
         return 1 in self.seeds
 
     @property

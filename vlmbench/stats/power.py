@@ -141,7 +141,7 @@ def power_note(
     """Return in words what it takes to see the difference with 80 % power.
 
     A difference below MIN_DIFFERENCE is replaced by PLANNED_DIFFERENCE. `seeds` are the numbers of
-    seeds of both arms, 0 for a arm without seeds.
+    seeds of both arms, 0 for an arm without seeds.
     """
     if spread.num_clusters < 2:
         return "One part says nothing about other parts; at least two are needed."

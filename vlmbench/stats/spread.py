@@ -149,7 +149,7 @@ def measure_spread(design: Design, a: Contributions, b: Contributions, *, fixed:
 
 
 def _seed_variance(design: Design, arm: Contributions) -> Variance:
-    """Return the variance of a arm's mean by its seeds."""
+    """Return the variance of an arm's mean by its seeds."""
     freedom = arm.num_seeds - 1
     interaction = arm.residuals - arm.residuals.mean(axis=0)
     chance = sum(_finite(design.variance(row)) for row in interaction) / freedom
