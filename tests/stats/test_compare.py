@@ -181,7 +181,8 @@ def test_costs_are_in_the_users_unit_and_lower_is_better() -> None:
     costs = Costs(miss=50.0, overkill=1.0, prevalence=0.01)
     found = compare(seeds(misses), seeds(stops), costs=costs, **arguments)
     assert found.difference == pytest.approx(0.01 * 50 - 0.99 * 1)  # 0.5 against 0.99
-    assert found.word == "slightly better"  # 0.49 is less than 2 % of the larger cost
+    assert found.word == "better"
+    assert found.margin == pytest.approx(0.02 * (0.01 * 50 + 0.99))
     own = compare(seeds(misses), seeds(stops), costs=Costs(miss=50, overkill=1), **arguments)
     assert own.difference == pytest.approx(0.1 * 50 - 0.9)
     assert own.word == "worse"

@@ -135,10 +135,13 @@ def _weakest(
     return dict(zip(keys, corrected, strict=True))
 
 
-def _support(change: Change, sign: int) -> float:
-    """Return how much a comparison speaks for a claim: 1 - p, below 0 if it speaks against it."""
-    certainty = 1 - change.comparison.p_value
-    return certainty if sign * _gain(change) > 0 else -certainty - 1e-9
+def _support(change: Change, sign: int) -> tuple[float, float]:
+    """Return how much a comparison speaks for a claim, and by how large a difference.
+
+    The first is 1 - p, below 0 if it speaks against the claim.
+    """
+    certainty, gain = 1 - change.comparison.p_value, sign * _gain(change)
+    return (certainty if gain > 0 else -certainty - 1e-9), gain
 
 
 def _gain(change: Change) -> float:

@@ -119,7 +119,7 @@ def compare(
     figure="auroc" any scores that rise with the positive label. `clusters` names each record's
     cluster, whose records are not independent: (records). `positive` is each record's true label.
     With `fixed`, b was not trained, so it has no seeds. `margin` is in points of share; for
-    figure="cost" it is a share of the larger cost.
+    figure="cost" it is what costs change by if misses and overkill both change by `margin`.
 
     The interval holds the choice of parts (jackknife over clusters) and of seeds (both arms apart,
     any number each): see `Design.variance` and `half_width`. A single cluster has no interval.
@@ -137,7 +137,8 @@ def compare(
         fixed=fixed,
     )
     spread, design = pair.spread, pair.design
-    scale = costs.largest if figure is Compared.COST and costs is not None else 1.0
+    # A cost changes by `scale` if all records of both labels are judged otherwise.
+    scale = float(np.abs(design.class_weights).sum()) if figure is Compared.COST else 1.0
     half_width = spread.half_width()
 
     return Comparison(

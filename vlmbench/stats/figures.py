@@ -46,10 +46,6 @@ class Costs:
     overkill: float
     prevalence: float | None = None
 
-    @property
-    def largest(self) -> float:
-        return max(self.miss, self.overkill)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contributions:

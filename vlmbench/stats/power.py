@@ -151,7 +151,7 @@ def power_note(
     target = abs(difference) if abs(difference) >= MIN_DIFFERENCE else PLANNED_DIFFERENCE
     arms = sum(number > 0 for number in seeds)
     variances, n_parts = sources(spread, arms=arms), spread.num_clusters
-    unit = "% of the larger cost" if figure is Compared.COST else "points"
+    unit = "points of both errors" if figure is Compared.COST else "points"
     aim = f"{100 * POWER:.0f} % power to see a difference of {100 * target:.1f} {unit}"
 
     n_seeds = min((number for number in seeds if number), default=1)
