@@ -136,8 +136,8 @@ def test_a_sealed_test_split_stays_sealed(ask: Callable[..., Any]) -> None:
         assert folder_of(run, row).read_predictions() == []
         assert folder_of(run, row).read_validation()
 
-    _, opened, _ = ask("0_a", backbone=Backbone())
-    assert folder_of(run, opened["untuned"]).read_predictions()
+    _, revealed, _ = ask("0_a", backbone=Backbone())
+    assert folder_of(run, revealed["untuned"]).read_predictions()
 
 
 def test_a_tower_without_a_map_leaves_its_baselines_out(ask: Callable[..., Any]) -> None:

@@ -43,7 +43,6 @@ def make_comparison(low: float, high: float, **given: Any) -> Comparison:
         "n_clusters": 20,
         "effective_clusters": 20.0,
         "seeds": (3, 3),
-        "power_note": "Note.",
     }
     return Comparison(difference=(low + high) / 2, low=low, high=high, **values | given)
 
@@ -121,7 +120,7 @@ def test_the_sentence_follows_from_the_verdict(
 
 def test_a_sentence_ends_with_its_evidence() -> None:
     assert make_finding(make_change(0.02, 0.1)).sentence.endswith(
-        "(95 % interval +2.0 to +10.0 points; p = 0.042; 60 records of 20 parts, 3 seeds). Note."
+        "(95 % interval +2.0 to +10.0 points; p = 0.042; 60 records of 20 parts, 3 seeds)."
     )
 
 
@@ -130,7 +129,7 @@ def test_the_number_of_comparisons_is_inside_the_word() -> None:
     finding = make_finding(change)
     assert finding.verdict == "not enough data to tell"
     assert (
-        finding.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126). Note."
+        finding.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126)."
     )
 
 

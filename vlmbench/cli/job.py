@@ -24,7 +24,8 @@ from vlmbench.cli.plan import plan_runs, plan_search
 from vlmbench.cli.reopen import reopen
 from vlmbench.cli.validate import refuse_unknown_keys, validate_run, validate_sweep
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
-from vlmbench.runs.folder import FollowerDir, RunDir, State
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.follower import FollowerDir
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.system import processes, signals
 from vlmbench.system.files import explain_disk_errors

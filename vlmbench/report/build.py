@@ -22,7 +22,7 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
-from vlmbench.report.plan import level_of, look_at, plan_facts
+from vlmbench.report.plan import level_of, look_at, missing_of, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
 from vlmbench.report.questions import matches
 from vlmbench.report.runs import RunResult, read_runs
@@ -52,7 +52,8 @@ def write_report(sweep: SweepDir) -> Path:
     runs = read_runs(sweep)
     look = look_at(sweep.path, runs) if any(matches(runs)) else None
     level = level_of(sweep.path, look)
-    answers, refusals = findings(runs, level=level)
+    missing = missing_of(sweep.path, runs)
+    answers, refusals = findings(runs, level=level, missing=missing)
     baselines = baseline_section(sweep.path, runs, level=level)
     content = _content(sweep.path.resolve().name, runs, answers, refusals, baselines)
     content["level"] = level

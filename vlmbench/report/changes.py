@@ -48,7 +48,8 @@ class Change:
 
     def to_row(self) -> dict[str, Any]:
         """Return plain values for verdicts.json."""
-        row = {key: value for key, value in asdict(self.comparison).items() if key != "power_note"}
+        row = asdict(replace(self.comparison, spread=None))
+        del row["spread"], row["scale"]
         return row | {
             "verdict": self.word,
             "p_holm": self.p_holm,

@@ -20,6 +20,7 @@ from vlmbench.runs.plan import (
     Plan,
     PlannedRun,
     PlannedState,
+    missing_runs,
     planned_runs,
     read_plan,
     unplanned_runs,
@@ -98,6 +99,15 @@ def level_of(sweep: Path, look: Look | None) -> float:
 
     rest = LEVEL - PLANNED if is_planned else LEVEL
     return rest / (look.number * (look.number + 1))
+
+
+def missing_of(sweep: Path, runs: Sequence[RunResult]) -> list[PlannedRun]:
+    """Return the planned runs that did not start; none without a plan that can be read."""
+    try:
+        plan = read_plan(sweep)
+    except UserError:
+        return []
+    return [] if plan is None else missing_runs(plan, runs)
 
 
 def plan_facts(sweep: Path, runs: Sequence[RunResult], *, look: Look | None) -> PlanFacts:

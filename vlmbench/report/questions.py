@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vlmbench.report.runs import RunResult, group_by_series
 from vlmbench.runs.folder import State
+from vlmbench.runs.plan import PlannedRun
 from vlmbench.types import Probe, Task
 
 BASELINE = "without_comparison"
@@ -90,6 +91,7 @@ class Match:
     variant_runs: tuple[RunResult, ...]
     baseline_runs: tuple[RunResult, ...]
     unfinished: tuple[RunResult, ...]
+    missing: tuple[PlannedRun, ...] = ()
 
     @property
     def runs(self) -> tuple[RunResult, ...]:
@@ -112,6 +114,9 @@ class Match:
     def account(self) -> str:
         """Return what became of the seeds that both arms do not share; "" for none."""
         lost = [f"{run.label} {UNFINISHED.get(run.state, run.state)}" for run in self.unfinished]
+        lost += [
+            f"{run.model} · {run.data} · seed {run.seed} did not start" for run in self.missing
+        ]
         variant, baseline = self.seeds
         if set(variant) != set(baseline):
             lost.append(
@@ -121,7 +126,7 @@ class Match:
         return "; ".join(lost)
 
 
-def matches(runs: Sequence[RunResult]) -> Iterator[Match]:
+def matches(runs: Sequence[RunResult], missing: Sequence[PlannedRun] = ()) -> Iterator[Match]:
     """Yield each variant with its baseline and with the control; else settings with the first.
 
     All finished seeds of an arm count, whether or not the other arm has them too.
@@ -136,11 +141,11 @@ def matches(runs: Sequence[RunResult]) -> Iterator[Match]:
                 continue
 
             found = True
-            yield from _on_records(runs, series, key, other, Axis.DATA)
+            yield from _with_missing(_on_records(runs, series, key, other, Axis.DATA), missing)
 
     if not found:
         for key, other in _setting_pairs(series):
-            yield from _on_records(runs, series, key, other, Axis.SETTING)
+            yield from _with_missing(_on_records(runs, series, key, other, Axis.SETTING), missing)
 
 
 Key = tuple[str, str, str]
@@ -159,6 +164,15 @@ def _setting_pairs(series: SeriesRuns) -> Iterator[tuple[Key, Key]]:
         other = first[key[0], key[2]]
         if key != other and key[2] != SINGLE:
             yield key, other
+
+
+def _with_missing(found: Iterator[Match], missing: Sequence[PlannedRun]) -> Iterator[Match]:
+    """Yield matches with the planned runs of their model and data variants that did not start."""
+    for match in found:
+        question = match.question
+        names = (question.data,) if question.data else (question.variant, question.baseline)
+        own = (run for run in missing if run.model == question.model and run.data in names)
+        yield replace(match, missing=tuple(own))
 
 
 def _on_records(

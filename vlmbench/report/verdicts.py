@@ -25,6 +25,7 @@ from vlmbench.report.questions import (
     seed_list,
 )
 from vlmbench.report.runs import RunResult
+from vlmbench.runs.plan import PlannedRun
 from vlmbench.stats import Compared, Comparison
 from vlmbench.stats.compare import LEVEL, UNKNOWN
 from vlmbench.types import Task, UserError
@@ -234,18 +235,18 @@ class Refusal:
 
 
 def findings(
-    runs: Sequence[RunResult], *, level: float = LEVEL
+    runs: Sequence[RunResult], *, level: float = LEVEL, missing: Sequence[PlannedRun] = ()
 ) -> tuple[list[Finding], list[Refusal]]:
     """Compare every variant that trains on pairs with the baseline and with the control.
 
     Return the answers, raw pairs first, and the comparisons that failed. Settings are compared with
     the first one if all runs have the same data variant. `level` is the share of false
-    verdicts that this look may spend.
+    verdicts that this look may spend. `missing` are planned runs that did not start.
     """
     answers: list[Finding] = []
     refusals: list[Refusal] = []
 
-    for match in matches(runs):
+    for match in matches(runs, missing):
         # Two runs whose records differ must not cost the whole report.
         try:
             answers.append(answer(match, rule_of(match.runs[0].config)))

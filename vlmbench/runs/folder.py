@@ -320,30 +320,6 @@ class RunDir:
         return value
 
 
-class FollowerDir(RunDir):
-    """A run's folder in a process that follows the leader: it reads, and writes nothing."""
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        yield
-
-    def write_config(self, text: str) -> None: ...
-
-    def write_status(self, state: State, *, run_hash: str, **details: Any) -> None: ...
-
-    def write_error(self, error: str, **details: Any) -> None: ...
-
-    def clear_error(self) -> None: ...
-
-    def write_start(self, env: Mapping[str, Any], *, run_hash: str, **identity: Any) -> None: ...
-
-    def write_choices(self, choices: Mapping[str, Any]) -> None: ...
-
-    def append_train_log(self, row: Mapping[str, Any]) -> None: ...
-
-    def cut_train_log(self, after_step: int) -> None: ...
-
-
 def _parse_row(line: bytes) -> dict[str, Any] | None:
     """Return the object of a line; None if the line is cut short or damaged."""
     try:

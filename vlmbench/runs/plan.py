@@ -192,6 +192,12 @@ def planned_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[PlannedState]:
     ]
 
 
+def missing_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[PlannedRun]:
+    """Return the planned runs that did not start; none for a search."""
+    made = {made_run(run).key for run in runs}
+    return [] if plan.is_search else [run for run in plan.all_runs if run.key not in made]
+
+
 def unplanned_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[AnyRun]:
     """Return the runs that the plan does not name; none for a search."""
     if plan.is_search:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ class Comparison:
     n_clusters: int
     effective_clusters: float
     seeds: tuple[int, int]
-    power_note: str
+    scale: float = 1.0
+    spread: Spread | None = field(default=None, repr=False)
 
     @property
     def is_one_seed(self) -> bool:
@@ -89,6 +90,14 @@ class Comparison:
             return f"slightly {direction}" if is_small else direction
 
         return f"no difference larger than {self.margin_words}" if is_small else UNKNOWN
+
+    @property
+    def power_note(self) -> str:
+        """The data that would narrow the interval, in words. It takes 0.05 s to compute."""
+        if self.spread is None:
+            return ""
+        difference, spread = self.difference / self.scale, self.spread.scaled(self.scale)
+        return power.power_note(self.figure, difference, spread, seeds=self.seeds)
 
     @property
     def models_differ(self) -> bool:
@@ -153,9 +162,8 @@ def compare(
         n_clusters=design.num_clusters,
         effective_clusters=design.effective_clusters,
         seeds=pair.seeds,
-        power_note=power.power_note(
-            figure, pair.difference / scale, spread.scaled(scale), seeds=pair.seeds
-        ),
+        scale=scale,
+        spread=spread,
     )
 
 
