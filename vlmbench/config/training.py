@@ -174,6 +174,12 @@ class EvalConfig(CostConfig):
     probes: bool = setting(
         True, "Evaluate swapped, self-paired, blank-reference and closing pairs too."
     )
+    probe_records: int | None = setting(
+        None,
+        "Swapped, self-paired, blank-reference and closing pairs of each task and view; null: all.",
+        at_least=1,
+        cure="null",
+    )
     perturbations: bool = setting(
         True, "Ask raw pairs again with a blurred, darker, shifted, JPEG or rotated query."
     )

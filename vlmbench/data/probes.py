@@ -28,6 +28,22 @@ def make_probes(records: Sequence[Record]) -> list[Record]:
     return [*_swap(pairs), *_pair_with_self(pairs), *_blank(pairs), *_close(pairs)]
 
 
+def limit_probes(probes: Sequence[Record], most: int | None) -> list[Record]:
+    """Return at most `most` probes of each kind, task and view, spread evenly; None keeps all."""
+    if most is None:
+        return list(probes)
+
+    kinds: dict[tuple[Probe, Task, str], list[int]] = defaultdict(list)
+    for index, record in enumerate(probes):
+        kinds[record.probe, record.task, record.view].append(index)
+
+    chosen: list[int] = []
+    for indices in kinds.values():
+        steps = np.linspace(0, len(indices) - 1, min(most, len(indices))).round()
+        chosen += [indices[int(step)] for step in steps]
+    return [probes[index] for index in sorted(chosen)]
+
+
 def choose_pairs(records: Sequence[Record], most: int, *, seed: int) -> list[Record]:
     """Return at most `most` raw judge_pair records, chosen at random, in their order.
 

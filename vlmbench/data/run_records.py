@@ -15,7 +15,7 @@ from vlmbench.config import RunConfig
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
-from vlmbench.data.probes import choose_pairs, make_probes, perturb, reword
+from vlmbench.data.probes import choose_pairs, limit_probes, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, check_labels, limit_records
 from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
@@ -124,7 +124,8 @@ def _make_all_probes(config: RunConfig, test: Subset) -> list[Record]:
     settings = config.eval
     chosen = choose_pairs(test, settings.perturbed_records, seed=config.data.split_seed)
 
-    probes = make_probes(test) if settings.probes else []
+    controls = make_probes(test) if settings.probes else []
+    probes = limit_probes(controls, settings.probe_records)
     if settings.perturbations:
         probes += perturb(chosen)
     if settings.rewordings:

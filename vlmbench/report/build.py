@@ -37,7 +37,7 @@ from vlmbench.report.tables import (
     headline_table,
     task_view_title,
 )
-from vlmbench.report.terminal import plain_plan, plain_states, plain_tables
+from vlmbench.report.terminal import plain_plan, plain_states, plain_tables, plain_verdicts
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
@@ -76,14 +76,19 @@ def write_report(sweep: SweepDir) -> Path:
 
 
 def comparison_table(sweep: SweepDir) -> str:
-    """Return the runs with their main figures, and their plan, as plain text.
+    """Return the runs with their main figures, the verdicts and the plan as plain text.
 
     Raise UserError if the folder holds no run.
     """
     runs = read_runs(sweep)
-    facts = plan_facts(sweep.path, runs, look=None)
-    section = baseline_section(sweep.path, runs, most=1)
-    return f"{plain_tables(runs, section)}\n{plain_plan(facts)}"
+    look = look_at(sweep.path, runs) if any(matches(runs)) else None
+    level = level_of(sweep.path, look)
+    answers, _ = findings(runs, level=level, missing=missing_of(sweep.path, runs))
+
+    section = baseline_section(sweep.path, runs, level=level, most=1)
+    facts = plan_facts(sweep.path, runs, look=look)
+    blocks = (plain_tables(runs, section), plain_verdicts(answers), plain_plan(facts))
+    return "\n".join(block for block in blocks if block)
 
 
 def state_table(sweep: SweepDir) -> str:

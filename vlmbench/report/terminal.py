@@ -12,6 +12,7 @@ from vlmbench.report.plan import PlanFacts
 from vlmbench.report.runs import RunResult
 from vlmbench.report.sealed import SEALED_TITLE, sealed_runs
 from vlmbench.report.tables import Column, accuracy_table, headline_table, remark
+from vlmbench.report.verdicts import Finding
 from vlmbench.types import Task
 
 COLUMNS_PER_BLOCK = 4
@@ -41,6 +42,14 @@ def plain_tables(runs: Sequence[RunResult], baselines: BaselineSection | None = 
         blocks += [one_line(baselines.sentence)] if baselines.sentence else []
 
     return "\n\n".join(blocks) + "\n"
+
+
+def plain_verdicts(answers: Sequence[Finding]) -> str:
+    """Return the main verdicts with their numbers, one a line; "" if there are none."""
+    main = [finding for finding in answers if finding.question.main]
+    sentences = [one_line(f"{finding.claim}: {finding.numbers}.") for finding in main]
+    lines = [sentence.replace(" · ", " ") for sentence in sentences]
+    return "\n".join(["verdict", *lines]) + "\n" if lines else ""
 
 
 def plain_plan(facts: PlanFacts) -> str:
