@@ -128,9 +128,7 @@ def test_the_number_of_comparisons_is_inside_the_word() -> None:
     change = replace(make_change(0.02, 0.1), p_holm=0.126, family=3)
     finding = make_finding(change)
     assert finding.verdict == "not enough data to tell"
-    assert (
-        finding.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126)."
-    )
+    assert finding.reservation == "Among 3 such comparisons it may be chance (Holm's p = 0.126)."
 
 
 def test_a_later_look_must_be_surer() -> None:

@@ -21,7 +21,7 @@ from vlmbench.data.nearest import NearImages, near_images
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
-from vlmbench.types import Record, Split, UserError
+from vlmbench.types import Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Data:
 
     `facts` maps an image's 64-bit name hash to its facts. `leaks` has a sentence for each leak that
     was allowed. `near` are the pairs of images in different splits that are most alike.
-    `components` maps a part's 64-bit name hash to the name of its split component, for parts that
-    share images with others.
+    `components` maps a task and a part's 64-bit name hash to the name of the part's component, for
+    parts that share images with others in records of that task.
     """
 
     manifest: Manifest
@@ -48,11 +48,11 @@ class Data:
     leaks: tuple[str, ...]
     near: tuple[NearImages, ...]
     warnings: tuple[str, ...]
-    components: Mapping[int, str] = field(default_factory=dict)
+    components: Mapping[tuple[Task, int], str] = field(default_factory=dict)
 
-    def component(self, group: str) -> str:
-        """Return the name of a part's split component; "" if it shares no image with another."""
-        return self.components.get(hash_name(group), "")
+    def component(self, task: Task, group: str) -> str:
+        """Return the name of a part's component; "" if its records share no image with others."""
+        return self.components.get((task, hash_name(group)), "")
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
         """Return (width, height) of each image of one of the manifest's records."""
@@ -91,7 +91,7 @@ def load_data(
         leaks=tuple(leaks),
         near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
-        components=component_names(manifest, by_part_only=allow_leak),
+        components={} if allow_leak else component_names(manifest),
     )
 
 

@@ -16,9 +16,9 @@ from scipy.sparse.csgraph import connected_components
 
 from vlmbench.data.images import ImageFacts
 from vlmbench.data.likeness.detail import ORIENTATIONS
-from vlmbench.data.manifest import NO_SPLIT, SPLITS, Hashes, Indices, Manifest, SplitIndices
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, TASKS, Hashes, Indices, Manifest, SplitIndices
 from vlmbench.data.nearest import NearImages
-from vlmbench.types import Split, UserError
+from vlmbench.types import Split, Task, UserError
 
 Components = NDArray[np.int32]  # the number of each record's split component
 
@@ -99,44 +99,53 @@ def _fill_empty_splits(splits: SplitIndices, order: Indices, shares: Mapping[Spl
 
 
 def _find_components(manifest: Manifest, *, by_part_only: bool) -> Components:
-    """Return the number of each record's split component (N,): records that share parts or images.
+    """Return the number of each record's split component: it shares parts or images. (N,)"""
+    if by_part_only:
+        _, parts = np.unique(manifest.groups, return_inverse=True)
+        return parts.astype(np.int32)
+    return _join(manifest.groups, manifest.images)
+
+
+def _join(groups: Hashes, images: Hashes) -> Components:
+    """Return the component of each record (N,), from its part (N,) and its images (N, 2).
 
     The components are those of a graph whose nodes are parts and images, with an edge for each
     image of each record.
     """
-    _, parts = np.unique(manifest.groups, return_inverse=True)
-    if by_part_only:
-        return parts.astype(np.int32)
-
-    _, images = np.unique(manifest.images, return_inverse=True)
+    _, parts = np.unique(groups, return_inverse=True)
+    _, columns = np.unique(images, return_inverse=True)
     num_parts = int(parts.max()) + 1
-    num_nodes = num_parts + int(images.max()) + 1
+    num_nodes = num_parts + int(columns.max()) + 1
     rows = np.repeat(parts, 2)  # a record has two image hashes
-    columns = num_parts + images.ravel()
     edges = np.ones(len(rows), dtype=np.int8)
-    graph = coo_array((edges, (rows, columns)), shape=(num_nodes, num_nodes))
+    graph = coo_array((edges, (rows, num_parts + columns.ravel())), shape=(num_nodes, num_nodes))
 
     _, labels = connected_components(graph, directed=False)
     _, components = np.unique(labels[parts], return_inverse=True)
     return components.astype(np.int32)
 
 
-def component_names(manifest: Manifest, *, by_part_only: bool = False) -> dict[int, str]:
-    """Return hash of a part -> name of its split component, for components of several parts.
+def component_names(manifest: Manifest) -> dict[tuple[Task, int], str]:
+    """Return (task, hash of a part) -> name of its component, for components of several parts.
 
-    Records of one component are not independent, so statistics take them together. The name is the
-    component's smallest part hash, so it does not depend on the order of the rows.
+    A component is made of parts that share images in records of one task. Such records are not
+    independent, so statistics take them together. Records of other tasks may join more parts: these
+    stay in one split, but judgements of them share no image. The name is the component's smallest
+    part hash, so it does not depend on the order of the rows.
     """
-    components = _find_components(manifest, by_part_only=by_part_only)
-    groups, first = np.unique(manifest.groups, return_index=True)
-    component_of = components[first]
-    sizes = np.bincount(component_of)
+    names: dict[tuple[Task, int], str] = {}
+    for index in np.unique(manifest.tasks).tolist():
+        members = np.flatnonzero(manifest.tasks == index)
+        all_groups = manifest.groups[members]
+        components = _join(all_groups, manifest.images[members])
+        groups, first = np.unique(all_groups, return_index=True)
+        component_of = components[first]
+        sizes = np.bincount(component_of)
 
-    names: dict[int, str] = {}
-    smallest: dict[int, int] = {}
-    for group, component in zip(groups.tolist(), component_of.tolist(), strict=True):
-        if sizes[component] > 1:
-            names[group] = f"{smallest.setdefault(component, group):016x}"
+        smallest: dict[int, int] = {}
+        for group, component in zip(groups.tolist(), component_of.tolist(), strict=True):
+            if sizes[component] > 1:
+                names[TASKS[index], group] = f"{smallest.setdefault(component, group):016x}"
     return names
 
 

@@ -37,14 +37,14 @@ Pending = Callable[[], list[Answer]]  # answers of a batch, which may still be c
 class Asker:
     """A model that is ready to answer records, shown by `viewer` in the words of `wording`.
 
-    `component_of` returns the split component of a part, "" for none.
+    `component_of` returns the component of a part in records of a task, "" for none.
     """
 
     backbone: Backbone
     viewer: Viewer
     wording: Wording
     settings: EvalConfig
-    component_of: Callable[[str], str] = lambda group: ""
+    component_of: Callable[[Task, str], str] = lambda task, group: ""
 
     def score(self, records: Sequence[Record], *, progress: str | None = None) -> list[Prediction]:
         """Answer with the labels' log-probabilities, whatever `eval.method` is."""
@@ -135,7 +135,7 @@ class Asker:
             answer=sample.answer,
             images=tuple(self._shown_file(image) for image in record.images),
             meta=dict(record.meta),
-            component=self.component_of(record.group),
+            component=self.component_of(record.task, record.group),
         )
 
 

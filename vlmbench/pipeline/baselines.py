@@ -189,7 +189,7 @@ class Questioner:
             answer=wording.answer(record),
             images=tuple("" if path is None else str(path.resolve()) for path in paths),
             meta=dict(record.meta),
-            component=self.asker.component_of(record.group),
+            component=self.asker.component_of(record.task, record.group),
         )
 
     def _key(self, name: str, config: BaselineConfig) -> str:

@@ -22,8 +22,8 @@ def mark_followed(
     Figures of followed records are too good: they chose the checkpoint.
     """
     follows = run.config.trainer.eval_steps is not None
-    monitored = {record.group for record in records.monitored} if follows else set()
-    clusters = {records.data.component(group) or group for group in monitored}
+    monitored = {(each.task, each.group) for each in records.monitored} if follows else set()
+    clusters = {records.data.component(task, group) or group for task, group in monitored}
     return [replace(each, followed=each.cluster in clusters) for each in predictions]
 
 
