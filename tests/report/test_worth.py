@@ -90,11 +90,11 @@ def test_one_seed_gives_no_verdict() -> None:
 def test_equal_series_and_baselines_seldom_get_a_verdict() -> None:
     # The best of 3 series against the best of 4 baselines would differ in most of such draws.
     false = 0
-    for seed in range(60):
+    for seed in range(20):
         tuned = [asked(f"t{k}", [0.7] * 3, seed=seed, records=120) for k in range(3)]
         baselines = [asked(f"b{k}", [0.7], seed=seed, records=120) for k in range(4)]
         false += judge(tuned, baselines).word != "not enough data to tell"
-    assert false <= 5
+    assert false <= 3  # 20 draws of 5 %: 98 % of counts
 
 
 def test_other_records_are_refused() -> None:

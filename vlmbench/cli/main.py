@@ -25,7 +25,7 @@ vlmbench fine-tunes a vision-language model to judge parts from pairs of images,
 whether a change in data or model made the judgement better.
 
 Run an experiment:
-  vlmbench experiment=quick                          ten minutes on a laptop, ends in a report
+  vlmbench experiment=quick                          20 minutes on a laptop, ends in a report
   vlmbench model=llama32 data=with_comparison        one run on a GPU
   vlmbench -m data=without_comparison,with_comparison seed=0,1,2    a sweep, ends in a report
 

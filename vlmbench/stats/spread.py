@@ -178,4 +178,6 @@ def _p_value(components: tuple[Variance, ...], distance: float) -> float:
         return SMALLEST_P
 
     largest = float(np.log(1 - 1e-12))
-    return 1.0 if excess(largest) >= 0 else float(np.exp(brentq(excess, smallest, largest)))
+    return (
+        1.0 if excess(largest) >= 0 else float(np.exp(brentq(excess, smallest, largest, xtol=1e-7)))
+    )
