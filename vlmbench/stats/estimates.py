@@ -41,12 +41,23 @@ def estimate(
         n = max(len(rate.parts) for rate in basis)
         n_parts = max(len(set(rate.parts)) for rate in basis)
         blocks = _blocks(predictions, seed)
-        without = _without_each(measure, predictions, list(floats), blocks)
+        without = _without_each(
+            measure,
+            predictions,
+            list(floats),
+            blocks,
+        )
         quantile = _quantile(predictions, blocks, confidence) if n_parts > 1 else math.inf
 
         for name, value in floats.items():
             low, high = _jackknife_interval(value, without[name], quantile)
-            estimates[name] = Estimate(value=float(value), low=low, high=high, n=n, n_parts=n_parts)
+            estimates[name] = Estimate(
+                value=float(value),
+                low=low,
+                high=high,
+                n=n,
+                n_parts=n_parts,
+            )
 
     return {name: estimates[name] for name in figures}
 
@@ -69,7 +80,13 @@ def estimate_rate(rate: Rate, confidence: float = 0.95) -> Estimate:
     )
     n, n_parts, value = len(hits), design.num_clusters, float(hits.mean())
     if n_parts < 2:
-        return Estimate(value=value, low=0.0, high=1.0, n=n, n_parts=n_parts)
+        return Estimate(
+            value=value,
+            low=0.0,
+            high=1.0,
+            n=n,
+            n_parts=n_parts,
+        )
 
     effective, alpha = float(n), 1 - confidence
     if n_parts < n:
@@ -79,7 +96,12 @@ def estimate_rate(rate: Rate, confidence: float = 0.95) -> Estimate:
         freedom = design.freedom(design.likeness(hits - value))
         alpha = 2 * float(norm.sf(t.ppf((1 + confidence) / 2, freedom)))
 
-    low, high = proportion_confint(value * effective, effective, alpha=alpha, method="wilson")
+    low, high = proportion_confint(
+        value * effective,
+        effective,
+        alpha=alpha,
+        method="wilson",
+    )
     return Estimate(
         value=value, low=min(float(low), value), high=max(float(high), value), n=n, n_parts=n_parts
     )

@@ -106,14 +106,26 @@ def _ranks(number: int, columns: int) -> Floats:
 def parts_needed(variances: Sources, difference: float, *, n_seeds: int) -> int | None:
     """Return the fewest parts with POWER; None where MAX_PARTS do not have it."""
     return _fewest(
-        lambda number: power(variances, difference, n_parts=number, n_seeds=n_seeds), MAX_PARTS
+        lambda number: power(
+            variances,
+            difference,
+            n_parts=number,
+            n_seeds=n_seeds,
+        ),
+        MAX_PARTS,
     )
 
 
 def seeds_needed(variances: Sources, difference: float, *, n_parts: int) -> int | None:
     """Return the fewest seeds of each variant with POWER; None where MAX_SEEDS do not have it."""
     return _fewest(
-        lambda number: power(variances, difference, n_parts=n_parts, n_seeds=number), MAX_SEEDS
+        lambda number: power(
+            variances,
+            difference,
+            n_parts=n_parts,
+            n_seeds=number,
+        ),
+        MAX_SEEDS,
     )
 
 
@@ -163,7 +175,13 @@ def power_note(
         )
         return f"{_about_parts(parts)} give {aim}; there are {n_parts}. {only}" if parts else only
 
-    return _plan(variances, target, aim, n_parts=n_parts, n_seeds=n_seeds)
+    return _plan(
+        variances,
+        target,
+        aim,
+        n_parts=n_parts,
+        n_seeds=n_seeds,
+    )
 
 
 def _plan(variances: Sources, target: float, aim: str, *, n_parts: int, n_seeds: int) -> str:

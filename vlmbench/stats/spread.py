@@ -97,7 +97,14 @@ def half_width(components: Sequence[Variance], confidence: float = 0.95) -> floa
 
     freedoms = np.array([[part.freedom] for part in components])
     chance = np.array([[part.chance] for part in components])
-    return float(half_widths(values, freedoms, chance, confidence)[0])
+    return float(
+        half_widths(
+            values,
+            freedoms,
+            chance,
+            confidence,
+        )[0]
+    )
 
 
 def half_widths(
@@ -179,5 +186,16 @@ def _p_value(components: tuple[Variance, ...], distance: float) -> float:
 
     largest = float(np.log(1 - 1e-12))
     return (
-        1.0 if excess(largest) >= 0 else float(np.exp(brentq(excess, smallest, largest, xtol=1e-7)))
+        1.0
+        if excess(largest) >= 0
+        else float(
+            np.exp(
+                brentq(
+                    excess,
+                    smallest,
+                    largest,
+                    xtol=1e-7,
+                )
+            )
+        )
     )

@@ -66,8 +66,18 @@ class Template:
         edge = self.edge
         centre = np.float32((edge - 1) / 2)
         y, x = (maps[:, :2].astype(np.float32) @ self.grid).transpose(1, 0, 2) + centre
-        np.clip(y, 0, edge - 1.001, out=y)
-        np.clip(x, 0, edge - 1.001, out=x)
+        np.clip(
+            y,
+            0,
+            edge - 1.001,
+            out=y,
+        )
+        np.clip(
+            x,
+            0,
+            edge - 1.001,
+            out=x,
+        )
 
         top = y.astype(np.int32)
         left = x.astype(np.int32)
