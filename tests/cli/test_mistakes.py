@@ -24,7 +24,7 @@ TYPED_WRONG = {
         "'vlmbench[sweep]'"
     ),
     "stage=trian": (
-        "stage must be one of run, prepare, check, train, evaluate, report, dashboard, "
+        "stage must be one of run, prepare, check, train, evaluate, reveal, report, dashboard, "
         "predict, export, serve, got trian; set stage=train"
     ),
     "mdoel=smol": "mdoel=smol: setting mdoel does not exist; did you mean model?",

@@ -92,7 +92,7 @@ def test_a_manifest(run_example: Run) -> None:
 def test_a_sweep_with_a_verdict(run_example: Run, drawn: str) -> None:
     output = run_example("03_sweep_with_a_verdict.py", *TINY, *RAW_PARTS, drawn, "seed=0")
 
-    assert re.search(r"- .*with_comparison.* points of accuracy \(", output)
+    assert re.search(r"- .*with_comparison.* points of (?:balanced )?accuracy \(", output)
 
 
 @pytest.mark.usefixtures("_own_plugins")
@@ -141,7 +141,7 @@ def test_the_notebook_runs_top_to_bottom(
 
     output = capsys.readouterr().out
     assert output.count("finished") >= 2
-    assert re.search(r"- .*with_comparison.* points of accuracy \(", output)
+    assert re.search(r"- .*with_comparison.* points of (?:balanced )?accuracy \(", output)
     assert Path("runs/notebook/report/index.html").is_file()
     assert re.search(r"(ab)?normal, P\(abnormal\) = [01]\.\d\d\n$", output)
 
