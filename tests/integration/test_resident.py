@@ -60,6 +60,7 @@ def test_runs_that_share_a_model_equal_runs_alone(
 
     monkeypatch.setattr(config, "build", count_builds)
     enter(tmp_path / "together", monkeypatch)
+    resident.release()  # what an earlier test left
     assert cli("-m", f"model={model}", "seed=0,1", "data=with_comparison,single", *tiny).code == 0
     assert built_seeds == [0]
     expected = results_by_run(tmp_path / "together")
