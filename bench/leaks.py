@@ -2,12 +2,14 @@
 
     python -m bench.leaks [--copies 60] [--images 20000]
 
-Images of five kinds are searched: generated parts; many parts of one product at one station, with
-and without jitter of their pose; patches of surfaces; patches of photos. `found` has the copies of
-each kind that are near-duplicates (an error), and those that are shown as perhaps a copy. Its
-intervals are Wilson's. `false_alarms` has the images whose nearest different image was taken for a
-copy. `another_pose` has pairs of images of one generated part. `speed` has the time of a search
-among many images.
+Images of five kinds are searched. They are generated parts, patches of surfaces and patches of
+photos. Two kinds are many parts of one product at one station, with and without jitter of their
+pose.
+
+`found` has the copies of each kind that are near-duplicates (an error), and those that are shown as
+perhaps a copy. Its intervals are Wilson's. `false_alarms` has the images whose nearest different
+image was taken for a copy. `another_pose` has pairs of images of one generated part. `speed` has
+the time of a search among many images.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ RECORD = 0.4  # of what parts leave: a record's own difficulty, the same for all
 class World:
     """Where ablations of variants a and b come from.
 
-    `sizes` are the records of each part. `rate` is the accuracy of b with an average seed. `shared`
-    is the share of the variance that records of a part have in common on both arms, `own` on one
-    arm alone: the correlation, within a part, of paired differences. `seeds` and `spreads` are the
-    numbers of seeds of a and b, and how much their thresholds vary. `effect` moves a's threshold.
-    `positive` is the share of positive records.
+    `sizes` are the records of each part. `rate` is the accuracy of b with an average seed. Records
+    of a part have the share `shared` of the variance in common on both arms. They have `own` in
+    common on one arm alone: this makes paired differences of a part alike. `seeds` and `spreads`
+    are the numbers of seeds of a and b, and how much their thresholds vary. `effect` moves the
+    threshold of a. `positive` is the share of positive records.
     """
 
     name: str

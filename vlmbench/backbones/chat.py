@@ -170,7 +170,13 @@ class ChatBackbone:
         vision_config = getattr(self.model.config, "vision_config", None)
         patch_size = getattr(vision_config, "patch_size", USUAL_PATCH)
         num_patches = num_values // (3 * patch_size**2)
-        flops = tower_flops(modules[0], num_patches, pairs=0, layers=0, width=0)
+        flops = tower_flops(
+            modules[0],
+            num_patches,
+            pairs=0,
+            layers=0,
+            width=0,
+        )
         return VisionCost(num_bytes=0, flops=flops)
 
     def score(self, samples: Sequence[Sample], labels: Sequence[str]) -> Tensor:

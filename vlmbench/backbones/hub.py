@@ -143,7 +143,12 @@ def _load_with_unsloth(
         lora = peft_config(config.lora, targets)
     else:
         lora = read_adapter_config(request.adapter)
-    model = _unsloth.load(path, lora=lora, seed=request.seed, quantization=quantization)
+    model = _unsloth.load(
+        path,
+        lora=lora,
+        seed=request.seed,
+        quantization=quantization,
+    )
 
     if request.adapter is None:
         draw_adapters(model, request.seed)

@@ -42,12 +42,7 @@ class LinearProbeConfig(BaselineConfig):
                 "add parts of both labels"
             )
 
-        fitted, strength = _fit(
-            _columns(given, train),
-            labels,
-            parts,
-            num_folds,
-        )
+        fitted, strength = _fit(_columns(given, train), labels, parts, num_folds)
 
         def answer(records: Sequence[Record]) -> list[Answer]:
             margins = fitted.decision_function(_columns(given, records))

@@ -58,7 +58,11 @@ def help_text() -> str:
     Hydra's own page takes seconds.
     """
     lines = [f"  {group:11} {', '.join(names)}" for group, names in choices().items()]
-    return HELP.format(choices="\n".join(lines), stages=", ".join(Stage), conf=CONF)
+    return HELP.format(
+        choices="\n".join(lines),
+        stages=", ".join(Stage),
+        conf=CONF,
+    )
 
 
 def main() -> None:
@@ -90,7 +94,11 @@ def main() -> None:
 
             refuse_secrets(arguments)
             refuse_unknown_options(arguments)
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
+            hydra.main(
+                version_base="1.3",
+                config_path=str(CONF),
+                config_name="config",
+            )(run_job)()
     except Refused as refused:
         print_error(refused.error)
         raise

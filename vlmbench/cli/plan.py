@@ -42,7 +42,15 @@ def plan_search(folder: Path, config: DictConfig) -> None:
     question = Question(axis=", ".join(spaces) or "none", values=tuple(spaces.values()))
     trials = config.hydra.sweeper.get("n_trials")
     number = trials if isinstance(trials, int) and trials > 0 else 0
-    start_sweep(folder, _plan(config, runs=(), question=question, trials=number))
+    start_sweep(
+        folder,
+        _plan(
+            config,
+            runs=(),
+            question=question,
+            trials=number,
+        ),
+    )
 
 
 def _plan(

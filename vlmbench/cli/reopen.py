@@ -68,7 +68,13 @@ def reopen(raw: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, dict[
     recorded = cast("DictConfig", OmegaConf.load(run.config))
     kept = [group for group in GROUPS if choices[group] == recorded_choices[group]]
     try:
-        _merge(config, raw=raw, recorded=recorded, kept=kept, given=given)
+        _merge(
+            config,
+            raw=raw,
+            recorded=recorded,
+            kept=kept,
+            given=given,
+        )
     except OmegaConfBaseException as error:
         raise UserError(
             f"{run.config}: this version cannot read the run's settings ({error}); "

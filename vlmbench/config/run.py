@@ -96,7 +96,11 @@ BASES: Mapping[str, type] = {
 
 def _register_bases() -> None:
     store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=RunConfig)
+    store.store(
+        group="schema",
+        name="run",
+        node=RunConfig,
+    )
 
     for group, node in BASES.items():
         store.store(group=f"schema/{group}", name="base", node=node)

@@ -145,7 +145,12 @@ def _scan_file(
 ) -> Manifest:
     """Return the manifest. A process scans a file once as long as its `version` is the same."""
     labels = dict(label_pairs)
-    scan = _Scan(path=path, labels=labels, views=views, labelled=labelled)
+    scan = _Scan(
+        path=path,
+        labels=labels,
+        views=views,
+        labelled=labelled,
+    )
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     scan.read(content)

@@ -69,7 +69,12 @@ def make_record(row: Row, folder: Path, labels: Mapping[str, str]) -> Record:
     answer = label + row.answer[len(written) :]
 
     images = tuple(
-        ImageRef(path=folder / image.path, role=image.role, view=image.view, sha256=image.sha256)
+        ImageRef(
+            path=folder / image.path,
+            role=image.role,
+            view=image.view,
+            sha256=image.sha256,
+        )
         for image in row.images
     )
     return Record(

@@ -159,7 +159,11 @@ def open_run_manifest(config: RunConfig) -> Manifest:
 def wording_of(config: RunConfig) -> Wording:
     """Return the words of the run's questions and answers."""
     prompt = config.prompt
-    return Wording(questions=prompt.questions, labels=prompt.labels, phrases=prompt.phrases)
+    return Wording(
+        questions=prompt.questions,
+        labels=prompt.labels,
+        phrases=prompt.phrases,
+    )
 
 
 def count_tokens(

@@ -18,7 +18,13 @@ from vlmbench.types import LABELS, Estimate, Judgement, Prediction, Record, Task
 TaskView = tuple[Task, str]
 
 # The model's own probability: what a score is without a calibration.
-UNCALIBRATED = Calibration(slope=1, intercept=0, n=0, n_parts=0, n_positive=0)
+UNCALIBRATED = Calibration(
+    slope=1,
+    intercept=0,
+    n=0,
+    n_parts=0,
+    n_positive=0,
+)
 # In words: the records that a figure of decisions is measured on.
 MEASURED_ON = {
     Source.TEST: "test records",

@@ -141,7 +141,12 @@ def _merge(run: Run, folder: RunDir, target: Path) -> Answers:
     merged = run.asker(backbone, run_records).score(records)
     backbone.save_merged(target)
 
-    return Answers(records=records, run_records=run_records, adapter=adapter, merged=merged)
+    return Answers(
+        records=records,
+        run_records=run_records,
+        adapter=adapter,
+        merged=merged,
+    )
 
 
 def _reload(run: Run, merged: Path, answers: Answers) -> list[Prediction]:

@@ -81,7 +81,12 @@ def load_run(
         wording=trained_wording(run.config, folder),
         settings=run.config.eval,
     )
-    return LoadedRun(folder=folder, asker=asker, decider=decider, run=run)
+    return LoadedRun(
+        folder=folder,
+        asker=asker,
+        decider=decider,
+        run=run,
+    )
 
 
 def finished_folder(run: Run) -> RunDir:

@@ -83,7 +83,14 @@ def write_judgements(
     write_whole(folder / "answers.csv", csv_text(judgements))
     write_whole(
         page,
-        judgement_page(title, judgements, facts=facts, notes=notes, figures=figures, most=limit),
+        judgement_page(
+            title,
+            judgements,
+            facts=facts,
+            notes=notes,
+            figures=figures,
+            most=limit,
+        ),
     )
     return page
 

@@ -59,7 +59,11 @@ def compare_answers(before: Sequence[Prediction], after: Sequence[Prediction]) -
         if old.predicted != new.predicted:
             changed[old.id] = abs(old.margin or 0.0)
 
-    return Parity(n=len(before), changed=changed, largest_difference=largest)
+    return Parity(
+        n=len(before),
+        changed=changed,
+        largest_difference=largest,
+    )
 
 
 def require_parity(name: str, parity: Parity, settings: ExportConfig) -> None:

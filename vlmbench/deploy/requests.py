@@ -72,10 +72,22 @@ def image_record(name: str, paths: Sequence[Path], view: str) -> Record:
     """Return a record of a reference and a query, or of one image; its label is unknown."""
     roles = (Role.REFERENCE, Role.QUERY)[-len(paths) :]
     images = tuple(
-        ImageRef(path=path, role=role, view=view) for path, role in zip(paths, roles, strict=True)
+        ImageRef(
+            path=path,
+            role=role,
+            view=view,
+        )
+        for path, role in zip(paths, roles, strict=True)
     )
     task = Task.JUDGE_PAIR if len(paths) == 2 else Task.JUDGE_SINGLE
-    return Record(id=name, task=task, images=images, answer="", label="", group=name)
+    return Record(
+        id=name,
+        task=task,
+        images=images,
+        answer="",
+        label="",
+        group=name,
+    )
 
 
 def unreadable_images(records: Iterable[Record], inside: Path | None) -> dict[Path, str]:
@@ -105,7 +117,12 @@ def _read_manifest(path: Path, config: RunConfig) -> Request:
         )
         raise UserError(f"predict.manifest={path}: the file does not exist; {cure}")
     views = {RAW, config.view.name}
-    manifest = open_manifest(path, labels=config.source.labels, views=views, labelled=False)
+    manifest = open_manifest(
+        path,
+        labels=config.source.labels,
+        views=views,
+        labelled=False,
+    )
 
     for index, record in enumerate(manifest):
         if record.task not in LABELS:

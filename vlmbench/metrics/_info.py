@@ -93,7 +93,11 @@ def read_metric_file(module: ModuleType) -> MetricFile:
         _require_complete(module, info)
 
     describe = getattr(module, "describe", _describe_nothing)
-    return MetricFile(measure=module.measure, figures=figures, describe=describe)
+    return MetricFile(
+        measure=module.measure,
+        figures=figures,
+        describe=describe,
+    )
 
 
 def _require_complete(module: ModuleType, info: MetricInfo) -> None:

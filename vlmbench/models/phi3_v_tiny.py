@@ -52,7 +52,11 @@ def tiny_phi3_processor(num_crops: int) -> Phi3VProcessor:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=TURN_END, pad_token=PAD
     )
-    images = Phi3VImageProcessor(num_crops=num_crops, tile_size=TILE, num_img_tokens=1)
+    images = Phi3VImageProcessor(
+        num_crops=num_crops,
+        tile_size=TILE,
+        num_img_tokens=1,
+    )
 
     return Phi3VProcessor(images, fast, image_token_id=fast.convert_tokens_to_ids(IMAGE))
 

@@ -95,7 +95,11 @@ class Asker:
         if self.settings.method is ScoreMethod.generate:
             texts = self.backbone.generate(samples, max_new_tokens=self.settings.max_new_tokens)
             return lambda: [
-                Answer(scores={}, text=text, label=self._parse(text, sample.record))
+                Answer(
+                    scores={},
+                    text=text,
+                    label=self._parse(text, sample.record),
+                )
                 for text, sample in zip(texts, samples, strict=True)
             ]
 
@@ -152,4 +156,8 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
 def _likeliest(labels: Sequence[str], scores: Sequence[float]) -> Answer:
     """Return the label with the highest score; on a tie the negative one, which stands first."""
     best = labels[scores.index(max(scores))]
-    return Answer(scores=dict(zip(labels, scores, strict=True)), text=None, label=best)
+    return Answer(
+        scores=dict(zip(labels, scores, strict=True)),
+        text=None,
+        label=best,
+    )

@@ -165,7 +165,13 @@ def _matmul_flops() -> float:
     size, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
 
     generator = torch.Generator(device).manual_seed(0)  # leaves the run's own random state alone
-    matrix = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
+    matrix = torch.randn(
+        size,
+        size,
+        device=device,
+        dtype=dtype,
+        generator=generator,
+    )
     (matrix @ matrix).sum().item()  # the first product loads libraries
 
     started = time.perf_counter()

@@ -38,7 +38,13 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
 
     with run.folder.lock():
         prunes = run.config.pruner.enabled
-        if is_done(run.folder, own_hash, name=run.config.name, trains=trains, prunes=prunes):
+        if is_done(
+            run.folder,
+            own_hash,
+            name=run.config.name,
+            trains=trains,
+            prunes=prunes,
+        ):
             run.folder.clear_error()
             return
 

@@ -73,7 +73,12 @@ def fit(run: Run, attempt: Attempt) -> Fitted:
             run.folder.write_choices(smaller)
             log.warning("%s\n%s", error, " ".join(batch_notes(run.folder)))
         else:
-            return Fitted(backbone=backbone, records=records, cost=cost, summary=summary)
+            return Fitted(
+                backbone=backbone,
+                records=records,
+                cost=cost,
+                summary=summary,
+            )
 
         del backbone, records  # and with them what fills the memory
         resident.release()
@@ -91,7 +96,11 @@ def load_fitted(run: Run, attempt: Attempt) -> Fitted:
         )
     backbone, records = load_model_and_records(run, attempt, adapter=run.folder.adapter)
     cost = log_cost(run, backbone, records, run.config.trainer)
-    return Fitted(backbone=backbone, records=records, cost=cost)
+    return Fitted(
+        backbone=backbone,
+        records=records,
+        cost=cost,
+    )
 
 
 def load_model_and_records(

@@ -79,11 +79,19 @@ def answer_held_out(
     checkpoints = len(run.folder.validation_curve())
     if run.config.eval.test == HeldOut.sealed:
         log.info("the test split is sealed: no test record is answered (eval.test=sealed)")
-        return Answers(predictions=validation, is_sealed=True, checkpoints=checkpoints)
+        return Answers(
+            predictions=validation,
+            is_sealed=True,
+            checkpoints=checkpoints,
+        )
 
     predictions = asker.answer(records.held_out, progress=f"evaluate {run.title}")
     run.folder.write_predictions(predictions)
-    return Answers(predictions=predictions, is_sealed=False, checkpoints=checkpoints)
+    return Answers(
+        predictions=predictions,
+        is_sealed=False,
+        checkpoints=checkpoints,
+    )
 
 
 def record_scores(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlmbench.metrics import by_task_and_view, errors
 from vlmbench.metrics._select import is_positive, positive_probabilities
 from vlmbench.metrics.auroc import area
-from vlmbench.report.decisions import Rule
+from vlmbench.report.decisions import Platt, Rule
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.baselines import BaselineDir, BaselineFacts, baseline_dir
 from vlmbench.runs.folder import RunDir
@@ -24,7 +24,6 @@ from vlmbench.types import LABELS, Estimate, Prediction, Probe, Rate, Task, User
 FIGURES = ("balanced_accuracy", "auroc", "miss_rate", "overkill_rate")
 
 TaskView = tuple[Task, str]
-
 
 EVENLY = Rule(figure=Compared.BALANCED_ACCURACY)  # both kinds of error weigh the same
 
@@ -80,7 +79,11 @@ def read_baselines(
             left_out.setdefault((each.facts.name, reason), []).append(kind)
 
     return asked, [
-        LeftOut(name=name, reason=reason, about=tuple(dict.fromkeys(about)))
+        LeftOut(
+            name=name,
+            reason=reason,
+            about=tuple(dict.fromkeys(about)),
+        )
         for (name, reason), about in left_out.items()
     ]
 
@@ -140,14 +143,19 @@ def decide(
     without scores, the labels stay.
     """
     try:
-        calibration = calibrate([each for each in validation if has_labels(each)])
+        fitted = calibrate([each for each in validation if has_labels(each)])
     except UserError:
         return list(predictions)
 
+    calibration = Platt(
+        slope=fitted.slope,
+        intercept=fitted.intercept,
+        base_rate=fitted.base_rate,
+    )
     decided = []
     for prediction in predictions:
         if prediction.margin is not None:
-            is_positive = calibration.score(prediction.margin, rule.prevalence) > rule.threshold
+            is_positive = rule.is_positive(prediction.margin, calibration)
             label = LABELS[prediction.task][int(is_positive)]
             prediction = replace(prediction, predicted=label)
         decided.append(prediction)
@@ -185,8 +193,8 @@ def estimates(runs: Sequence[Sequence[Prediction]], *, seed: int) -> dict[str, E
 def _measure_of(pooled: Sequence[Prediction], runs: NDArray[np.intp]) -> Measure:
     """Return a metric: the means over runs of balanced accuracy and AUROC.
 
-    `runs` are the run numbers of `pooled`. Resamples of `pooled` are looked up in arrays, because
-    the bootstrap makes 1,000 of them.
+    `runs` are the run numbers of `pooled`. Selections of `pooled` are looked up in arrays, because
+    the jackknife makes one for each cluster.
     """
     slots = {id(prediction): slot for slot, prediction in enumerate(pooled)}
     positive = is_positive(pooled)

@@ -150,7 +150,11 @@ def _table(
         if answers and all(answers):
             rows.append(_tuned_row(member, answers))
 
-    return BaselineTable(task=kind[0], view=kind[1], rows=tuple(rows))
+    return BaselineTable(
+        task=kind[0],
+        view=kind[1],
+        rows=tuple(rows),
+    )
 
 
 def _baseline_row(
@@ -203,7 +207,13 @@ def _worth(table: BaselineTable, rule: Rule, level: float) -> tuple[Worth | None
         return None, ""
 
     try:
-        found = worth(tuned, others, what=table.records, rule=rule, level=level)
+        found = worth(
+            tuned,
+            others,
+            what=table.records,
+            rule=rule,
+            level=level,
+        )
     except UserError as error:
         return None, f"No comparison with the baselines: {error}."
     return found, found.sentence

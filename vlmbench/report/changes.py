@@ -127,7 +127,13 @@ def correct_changes(changes: Sequence[Change], level: float) -> list[Change]:
     differs = holm([one.comparison.p_value for one in changes])
     equal = holm([one.comparison.equivalence_p for one in changes])
     return [
-        replace(one, p_holm=p, equivalence_holm=q, family=len(changes), level=level)
+        replace(
+            one,
+            p_holm=p,
+            equivalence_holm=q,
+            family=len(changes),
+            level=level,
+        )
         for one, p, q in zip(changes, differs, equal, strict=True)
     ]
 

@@ -19,6 +19,15 @@ EVEN = 0.5  # balanced accuracy weighs both labels alike, as if half of the reco
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Platt:
+    """The part of a calibration that decides; `base_rate` is the share of positive records."""
+
+    slope: float
+    intercept: float
+    base_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """The figure that a verdict is about, and how scores become decisions for it.
 
@@ -39,13 +48,15 @@ class Rule:
     @property
     def limit(self) -> float:
         if self.figure is Compared.COST and self.costs is not None:
-            return math.log(self.costs.overkill / self.costs.miss)
+            return math.log(self.costs.overkill) - math.log(self.costs.miss)
         return 0.0
 
-    @property
-    def threshold(self) -> float:
-        """The same limit as a probability."""
-        return 1 / (1 + math.exp(-self.limit))
+    def is_positive(self, margin: float, calibration: Platt) -> bool:
+        """Return whether a record of this margin is judged positive."""
+        log_odds = calibration.slope * margin + calibration.intercept
+        if self.prevalence is not None:
+            log_odds += _log_odds(self.prevalence) - _log_odds(calibration.base_rate)
+        return log_odds > self.limit
 
     @property
     def words(self) -> str:
@@ -62,7 +73,12 @@ def rule_of(config: Mapping[str, Any]) -> Rule:
     costs = None
     if miss is not None and overkill is not None:
         prevalence = _positive(values.get("prevalence"))
-        costs = Costs(miss=miss, overkill=overkill, prevalence=prevalence)
+        is_share = prevalence is not None and prevalence < 1
+        costs = Costs(
+            miss=miss,
+            overkill=overkill,
+            prevalence=prevalence if is_share else None,
+        )
 
     primary = str(values.get("primary", "auto"))
     if primary == "auto":
@@ -84,8 +100,9 @@ class Answers:
     """The decisions of an arm on the same ordinary records, one row for each seed.
 
     `right` is 1 where the decision is the true label, else 0: (seeds, n). `scores` rise with the
-    positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n). `notes`
-    say what a reader must know first; `uncalibrated` why labels are the model's own.
+    positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n).
+    `one_label` has a sentence for each run that gave one label to everything, else "".
+    `uncalibrated` says why labels are the model's own; "" if they are calibrated.
     """
 
     ids: tuple[str, ...]
@@ -124,8 +141,7 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
     rows = [[table[record] for record in ids] for table in tables]
     labels = [decide(row, run, rule) for run, row in zip(runs, rows, strict=True)]
     expected = np.array([each.expected for each in rows[0]])
-    right = np.array([[label == true for label, true in zip(row, expected, strict=True)]
-                      for row in labels], dtype=np.float64)  # fmt: skip
+    right = np.array([np.array(row) == expected for row in labels], dtype=np.float64)
     reasons = {reason for run in runs if (reason := why_uncalibrated(run, task, view))}
 
     return Answers(
@@ -146,17 +162,12 @@ def decide(row: Sequence[Prediction], run: RunResult, rule: Rule) -> list[str | 
     if numbers is None or any(margin is None for margin in margins):
         return [each.predicted for each in row]
 
-    slope, intercept, base_rate = numbers
-    shift = 0.0 if rule.prevalence is None else _log_odds(rule.prevalence) - _log_odds(base_rate)
-    negative, positive = LABELS[row[0].task]
-    return [
-        positive if slope * (margin or 0.0) + intercept + shift > rule.limit else negative
-        for margin in margins
-    ]
+    labels = LABELS[row[0].task]
+    return [labels[int(rule.is_positive(margin or 0.0, numbers))] for margin in margins]
 
 
-def calibration_of(run: RunResult, task: Task, view: str) -> tuple[float, float, float] | None:
-    """Return (slope, intercept, share of positive records) of a run's calibration, if it has one.
+def calibration_of(run: RunResult, task: Task, view: str) -> Platt | None:
+    """Return a run's calibration, if it has one.
 
     The file may come from strangers: numbers that cannot be used count as none.
     """
@@ -170,7 +181,12 @@ def calibration_of(run: RunResult, task: Task, view: str) -> tuple[float, float,
     finite = all(isinstance(x, int | float) and math.isfinite(x) for x in (slope, intercept))
     if not finite or n is None or n_positive is None or n_positive >= n:
         return None
-    return float(slope or 0.0), float(intercept or 0.0), n_positive / n
+    base_rate = n_positive / n
+    return Platt(
+        slope=float(slope or 0.0),
+        intercept=float(intercept or 0.0),
+        base_rate=base_rate,
+    )
 
 
 def why_uncalibrated(run: RunResult, task: Task, view: str) -> str:

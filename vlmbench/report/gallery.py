@@ -283,7 +283,11 @@ def _in_turns(lists: Sequence[Sequence[Prediction]]) -> Iterator[Key]:
 def _entry(key: Key, by_key: Sequence[Mapping[Key, Prediction]]) -> GalleryEntry:
     """Return the record `key` with the answers of all runs; `by_key` has a mapping a run."""
     answers = [
-        RunAnswer(run=index, prediction=own[key], confidence=confidence(own[key]))
+        RunAnswer(
+            run=index,
+            prediction=own[key],
+            confidence=confidence(own[key]),
+        )
         for index, own in enumerate(by_key)
         if key in own
     ]

@@ -43,7 +43,11 @@ def thumbnails_of(prediction: Prediction) -> tuple[Thumbnail, ...]:
 def thumbnail_of(path: str, caption: str) -> Thumbnail:
     """Return the thumbnail of a file; "" as the path means a blank reference."""
     if path == "":
-        return Thumbnail(caption=caption, name="blank", blank=True)
+        return Thumbnail(
+            caption=caption,
+            name="blank",
+            blank=True,
+        )
 
     return Thumbnail(
         caption=caption,
@@ -65,7 +69,11 @@ def heat_thumbnail(path: str, heat: NDArray[np.uint8], caption: str) -> Thumbnai
     mask = Image.fromarray(heat).resize(grey.size, Image.Resampling.BILINEAR)
     red = Image.new("RGB", grey.size, HOT)
     uri = webp_uri(Image.composite(red, grey, mask))
-    return Thumbnail(caption=caption, name=Path(path).name, uri=uri)
+    return Thumbnail(
+        caption=caption,
+        name=Path(path).name,
+        uri=uri,
+    )
 
 
 @lru_cache(maxsize=512)  # records of one sweep share images

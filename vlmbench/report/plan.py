@@ -127,7 +127,13 @@ def plan_facts(sweep: Path, runs: Sequence[RunResult], *, look: Look | None) -> 
         *([] if look is None else _look_sentences(look)),
         *([] if scored is None else _scored_sentences(scored)),
     ]
-    return PlanFacts(plan=plan, states=states, look=look, scored=scored, sentences=tuple(sentences))
+    return PlanFacts(
+        plan=plan,
+        states=states,
+        look=look,
+        scored=scored,
+        sentences=tuple(sentences),
+    )
 
 
 def _plan_sentences(

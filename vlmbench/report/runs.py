@@ -231,7 +231,12 @@ def group_by_series(
 def series_of(runs: Sequence[RunResult]) -> list[Series]:
     """Return the finished runs grouped into series."""
     return [
-        Series(model=model, setting=setting, data=data, runs=tuple(by_seed.values()))
+        Series(
+            model=model,
+            setting=setting,
+            data=data,
+            runs=tuple(by_seed.values()),
+        )
         for (model, setting, data), by_seed in group_by_series(runs).items()
     ]
 

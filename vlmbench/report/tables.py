@@ -72,10 +72,21 @@ def build_table(
     rows = []
     for run in runs:
         figures = tuple(column.figure_of(run) for column in columns) if run.finished else ()
-        rows.append(Row(run=run, figures=figures, remark=remark(run)))
+        rows.append(
+            Row(
+                run=run,
+                figures=figures,
+                remark=remark(run),
+            )
+        )
 
     explained = dict.fromkeys((info.title, info.meaning) for info in legend if info.meaning)
-    return Table(title=title, columns=tuple(columns), rows=tuple(rows), legend=tuple(explained))
+    return Table(
+        title=title,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        legend=tuple(explained),
+    )
 
 
 def task_view_title(task: str, view: str) -> str:
@@ -155,7 +166,14 @@ def consistency_tables(runs: Sequence[RunResult]) -> list[Table]:
 
 def _accuracy_column(task: str, view: str, title: str) -> Column:
     better = ARROWS[describe("accuracy").better]
-    return Column(task=task, view=view, name="accuracy", title=title, note=view, better=better)
+    return Column(
+        task=task,
+        view=view,
+        name="accuracy",
+        title=title,
+        note=view,
+        better=better,
+    )
 
 
 def _figures_of(run: RunResult, task: str, view: str) -> Mapping[str, Any]:

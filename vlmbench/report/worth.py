@@ -75,7 +75,11 @@ def worth(
         key, word = _nearest(changes), UNKNOWN
         claim = f"These runs do not tell whether tuning is worth it on {what}"
 
-    return Worth(word=word, sentence=_sentence(claim, key, changes[key], rule), changes=changes)
+    return Worth(
+        word=word,
+        sentence=_sentence(claim, key, changes[key], rule),
+        changes=changes,
+    )
 
 
 def _change(one: Asked, other: Asked, rule: Rule) -> Change:

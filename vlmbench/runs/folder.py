@@ -49,7 +49,13 @@ class State(StrEnum):
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
     """Return JSON that any parser takes. Raise ValueError for NaN and infinite numbers."""
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(
+        value,
+        indent=indent,
+        ensure_ascii=False,
+        allow_nan=False,
+        default=str,
+    )
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

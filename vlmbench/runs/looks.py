@@ -121,12 +121,20 @@ def evidence_of(runs: Iterable[AnsweredRun], *, question: str = "") -> Evidence:
         )
 
     variants = [
-        Seeds(variant_hash=key, variant=names[key][:MAX_SHOWN], seeds=tuple(sorted(seeds[key])))
+        Seeds(
+            variant_hash=key,
+            variant=names[key][:MAX_SHOWN],
+            seeds=tuple(sorted(seeds[key])),
+        )
         for key in sorted(seeds)
     ]
     text = to_json(sorted((*key, digest) for key, digest in digests.items()))
     answers_hash = hashlib.sha256(text.encode()).hexdigest()
-    return Evidence(answers_hash=answers_hash, variants=tuple(variants), question=question)
+    return Evidence(
+        answers_hash=answers_hash,
+        variants=tuple(variants),
+        question=question,
+    )
 
 
 def register_look(sweep: Path, evidence: Evidence) -> Look:
@@ -141,7 +149,11 @@ def register_look(sweep: Path, evidence: Evidence) -> Look:
         entries = [entry for entry in file.looks if entry.evidence.question == evidence.question]
         known = [entry.evidence.answers_hash for entry in entries]
         if evidence.answers_hash not in known:
-            entry = Entry(date=now(), version=__version__, evidence=evidence)
+            entry = Entry(
+                date=now(),
+                version=__version__,
+                evidence=evidence,
+            )
             file = replace(file, looks=(*file.looks, entry))
             entries.append(entry)
             _write_looks(sweep, plan, file)

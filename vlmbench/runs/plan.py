@@ -280,7 +280,11 @@ def question_of(runs: Sequence[PlannedRun]) -> Question:
     data = tuple(dict.fromkeys(run.data for run in runs))
     models = tuple(dict.fromkeys(run.model for run in runs))
     if len(data) > 1 or not runs:
-        return Question(axis="data", values=data, baseline=_baseline(data))
+        return Question(
+            axis="data",
+            values=data,
+            baseline=_baseline(data),
+        )
 
     settings: dict[str, list[str]] = {}
     for run in runs:
@@ -290,11 +294,23 @@ def question_of(runs: Sequence[PlannedRun]) -> Question:
     if len(models) == 1 and settings:
         axis, found = next(iter(settings.items()))
         values = tuple(dict.fromkeys(found))
-        return Question(axis=axis, values=values, baseline=values[0])
+        return Question(
+            axis=axis,
+            values=values,
+            baseline=values[0],
+        )
 
     if len(models) > 1:
-        return Question(axis="model", values=models, baseline=models[0])
-    return Question(axis="data", values=data, baseline=BASELINE)
+        return Question(
+            axis="model",
+            values=models,
+            baseline=models[0],
+        )
+    return Question(
+        axis="data",
+        values=data,
+        baseline=BASELINE,
+    )
 
 
 def _baseline(values: Sequence[str]) -> str:

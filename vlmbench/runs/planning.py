@@ -130,7 +130,11 @@ def _extend(planned: Plan, wanted: Plan) -> Plan:
     if not runs and trials is None:
         return planned
 
-    extension = Extension(date=wanted.date, runs=runs, trials=trials)
+    extension = Extension(
+        date=wanted.date,
+        runs=runs,
+        trials=trials,
+    )
     plan = replace(planned, extensions=(*planned.extensions, extension))
     if len(planned.question.values) > 1:
         return plan

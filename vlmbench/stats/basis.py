@@ -28,12 +28,7 @@ class Source(StrEnum):
     VALIDATION = "validation"
 
 
-@dataclass(
-    frozen=True,
-    slots=True,
-    kw_only=True,
-    eq=False,
-)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Basis:
     """Records of one task and view, with their calibrated log-odds, (n).
 

@@ -128,7 +128,11 @@ def fit(margins: Floats, positive: NDArray[np.bool_]) -> tuple[float, float]:
     labels = np.repeat([1, 0], len(margins))
     weights = np.concatenate([targets, 1 - targets])
 
-    regression = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    regression = LogisticRegression(
+        C=np.inf,
+        tol=1e-8,
+        max_iter=1000,
+    )
     regression.fit(columns, labels, sample_weight=weights)
 
     slope = float(regression.coef_[0, 0]) / deviation

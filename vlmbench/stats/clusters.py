@@ -67,9 +67,9 @@ class Design:
 
     @cached_property
     def one_record(self) -> float:
-        """Variance of the figure if one whole cluster of records answered by chance.
+        """Least variance that is assumed: one changed record's, times the mean size of its cluster.
 
-        No estimate of zero spread is taken at face value: this is the least that is assumed.
+        No estimate of zero spread is taken at face value.
         """
         records = self.counts.sum(axis=0)
         mean_size = (self.counts**2).sum(axis=0) / records

@@ -97,12 +97,7 @@ class Comparison:
         if self.spread is None:
             return ""
         difference, spread = self.difference / self.scale, self.spread.scaled(self.scale)
-        return power.power_note(
-            self.figure,
-            difference,
-            spread,
-            seeds=self.seeds,
-        )
+        return power.power_note(self.figure, difference, spread, seeds=self.seeds)
 
     @property
     def models_differ(self) -> bool:
@@ -196,40 +191,21 @@ def paired(
     a, b = _rows(outcomes_a, "outcomes_a"), _rows(outcomes_b, "outcomes_b")
     numbers = number_clusters(clusters)
     flags = None if positive is None else np.asarray(positive).astype(np.bool_)
-    _require_same_length(
-        a,
-        b,
-        numbers,
-        flags,
-    )
+    _require_same_length(a, b, numbers, flags)
     require_labels(figure, flags, costs)
 
-    design, records = design_of(
-        figure,
-        numbers,
-        flags,
-        costs,
-    )
+    design, records = design_of(figure, numbers, flags, costs)
     labels = None if flags is None else flags[records]
-    arm_a, arm_b = (
-        contributions(
-            figure,
-            design,
-            rows[:, records],
-            labels,
-        )
-        for rows in (a, b)
-    )
+    arm_a, arm_b = (contributions(figure, design, rows[:, records], labels) for rows in (a, b))
+
+    difference = float(arm_a.values.mean() - arm_b.values.mean())
+    spread = measure_spread(design, arm_a, arm_b, fixed=fixed)
+    seeds = (len(a), 0 if fixed else len(b))
     return Pair(
-        difference=float(arm_a.values.mean() - arm_b.values.mean()),
-        spread=measure_spread(
-            design,
-            arm_a,
-            arm_b,
-            fixed=fixed,
-        ),
+        difference=difference,
+        spread=spread,
         design=design,
-        seeds=(len(a), 0 if fixed else len(b)),
+        seeds=seeds,
     )
 
 

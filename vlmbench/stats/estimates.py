@@ -41,12 +41,7 @@ def estimate(
         n = max(len(rate.parts) for rate in basis)
         n_parts = max(len(set(rate.parts)) for rate in basis)
         blocks = _blocks(predictions, seed)
-        without = _without_each(
-            measure,
-            predictions,
-            list(floats),
-            blocks,
-        )
+        without = _without_each(measure, predictions, list(floats), blocks)
         quantile = _quantile(predictions, blocks, confidence) if n_parts > 1 else math.inf
 
         for name, value in floats.items():
@@ -96,12 +91,7 @@ def estimate_rate(rate: Rate, confidence: float = 0.95) -> Estimate:
         freedom = design.freedom(design.likeness(hits - value))
         alpha = 2 * float(norm.sf(t.ppf((1 + confidence) / 2, freedom)))
 
-    low, high = proportion_confint(
-        value * effective,
-        effective,
-        alpha=alpha,
-        method="wilson",
-    )
+    low, high = proportion_confint(value * effective, effective, alpha=alpha, method="wilson")
     return Estimate(
         value=value, low=min(float(low), value), high=max(float(high), value), n=n, n_parts=n_parts
     )

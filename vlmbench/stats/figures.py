@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,6 +33,13 @@ class Compared(StrEnum):
     @property
     def needs_labels(self) -> bool:
         return self is not Compared.ACCURACY
+
+
+# Figures of both labels -> the weights of the negative and of the positive records' mean.
+_CLASS_WEIGHTS: Mapping[Compared, tuple[float, float]] = {
+    Compared.BALANCED_ACCURACY: (0.5, 0.5),
+    Compared.AUROC: (1.0, 1.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +84,19 @@ def design_of(
     weights = [1.0]
     if positive is not None and figure in _CLASS_WEIGHTS:
         classes = positive[records].astype(np.intp)
-        weights = _CLASS_WEIGHTS[figure](costs)
+        weights = list(_CLASS_WEIGHTS[figure])
     elif figure is Compared.COST and positive is not None and costs is not None:
         classes = positive.astype(np.intp)
         share = float(positive.mean()) if costs.prevalence is None else costs.prevalence
         weights = [-(1 - share) * costs.overkill, -share * costs.miss]
 
     _, numbers = np.unique(clusters[records], return_inverse=True)
-    design = Design(clusters=numbers, classes=classes, class_weights=np.array(weights))
+    design = Design(
+        clusters=numbers,
+        classes=classes,
+        class_weights=np.array(weights),
+    )
     return design, records
-
-
-_CLASS_WEIGHTS: Mapping[Compared, Callable[[Costs | None], list[float]]] = {
-    Compared.BALANCED_ACCURACY: lambda _: [0.5, 0.5],
-    Compared.AUROC: lambda _: [1.0, 1.0],
-}
 
 
 def contributions(

@@ -105,28 +105,20 @@ def _ranks(number: int, columns: int) -> Floats:
 
 def parts_needed(variances: Sources, difference: float, *, n_seeds: int) -> int | None:
     """Return the fewest parts with POWER; None where MAX_PARTS do not have it."""
-    return _fewest(
-        lambda number: power(
-            variances,
-            difference,
-            n_parts=number,
-            n_seeds=n_seeds,
-        ),
-        MAX_PARTS,
-    )
+
+    def power_of(number: int) -> float:
+        return power(variances, difference, n_parts=number, n_seeds=n_seeds)
+
+    return _fewest(power_of, MAX_PARTS)
 
 
 def seeds_needed(variances: Sources, difference: float, *, n_parts: int) -> int | None:
     """Return the fewest seeds of each variant with POWER; None where MAX_SEEDS do not have it."""
-    return _fewest(
-        lambda number: power(
-            variances,
-            difference,
-            n_parts=n_parts,
-            n_seeds=number,
-        ),
-        MAX_SEEDS,
-    )
+
+    def power_of(number: int) -> float:
+        return power(variances, difference, n_parts=n_parts, n_seeds=number)
+
+    return _fewest(power_of, MAX_SEEDS)
 
 
 def _fewest(power_of: Callable[[int], float], most: int) -> int | None:
@@ -175,13 +167,7 @@ def power_note(
         )
         return f"{_about_parts(parts)} give {aim}; there are {n_parts}. {only}" if parts else only
 
-    return _plan(
-        variances,
-        target,
-        aim,
-        n_parts=n_parts,
-        n_seeds=n_seeds,
-    )
+    return _plan(variances, target, aim, n_parts=n_parts, n_seeds=n_seeds)
 
 
 def _plan(variances: Sources, target: float, aim: str, *, n_parts: int, n_seeds: int) -> str:

@@ -120,7 +120,11 @@ def _rank(run: Sequence[Prediction], numbers: Mapping[str, int]) -> _RankedRun |
 
     parts = np.array([numbers[prediction.cluster] for prediction in run])[order]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    return _RankedRun(positive=positive, parts=parts, ends=ends)
+    return _RankedRun(
+        positive=positive,
+        parts=parts,
+        ends=ends,
+    )
 
 
 def _bounds(rate: Floats, draws: Floats, *, n_parts: int) -> tuple[Floats, Floats]:

@@ -97,14 +97,8 @@ def half_width(components: Sequence[Variance], confidence: float = 0.95) -> floa
 
     freedoms = np.array([[part.freedom] for part in components])
     chance = np.array([[part.chance] for part in components])
-    return float(
-        half_widths(
-            values,
-            freedoms,
-            chance,
-            confidence,
-        )[0]
-    )
+    (width,) = half_widths(values, freedoms, chance, confidence)
+    return float(width)
 
 
 def half_widths(
@@ -185,17 +179,8 @@ def _p_value(components: tuple[Variance, ...], distance: float) -> float:
         return SMALLEST_P
 
     largest = float(np.log(1 - 1e-12))
-    return (
-        1.0
-        if excess(largest) >= 0
-        else float(
-            np.exp(
-                brentq(
-                    excess,
-                    smallest,
-                    largest,
-                    xtol=1e-7,
-                )
-            )
-        )
-    )
+    if excess(largest) >= 0:
+        return 1.0
+
+    log_p = brentq(excess, smallest, largest, xtol=1e-7)
+    return float(np.exp(log_p))

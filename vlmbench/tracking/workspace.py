@@ -80,7 +80,11 @@ def _curve_sections() -> Iterable[Section]:
     curves = (("Curves over steps", "step", ""), ("Curves over tokens", "num_tokens", "by_tokens/"))
     for title, axis, prefix in curves:
         panels = [LinePlot(title=name, x=axis, y=[f"{prefix}{name}"]) for name in BY_TOKENS]
-        yield Section(name=title, panels=panels, is_open=True)
+        yield Section(
+            name=title,
+            panels=panels,
+            is_open=True,
+        )
 
 
 def _figure_sections(task_views: Iterable[tuple[str, str]]) -> Iterable[Section]:
@@ -93,4 +97,8 @@ def _figure_sections(task_views: Iterable[tuple[str, str]]) -> Iterable[Section]
             for info in figures_in("headline")
         ]
         title = f"{task.replace('_', ' ')}, {view}"
-        yield Section(name=title, panels=panels, is_open=number == 0)
+        yield Section(
+            name=title,
+            panels=panels,
+            is_open=number == 0,
+        )

@@ -46,7 +46,12 @@ def hole_radius(part: Part) -> float:
 
 def drill_hole(part: Part, x: float = 0.0, y: float = 0.0) -> Part:
     """Return the part with a hole in its top face. (`x`, `y`) is the hole's axis."""
-    hole = Hole(radius=hole_radius(part), depth=HOLE_DEPTH * part.height, x=x, y=y)
+    hole = Hole(
+        radius=hole_radius(part),
+        depth=HOLE_DEPTH * part.height,
+        x=x,
+        y=y,
+    )
 
     return replace(part, hole=hole)
 
@@ -80,7 +85,11 @@ def _dent(part: Part, rng: np.random.Generator) -> tuple[Part, Defect]:
     # The radius of the ball whose cap has this width and this depth.
     radius = (width**2 + depth**2) / (2 * depth)
     centre = spot.point + (radius - depth) * spot.normal
-    bite = Bite(centre=_vector(centre), radius=radius, rough=False)
+    bite = Bite(
+        centre=_vector(centre),
+        radius=radius,
+        rough=False,
+    )
 
     return replace(part, bites=(bite,)), Defect(kind="dent", phrase="a dent")
 
@@ -91,7 +100,11 @@ def _chip(part: Part, rng: np.random.Generator) -> tuple[Part, Defect]:
     edge = part.apothem / nearest
 
     point = np.array([edge * math.cos(angle), edge * math.sin(angle), part.height])
-    bite = Bite(centre=_vector(point), radius=rng.uniform(9, 13), rough=True)
+    bite = Bite(
+        centre=_vector(point),
+        radius=rng.uniform(9, 13),
+        rough=True,
+    )
 
     return replace(part, bites=(bite,)), Defect(kind="chip", phrase="a chip")
 
@@ -105,11 +118,19 @@ def _hole(part: Part, rng: np.random.Generator) -> tuple[Part, Defect]:
     angle = rng.uniform(-math.pi, math.pi)
 
     if part.hole is None:
-        defect = Defect(kind="hole", phrase="there should be no hole", relative=True)
+        defect = Defect(
+            kind="hole",
+            phrase="there should be no hole",
+            relative=True,
+        )
         return drill_hole(part), defect
 
     if is_missing:
-        defect = Defect(kind="hole", phrase="the hole is missing", relative=True)
+        defect = Defect(
+            kind="hole",
+            phrase="the hole is missing",
+            relative=True,
+        )
         return replace(part, hole=None), defect
 
     room = part.apothem - part.bevel - part.hole.radius - 2
@@ -149,7 +170,11 @@ def _draw_spot(part: Part, rng: np.random.Generator, *, margin: float) -> Spot:
     shift = rng.uniform(-half_width, half_width)
     point = part.apothem * normal + shift * level + np.array([0, 0, height])
 
-    return Spot(point=point, normal=normal, level=level)
+    return Spot(
+        point=point,
+        normal=normal,
+        level=level,
+    )
 
 
 def _draw_face(part: Part, rng: np.random.Generator) -> float:
@@ -173,7 +198,11 @@ def _draw_spot_on_top(part: Part, rng: np.random.Generator, margin: float) -> Sp
     angle = rng.uniform(-math.pi, math.pi)
     point = np.array([distance * math.cos(angle), distance * math.sin(angle), part.height])
 
-    return Spot(point=point, normal=np.array([0.0, 0.0, 1.0]), level=np.array([1.0, 0.0, 0.0]))
+    return Spot(
+        point=point,
+        normal=np.array([0.0, 0.0, 1.0]),
+        level=np.array([1.0, 0.0, 0.0]),
+    )
 
 
 def _vector(values: np.ndarray) -> Vector:

@@ -42,7 +42,12 @@ class SavedImage:
 
     def image_ref(self, role: Role, view: str) -> ImageRef:
         """Return the image as an image of a record."""
-        return ImageRef(path=self.path, role=role, view=view, sha256=self.sha256)
+        return ImageRef(
+            path=self.path,
+            role=role,
+            view=view,
+            sha256=self.sha256,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,11 @@ def save_png(image: Image.Image, path: Path, defect: Defect | None = None) -> Sa
     content = buffer.getvalue()
     path.write_bytes(content)
 
-    return SavedImage(path=path, sha256=sha256(content).hexdigest(), defect=defect)
+    return SavedImage(
+        path=path,
+        sha256=sha256(content).hexdigest(),
+        defect=defect,
+    )
 
 
 def make_judge_records(specimen: Specimen, processed_view: str) -> Iterator[Record]:

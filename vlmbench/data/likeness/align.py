@@ -66,18 +66,8 @@ class Template:
         edge = self.edge
         centre = np.float32((edge - 1) / 2)
         y, x = (maps[:, :2].astype(np.float32) @ self.grid).transpose(1, 0, 2) + centre
-        np.clip(
-            y,
-            0,
-            edge - 1.001,
-            out=y,
-        )
-        np.clip(
-            x,
-            0,
-            edge - 1.001,
-            out=x,
-        )
+        np.clip(y, 0, edge - 1.001, out=y)
+        np.clip(x, 0, edge - 1.001, out=x)
 
         top = y.astype(np.int32)
         left = x.astype(np.int32)
@@ -134,7 +124,11 @@ def compare(template: Floats, candidates: Floats, controls: Floats) -> Correlati
     own = whole.copy()
     alike = whole >= ALIKE_AT_HALF
     if not alike.any():
-        return Correlations(numbers=best, whole=whole, own=own)
+        return Correlations(
+            numbers=best,
+            whole=whole,
+            own=own,
+        )
 
     chosen = best[alike]
     control_maps = half.improve(_halve(controls), _identity(len(controls)), COARSE_STEPS)
@@ -148,7 +142,11 @@ def compare(template: Floats, candidates: Floats, controls: Floats) -> Correlati
     whole[alike] = full.correlate(sampled)
     own[alike] = _correlate_rest(full.pixels, sampled, sampled_controls)
 
-    return Correlations(numbers=best, whole=whole, own=own)
+    return Correlations(
+        numbers=best,
+        whole=whole,
+        own=own,
+    )
 
 
 def correlation(pixels: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:

@@ -75,7 +75,12 @@ def _compare_photos(lot: Lot, most: int, rng: np.random.Generator) -> Iterator[P
         for raw, after in zip(ring[:most], following, strict=False):
             same = partners[raw.photo.name]
             different = partners[after.photo.name]
-            yield PhotoComparison(lot=lot.name, raw=raw, same=same, different=different)
+            yield PhotoComparison(
+                lot=lot.name,
+                raw=raw,
+                same=same,
+                different=different,
+            )
 
         most -= len(ring)
 

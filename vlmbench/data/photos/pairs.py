@@ -85,7 +85,12 @@ def _pair_photos(lot: Lot, config: PairsConfig) -> Iterator[Pair]:
     for query in lot.queries:
         references = _rank_references(lot, query, config)[:most]
         for number, reference in enumerate(references):
-            yield Pair(lot=lot.name, reference=reference, query=query, number=number)
+            yield Pair(
+                lot=lot.name,
+                reference=reference,
+                query=query,
+                number=number,
+            )
 
 
 def _rank_references(lot: Lot, query: PhotoCopy, config: PairsConfig) -> list[PhotoCopy]:

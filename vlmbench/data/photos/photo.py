@@ -83,7 +83,12 @@ class PhotoCopy:
 
     def image_ref(self, role: Role, view: str) -> ImageRef:
         """Return the copy as an image of a record."""
-        return ImageRef(path=self.path, role=role, view=view, sha256=self.facts.sha256)
+        return ImageRef(
+            path=self.path,
+            role=role,
+            view=view,
+            sha256=self.facts.sha256,
+        )
 
 
 def part_of(name: str, rule: PartRule) -> str:
@@ -145,7 +150,12 @@ def copy_photos(
     copies: list[PhotoCopy] = []
     errors: list[str] = []
 
-    for photo in tqdm(photos, desc="copy photos", unit="photo", disable=len(photos) < 100):
+    for photo in tqdm(
+        photos,
+        desc="copy photos",
+        unit="photo",
+        disable=len(photos) < 100,
+    ):
         try:
             copies.append(_copy_photo(photo, root, folder))
         except UserError as error:
@@ -163,7 +173,11 @@ def _copy_photo(photo: Photo, root: Path, folder: Path) -> PhotoCopy:
     target = copy_image(photo.name, photo.path, root=root, folder=folder)
     facts = image_facts(target, inside=folder)
 
-    return PhotoCopy(photo=photo, path=target, facts=facts)
+    return PhotoCopy(
+        photo=photo,
+        path=target,
+        facts=facts,
+    )
 
 
 def copy_image(name: str, path: Path, *, root: Path, folder: Path) -> Path:

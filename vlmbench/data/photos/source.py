@@ -106,7 +106,12 @@ def write_photos(
     view = str(config.processed_view or RAW)
     has_comparisons = config.compare_views and view != RAW
 
-    copies = copy_photos(photos, root=root, folder=folder, source_path=config.path)
+    copies = copy_photos(
+        photos,
+        root=root,
+        folder=folder,
+        source_path=config.path,
+    )
     lots = deal(
         copies,
         lots=settings.lots,

@@ -205,7 +205,12 @@ def _copy_images(
     damage: dict[str, str] = {}
     names = _image_names(drafts)
 
-    for name in tqdm(names, desc="copy images", unit="image", disable=len(names) < 100):
+    for name in tqdm(
+        names,
+        desc="copy images",
+        unit="image",
+        disable=len(names) < 100,
+    ):
         try:
             target = copy_image(name, root / name, root=root, folder=folder)
             open_image(target, inside=folder)
@@ -214,7 +219,12 @@ def _copy_images(
             continue
 
         digest = hash_file(target, inside=folder)
-        copies[name] = ImageRef(path=target, role=Role.QUERY, view="raw", sha256=digest)
+        copies[name] = ImageRef(
+            path=target,
+            role=Role.QUERY,
+            view="raw",
+            sha256=digest,
+        )
 
     return copies, damage
 

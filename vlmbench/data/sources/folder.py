@@ -66,7 +66,14 @@ class FolderConfig(PhotoSourceConfig):
             for path in list_images(root / folder):
                 name = path.relative_to(root).as_posix()
                 part = part_of(name, self.parts)
-                photos.append(Photo(name=name, path=path, label=label, part=part))
+                photos.append(
+                    Photo(
+                        name=name,
+                        path=path,
+                        label=label,
+                        part=part,
+                    )
+                )
 
         return photos
 

@@ -80,7 +80,12 @@ class PartsConfig(SourceConfig):
     def _fill(self, folder: Path) -> None:
         images = folder / "img"
         images.mkdir()
-        numbers = tqdm(range(self.num_parts), desc="drawing parts", unit="part", disable=None)
+        numbers = tqdm(
+            range(self.num_parts),
+            desc="drawing parts",
+            unit="part",
+            disable=None,
+        )
         specimens = [self._draw_specimen(number, images) for number in numbers]
         write_manifest(folder, self._records(specimens))
 

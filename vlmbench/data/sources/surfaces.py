@@ -168,7 +168,12 @@ def cut_blocks(grid: int) -> Iterator[Block]:
             rows = slice(row * size + MARGIN, (row + 1) * size - MARGIN)
             columns = slice(column * size + MARGIN, (column + 1) * size - MARGIN)
             for name, photo in photos.items():
-                yield Block(photo=name, row=row, column=column, pixels=photo[rows, columns])
+                yield Block(
+                    photo=name,
+                    row=row,
+                    column=column,
+                    pixels=photo[rows, columns],
+                )
 
 
 def _load_photo(name: str) -> Floats:

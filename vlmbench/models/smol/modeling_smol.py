@@ -75,12 +75,7 @@ class SmolVisionTower(nn.Module):
         middle = normalize(maps[MIDDLE_CHANNELS], dim=1)
 
         repeated = middle.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return torch.cat([fine, repeated], 1).permute(
-            0,
-            2,
-            3,
-            1,
-        )
+        return torch.cat([fine, repeated], 1).permute(0, 2, 3, 1)
 
 
 class SmolProjector(nn.Module):
@@ -164,12 +159,7 @@ class SmolForConditionalGeneration(SmolPreTrainedModel, GenerationMixin):
             if image_features is not None:
                 images, scores = self.projector(image_features, answer_keys)
                 inputs_embeds = self._insert_images(input_ids, inputs_embeds, images)
-                inputs_embeds = self._insert_word(
-                    input_ids,
-                    inputs_embeds,
-                    scores,
-                    answer_words,
-                )
+                inputs_embeds = self._insert_word(input_ids, inputs_embeds, scores, answer_words)
 
         if labels is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)

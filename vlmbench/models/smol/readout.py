@@ -122,12 +122,7 @@ def _is_row(choices: Sequence[Choice], keys: Sequence[int]) -> Tensor:
     num_answers = max(len(choice.keys) for choice in choices)
     row_of = {key: row for row, key in enumerate(keys)}
 
-    is_row = torch.zeros(
-        len(choices),
-        num_answers,
-        len(keys),
-        dtype=torch.float64,
-    )
+    is_row = torch.zeros(len(choices), num_answers, len(keys), dtype=torch.float64)
     for record, choice in enumerate(choices):
         for answer, answer_keys in enumerate(choice.keys):
             for key in answer_keys:
@@ -140,12 +135,7 @@ def _is_row(choices: Sequence[Choice], keys: Sequence[int]) -> Tensor:
 def _minimise(inputs: Tensor, is_row: Tensor, truth: Sequence[int]) -> Tensor:
     """Return the weights (rows, inputs) with the least penalised loss."""
     target = torch.tensor(truth)
-    weight = torch.zeros(
-        is_row.shape[-1],
-        inputs.shape[1],
-        dtype=inputs.dtype,
-        requires_grad=True,
-    )
+    weight = torch.zeros(is_row.shape[-1], inputs.shape[1], dtype=inputs.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight],
         max_iter=MAX_ITERATIONS,

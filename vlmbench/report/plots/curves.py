@@ -59,9 +59,17 @@ class _Quantity:
 
 
 QUANTITIES = (
-    _Quantity(key="loss", title="Training loss", smooth=True),
+    _Quantity(
+        key="loss",
+        title="Training loss",
+        smooth=True,
+    ),
     _Quantity(key="eval_loss", title="Held-out loss"),
-    _Quantity(key="eval_balanced_accuracy", title="Held-out balanced accuracy", share=True),
+    _Quantity(
+        key="eval_balanced_accuracy",
+        title="Held-out balanced accuracy",
+        share=True,
+    ),
 )
 Curve = tuple[Floats, Floats]  # x, y
 
@@ -179,7 +187,12 @@ def _paint(
 
     if quantity.share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.axhline(0.5, color=TEXT, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.axhline(
+            0.5,
+            color=TEXT,
+            linewidth=0.8,
+            linestyle=(0, (1, 2)),
+        )
     else:
         axes.set_ylim(bottom=0)
 

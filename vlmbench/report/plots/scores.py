@@ -62,7 +62,12 @@ def _draw_plots(
     if scores.roc is not None:
         baseline = task_view.baseline_of(scores)
         roc = draw(
-            partial(_paint_roc, scores=scores, baseline=baseline, line=line),
+            partial(
+                _paint_roc,
+                scores=scores,
+                baseline=baseline,
+                line=line,
+            ),
             key=f"roc-{key}",
             label=f"ROC of {subject}, AUROC {aurocs}",
             size=SIZE,
@@ -84,14 +89,27 @@ def _bin_words(each: ReliabilityBin) -> str:
 def _paint_roc(
     axes: Axes, *, scores: SeriesScores, baseline: SeriesScores | None, line: Line
 ) -> None:
-    axes.plot((0, 1), (0, 1), color=TEXT, linewidth=0.8, linestyle=DOTTED)
+    axes.plot(
+        (0, 1),
+        (0, 1),
+        color=TEXT,
+        linewidth=0.8,
+        linestyle=DOTTED,
+    )
 
     if baseline is not None and baseline.roc is not None:
         axes.plot(GRID, baseline.roc.rate, color=TEXT, linewidth=1.0)
 
     if scores.roc is not None:
         low, high = scores.roc.low, scores.roc.high
-        axes.fill_between(GRID, low, high, color=line.colour, alpha=0.2, linewidth=0)
+        axes.fill_between(
+            GRID,
+            low,
+            high,
+            color=line.colour,
+            alpha=0.2,
+            linewidth=0,
+        )
         axes.plot(GRID, scores.roc.rate, color=line.colour, linewidth=1.7)
 
     _set_square(axes, 0.0, "overkill (FPR)", "found (TPR)")
@@ -99,7 +117,13 @@ def _paint_roc(
 
 
 def _paint_bins(axes: Axes, *, scores: SeriesScores, line: Line) -> None:
-    axes.plot((0, 1), (0, 1), color=TEXT, linewidth=0.8, linestyle=DOTTED)
+    axes.plot(
+        (0, 1),
+        (0, 1),
+        color=TEXT,
+        linewidth=0.8,
+        linestyle=DOTTED,
+    )
     total = sum(each.right.n for each in scores.bins)
 
     for each in scores.bins:
@@ -116,8 +140,21 @@ def _paint_bin(axes: Axes, each: ReliabilityBin, total: int, line: Line) -> None
     x, right = each.confidence, each.right
     area = 8 + LARGEST_DOT * right.n / total
 
-    axes.vlines(x, right.low, right.high, color=line.colour, linewidth=1.4, alpha=0.6)
-    axes.scatter(x, right.value, s=area, color=line.colour, clip_on=False)
+    axes.vlines(
+        x,
+        right.low,
+        right.high,
+        color=line.colour,
+        linewidth=1.4,
+        alpha=0.6,
+    )
+    axes.scatter(
+        x,
+        right.value,
+        s=area,
+        color=line.colour,
+        clip_on=False,
+    )
     axes.text(
         max(each.middle, 0.5), -0.05, f"{right.n}", color=TEXT, ha="center", va="top", fontsize=8
     )

@@ -43,7 +43,11 @@ def draw(
             "font.size": 9,
         }
     ):
-        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        figure = Figure(
+            figsize=size,
+            layout="constrained",
+            facecolor="none",
+        )
         axes = figure.subplots(subplot_kw={"facecolor": "none"})
         _style_axes(axes)
         paint(axes)
@@ -60,9 +64,17 @@ def draw(
 def _style_axes(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FRAME)
-    axes.grid(axis="y", color=FRAME, linewidth=0.6)
+    axes.grid(
+        axis="y",
+        color=FRAME,
+        linewidth=0.6,
+    )
     axes.set_axisbelow(True)
-    axes.tick_params(color=FRAME, labelcolor=TEXT, length=0)
+    axes.tick_params(
+        color=FRAME,
+        labelcolor=TEXT,
+        length=0,
+    )
 
 
 def _to_inline(svg: str, key: str, label: str) -> Markup:

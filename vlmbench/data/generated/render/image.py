@@ -44,8 +44,16 @@ class Texture:
 
 
 TEXTURES = {
-    Finish.BRUSHED: Texture(spread=(0.4, 9.0), bump=0.03, contrast=0.05),
-    Finish.CAST: Texture(spread=(1.1, 1.1), bump=0.05, contrast=0.04),
+    Finish.BRUSHED: Texture(
+        spread=(0.4, 9.0),
+        bump=0.03,
+        contrast=0.05,
+    ),
+    Finish.CAST: Texture(
+        spread=(1.1, 1.1),
+        bump=0.05,
+        contrast=0.04,
+    ),
 }
 # A scratch reaches this far below its middle on a curved face or over an edge, units.
 SCRATCH_REACH = 8.0
@@ -122,7 +130,12 @@ class Frame:
         vectors = (world @ rotation_matrix(scene.angles)).astype(np.float32)
         right, up, forward, lamp = vectors
 
-        return Frame(right=right, up=up, forward=forward, lamp=lamp)
+        return Frame(
+            right=right,
+            up=up,
+            forward=forward,
+            lamp=lamp,
+        )
 
 
 def render(part: Part, scene: Scene, size: int) -> Image.Image:
