@@ -29,7 +29,7 @@ from vlmbench.data.likeness.detail import (
 WHOLE = 0.99  # correlation after alignment
 OWN = 0.7  # the same for what other images of the data do not explain
 NEAR_DUPLICATE = 0.5  # largest distance of an error
-SUSPECT = 1.0  # largest distance of a warning
+SUSPECT = 1.0  # largest distance that is shown as perhaps a copy
 MIN_DETAIL = 1.0  # grey levels: a plainer image has nothing but noise to compare
 MIN_PROGRESS = 1000  # images from which a progress bar is shown
 
@@ -177,6 +177,6 @@ def _files(facts: Sequence[ImageFacts]) -> Indices:
 
 
 def _queries(groups: Indices) -> Indices:
-    """Return the positions outside of the largest group: each pair of two groups has one of them"""
+    """Return the positions outside of the largest group: each pair of groups has one of them."""
     values, counts = np.unique(groups, return_counts=True)
     return np.flatnonzero(groups != values[counts.argmax()])

@@ -127,3 +127,21 @@ def test_it_holds_the_commonest_answers_and_none_that_occurs_once() -> None:
     assert set(common) <= set(readout.keys.tolist())
     assert key_of("once") not in readout.keys.tolist()
     assert NO_KEY not in readout.keys.tolist()
+
+
+def test_a_record_with_fewer_answers_has_no_others() -> None:
+    """Records of four options beside those of two labels change nothing in the labels' fit."""
+    inputs = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = (inputs[:, 0] > 0).long()
+    two = [Choice(keys=[[1], [2]], truth=int(one)) for one in truth]
+    four = Choice(keys=[[3], [4], [5], [6]], truth=0)
+
+    alone = module._minimise(inputs, module._is_row(two, [1, 2]), module._exists(two), truth)
+    mixed = [*two, four]
+    beside = module._minimise(
+        torch.cat([inputs, torch.zeros(1, 6, dtype=torch.float64)]),
+        module._is_row(mixed, [1, 2]),
+        module._exists(mixed),
+        torch.cat([truth, torch.zeros(1, dtype=torch.long)]),
+    )
+    torch.testing.assert_close(beside, alone, atol=1e-4, rtol=1e-3)

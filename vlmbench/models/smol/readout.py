@@ -86,7 +86,8 @@ def fit_readout(readout: SmolReadout, features: Tensor, choices: Sequence[Choice
         inputs = compare_features((features.double() - mean) / spread)
         inputs = pad(inputs, (0, 1), value=inputs.shape[1] ** 0.5)  # the bias, hardly penalised
 
-        weight = _minimise(inputs, _is_row(choices, keys), [choice.truth for choice in choices])
+        truth = torch.tensor([choice.truth for choice in choices])
+        weight = _minimise(inputs, _is_row(choices, keys), _exists(choices), truth)
 
     half = features.shape[-1]
     by_difference, by_query = weight[:, :half] / spread, weight[:, half:-1] / spread
@@ -118,7 +119,7 @@ def _mean_and_spread(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_row(choices: Sequence[Choice], keys: Sequence[int]) -> Tensor:
-    """Return (n, C, rows): 1 for the rows of an answer; -inf for an answer that is not there."""
+    """Return (n, C, rows): 1 for the rows of an answer, else 0."""
     num_answers = max(len(choice.keys) for choice in choices)
     row_of = {key: row for row, key in enumerate(keys)}
 
@@ -132,9 +133,14 @@ def _is_row(choices: Sequence[Choice], keys: Sequence[int]) -> Tensor:
     return is_row
 
 
-def _minimise(inputs: Tensor, is_row: Tensor, truth: Sequence[int]) -> Tensor:
+def _exists(choices: Sequence[Choice]) -> Tensor:
+    """Return (n, C): whether a record has so many answers. Others must not compete with them."""
+    counts = torch.tensor([len(choice.keys) for choice in choices])
+    return torch.arange(int(counts.max())) < counts[:, None]
+
+
+def _minimise(inputs: Tensor, is_row: Tensor, exists: Tensor, truth: Tensor) -> Tensor:
     """Return the weights (rows, inputs) with the least penalised loss."""
-    target = torch.tensor(truth)
     weight = torch.zeros(is_row.shape[-1], inputs.shape[1], dtype=inputs.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [weight],
@@ -147,7 +153,8 @@ def _minimise(inputs: Tensor, is_row: Tensor, truth: Sequence[int]) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         scores = torch.einsum("nk,nck->nc", inputs @ weight.T, is_row)
-        loss = cross_entropy(scores, target, reduction="sum")
+        scores = scores.masked_fill(~exists, -torch.inf)
+        loss = cross_entropy(scores, truth, reduction="sum")
         penalised = loss + weight.square().sum() / (2 * STRENGTH)
         penalised.backward()
         return penalised
