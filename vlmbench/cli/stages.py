@@ -49,12 +49,14 @@ def log_states(sweep: SweepDir) -> None:
 
 def log_report(sweep: SweepDir) -> None:
     """Write a sweep's report; log its main figures and its path."""
-    index = report.write_report(sweep)
-    log.info("\n%s\n", report.comparison_table(sweep))
+    read = report.read_sweep(sweep)
+    index = report.write_report(sweep, read)
+    log.info("\n%s\n", report.comparison_table(sweep, read))
     log.info("report: %s", index)
     log.info(
-        "next:   open it in a browser; repeat the command with %s and more seeds, such as "
-        "seed=0,1,2; for your own photos, add name=photos source=folder source.path=photos",
+        "next:   open it in a browser; repeat the command with %s and further seeds, such as "
+        "seed=3,4 (a later look must be surer); for your own photos, add name=photos "
+        "source=folder source.path=photos",
         typed_setting("sweep", sweep.path),
     )
 

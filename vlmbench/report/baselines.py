@@ -86,13 +86,11 @@ class BaselineSection:
 
 
 def baseline_section(
-    sweep: Path, runs: Sequence[RunResult], *, level: float = LEVEL, most: int | None = None
+    sweep: Path, runs: Sequence[RunResult], *, level: float = LEVEL
 ) -> BaselineSection:
-    """Return what the report says about baselines, with at most `most` tables.
+    """Return what the report says about baselines.
 
-    `level` is the share of false verdicts that this look may spend.
-
-    There are no tables if no run asked any.
+    `level` is the share of false verdicts that this look may spend. There are no tables if no run asked any.
     """
     rule = rule_of(runs[0].config if runs else {})
     asked, left_out = read_baselines(sweep, runs, rule)
@@ -101,7 +99,7 @@ def baseline_section(
     kinds = {kind for each in asked for kind in each.answers if kind[0] in JUDGING}
     order = list(TASKS)
     ordered = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1] != "raw", kind))
-    tables = tuple(_table(sweep, kind, asked, series, rule) for kind in ordered[:most])
+    tables = tuple(_table(sweep, kind, asked, series, rule) for kind in ordered)
     found, sentence = _worth(tables[0], rule, level) if tables else (None, "")
 
     notes = {f"{each.facts.name}, {k}: {n}" for each in asked for k, n in each.facts.notes.items()}

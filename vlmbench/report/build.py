@@ -6,6 +6,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import chain
@@ -22,7 +23,7 @@ from vlmbench.report.escape import markdown, markdown_code
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
-from vlmbench.report.plan import level_of, look_at, missing_of, plan_facts
+from vlmbench.report.plan import PlanFacts, level_of, look_at, missing_of, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
 from vlmbench.report.questions import matches
 from vlmbench.report.runs import RunResult, read_runs
@@ -44,26 +45,52 @@ from vlmbench.runs.sweep import SweepDir
 from vlmbench.system.files import write_whole
 
 
-def write_report(sweep: SweepDir) -> Path:
-    """Write index.html, report.md and verdicts.json. Return the path of the page.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSweep:
+    """The runs of a sweep and the verdicts on them: all that a report and a table need.
 
-    Raise UserError if the folder holds no run.
+    `level` is the share of false verdicts that this look may spend.
     """
+
+    runs: Sequence[RunResult]
+    level: float
+    answers: Sequence[Finding]
+    refusals: Sequence[Refusal]
+    baselines: BaselineSection
+    plan: PlanFacts
+
+
+def read_sweep(sweep: SweepDir) -> ReadSweep:
+    """Read the runs, register the look and compare. Raise UserError if the folder holds no run."""
     runs = read_runs(sweep)
     look = look_at(sweep.path, runs) if any(matches(runs)) else None
     level = level_of(sweep.path, look)
     missing = missing_of(sweep.path, runs)
     answers, refusals = findings(runs, level=level, missing=missing)
-    baselines = baseline_section(sweep.path, runs, level=level)
-    content = _content(sweep.path.resolve().name, runs, answers, refusals, baselines)
-    content["level"] = level
-    content["plan"] = plan_facts(sweep.path, runs, look=look)
-    content["validation"] = validation_tables(runs)
+
+    return ReadSweep(
+        runs=runs,
+        level=level,
+        answers=answers,
+        refusals=refusals,
+        baselines=baseline_section(sweep.path, runs, level=level),
+        plan=plan_facts(sweep.path, runs, look=look),
+    )
+
+
+def write_report(sweep: SweepDir, read: ReadSweep | None = None) -> Path:
+    """Write index.html, report.md and verdicts.json. Return the path of the page.
+
+    `read` is what `read_sweep` returned, so that nothing is read twice. Raise UserError if the
+    folder holds no run.
+    """
+    read = read or read_sweep(sweep)
+    content = _content(sweep.path.resolve().name, read)
 
     verdicts = {
-        "tuning": None if baselines.worth is None else baselines.worth.to_row(),
-        "findings": [finding.to_row() for finding in answers],
-        "plan": content["plan"].to_row(),
+        "tuning": None if read.baselines.worth is None else read.baselines.worth.to_row(),
+        "findings": [finding.to_row() for finding in read.answers],
+        "plan": read.plan.to_row(),
     }
     write_whole(sweep.report / "verdicts.json", to_json(verdicts) + "\n")
 
@@ -71,23 +98,18 @@ def write_report(sweep: SweepDir) -> Path:
     write_whole(sweep.report / "report.md", template.render(content))
 
     page = sweep.report / "index.html"
-    write_whole(page, _page(content, _plots(runs, content["scores"])))
+    write_whole(page, _page(content, _plots(read.runs, content["scores"])))
     return page
 
 
-def comparison_table(sweep: SweepDir) -> str:
+def comparison_table(sweep: SweepDir, read: ReadSweep | None = None) -> str:
     """Return the runs with their main figures, the verdicts and the plan as plain text.
 
-    Raise UserError if the folder holds no run.
+    `read` is what `read_sweep` returned. Raise UserError if the folder holds no run.
     """
-    runs = read_runs(sweep)
-    look = look_at(sweep.path, runs) if any(matches(runs)) else None
-    level = level_of(sweep.path, look)
-    answers, _ = findings(runs, level=level, missing=missing_of(sweep.path, runs))
-
-    section = baseline_section(sweep.path, runs, level=level, most=1)
-    facts = plan_facts(sweep.path, runs, look=look)
-    blocks = (plain_tables(runs, section), plain_verdicts(answers), plain_plan(facts))
+    read = read or read_sweep(sweep)
+    tables = plain_tables(read.runs, read.baselines)
+    blocks = (tables, plain_verdicts(read.answers), plain_plan(read.plan))
     return "\n".join(block for block in blocks if block)
 
 
@@ -96,18 +118,16 @@ def state_table(sweep: SweepDir) -> str:
     return plain_states(read_runs(sweep))
 
 
-def _content(
-    title: str,
-    runs: Sequence[RunResult],
-    answers: Sequence[Finding],
-    refusals: Sequence[Refusal],
-    baselines: BaselineSection,
-) -> dict[str, Any]:
+def _content(title: str, read: ReadSweep) -> dict[str, Any]:
     """Return the values that the page and the Markdown are rendered from."""
+    runs, answers, baselines = read.runs, read.answers, read.baselines
     return {
         "title": title,
+        "level": read.level,
+        "plan": read.plan,
+        "validation": validation_tables(runs),
         "runs": runs,
-        "cautions": cautions(runs, refusals),
+        "cautions": cautions(runs, read.refusals),
         "outcome": outcome(runs, answers),
         "baselines": baselines,
         "findings": answers,
