@@ -90,7 +90,8 @@ def baseline_section(
 ) -> BaselineSection:
     """Return what the report says about baselines.
 
-    `level` is the share of false verdicts that this look may spend. There are no tables if no run asked any.
+    `level` is the share of false verdicts that this look may spend.
+    There are no tables if no run asked any.
     """
     rule = rule_of(runs[0].config if runs else {})
     asked, left_out = read_baselines(sweep, runs, rule)
