@@ -58,6 +58,7 @@ class Probe(StrEnum):
     SWAP = "swap"  # the same two images in the other order
     SELF = "self"  # the reference beside itself
     BLANK = "blank"  # the reference replaced by a grey image
+    OTHER = "other"  # the reference replaced by that of another part
     CLOSURE = "closure"  # A~B and A~C are records, this one asks B~C
     PERTURBED = "perturbed"  # the query is blurred, darker, or changed otherwise
     REWORDED = "reworded"  # the same question in other words

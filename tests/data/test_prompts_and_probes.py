@@ -114,6 +114,25 @@ def test_a_blank_probe_keeps_the_query_and_the_true_label() -> None:
     assert probe.label == "abnormal"
 
 
+def test_the_reference_is_exchanged_for_that_of_the_next_part_with_another_one() -> None:
+    records = [
+        replace(record("a", "r", "q1"), group="g1"),
+        replace(record("b", "r", "q2", label="abnormal"), group="g2"),  # shares its reference
+        replace(record("c", "s", "q3"), group="g3"),
+    ]
+    others = [probe for probe in make_probes(records) if probe.probe is Probe.OTHER]
+
+    paths = [[str(image.path) for image in probe.images] for probe in others]
+    assert paths == [["s", "q1"], ["s", "q2"], ["r", "q3"]]
+    assert [probe.label for probe in others] == ["normal", "abnormal", "normal"]
+    assert [probe.of for probe in others] == [("a",), ("b",), ("c",)]
+
+
+def test_a_set_with_a_single_reference_has_no_other() -> None:
+    records = [replace(record(f"{i}", "r", f"q{i}"), group=f"g{i}") for i in range(3)]
+    assert Probe.OTHER not in {probe.probe for probe in make_probes(records)}
+
+
 def test_two_good_queries_of_one_reference_close_a_triangle() -> None:
     records = [
         record("a", "r", "q1"),

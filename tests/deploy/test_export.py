@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ STRONG = (
     "eval.probes=false",
 )  # 12: too few
 
+ACCEPT = 'export.accept="self_pair,one_label,reference"'  # tiny models know nothing
+
 
 @pytest.fixture
 def strong(train: Callable[..., RunDir]) -> Callable[..., RunDir]:
@@ -45,7 +48,7 @@ def strong_export(export: StrongExport) -> StrongExport:
 
 
 def exported(cli: Cli, run: RunDir, *more: str, records: int = 24) -> Outcome:
-    settings = (f"run={run.path}", "export.out=out", f"export.parity_records={records}")
+    settings = (f"run={run.path}", "export.out=out", f"export.parity_records={records}", ACCEPT)
     return cli("stage=export", *settings, *more)
 
 
@@ -221,6 +224,29 @@ def test_costs_that_validation_cannot_bear_are_refused(cli: Cli, strong: Any) ->
         in refused.err
     )
     assert not Path("out").exists()
+
+
+def test_a_run_that_fails_a_control_is_exported_only_if_the_user_accepts_it(
+    cli: Cli, knowing: RunDir
+) -> None:
+    rows = [json.loads(line) for line in (knowing.path / "predictions.jsonl").open()]
+    for row in rows:
+        if row["probe"] == "self":
+            row["scores"] = {"normal": -9.0, "abnormal": 9.0}
+    (knowing.path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    refused = cli("stage=export", f"run={knowing.path}", "export.out=out")
+    assert refused.code == 2
+    assert "images beside themselves are judged abnormal" in refused.error
+    cure = refused.error.rpartition("in spite of that with ")[2].split()[0]
+    (accept,) = shlex.split(cure)
+    assert "self_pair" in accept
+
+    unknown = cli("stage=export", f"run={knowing.path}", "export.accept=selfpair")
+    assert "there is no control 'selfpair'; set export.accept=self_pair" in unknown.error
+    accepted = cli("stage=export", f"run={knowing.path}", "export.out=out", accept)
+    assert accepted.code == 0, accepted.error
+    assert "beside themselves are judged abnormal" in Path("out/README.md").read_text()
 
 
 def test_a_run_without_figures_is_not_exported(cli: Cli, knowing: RunDir) -> None:

@@ -132,6 +132,8 @@ def make_metrics(better: float) -> dict[str, Any]:
         "swap_symmetry": estimate(0.65 + better, 0.12, 60),
         "self_pair": estimate(0.875, 0.2, 8, 8),
         "transitivity": estimate(0.6 + better, 0.2, 24, 12),
+        "other_reference_accuracy": estimate(0.625, 0.3, 60),
+        "reference_flips": estimate(0.25, 0.3, 60),
         "blank_reference_accuracy": estimate(0.625, 0.3, 8, 8),
         "reference_gain": {
             "value": 0.075 + better,

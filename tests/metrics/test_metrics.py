@@ -16,6 +16,7 @@ from vlmbench.metrics import (
     describe,
     errors,
     image_flips,
+    other_reference,
     robust_accuracy,
     self_pair,
     swap_symmetry,
@@ -67,6 +68,7 @@ def test_every_module_is_a_metric_without_figures_for_no_predictions():
         "errors",
         "image_flips",
         "option_types",
+        "other_reference",
         "robust_accuracy",
         "self_pair",
         "swap_symmetry",
@@ -80,12 +82,12 @@ def test_each_figure_has_one_metric_file_and_a_description():
     scored = [prediction(p.id, p.expected, p.predicted, p=0.4) for p in JUDGED]
     probes = [
         prediction(f"1-{k}", NG, OK, probe=k, of=("4",), group="part-4")
-        for k in (Probe.SWAP, Probe.SELF, Probe.BLANK, Probe.CLOSURE)
+        for k in (Probe.SWAP, Probe.SELF, Probe.BLANK, Probe.OTHER, Probe.CLOSURE)
     ]
     probes += [asked_again(JUDGED[3], change, OK, Probe.PERTURBED) for change in CHANGES]
     probes += [asked_again(JUDGED[3], words, OK, Probe.REWORDED) for words in ("formal", "leading")]
     names = [name for measure in all_metrics().values() for name in measure([*scored, *probes])]
-    assert len(names) == len(set(names)) == 20
+    assert len(names) == len(set(names)) == 22
     assert all(describe(name).meaning for name in names)
 
 
@@ -214,18 +216,31 @@ def test_transitivity_is_absent_where_no_premises_hold():
     assert transitivity.measure([*JUDGED, closing]) == {}
 
 
-def test_reference_gain_is_the_accuracy_that_the_real_reference_adds_on_the_same_records():
-    # Records 1, 4, 5, 6 are right, wrong, right, wrong (2/4).
-    # With a blank reference they are wrong, wrong, right, wrong (1/4).
-    blanked = {"1": OK, "4": OK, "5": OK, "6": NG}
+def with_reference(kind: Probe, labels: dict[str, str]) -> list[Prediction]:
+    """Return JUDGED, and probes of some of them with another reference."""
     truth = {p.id: p.expected for p in JUDGED}
     probes = [
-        prediction(f"{i}-b", truth[i], label, probe=Probe.BLANK, of=(i,))
-        for i, label in blanked.items()
+        prediction(f"{i}-b", truth[i], label, probe=kind, of=(i,)) for i, label in labels.items()
     ]
-    figures = blank_reference.measure([*JUDGED, *probes])
-    assert value(figures["blank_reference_accuracy"]) == 0.25
+    return [*JUDGED, *probes]
+
+
+def test_reference_gain_is_the_accuracy_that_the_own_reference_adds_on_the_same_records():
+    # Records 1, 4, 5, 6 are right, wrong, right, wrong (2/4).
+    # With the reference of another part they are wrong, wrong, right, wrong (1/4).
+    figures = other_reference.measure(
+        with_reference(Probe.OTHER, {"1": OK, "4": OK, "5": OK, "6": NG})
+    )
+    assert value(figures["other_reference_accuracy"]) == 0.25
     assert figures["reference_gain"] == 0.25
+    assert value(figures["reference_flips"]) == 0.25  # of record 1 alone
+
+
+def test_a_grey_reference_gives_an_accuracy_and_no_gain():
+    predictions = with_reference(Probe.BLANK, {"1": OK, "4": OK, "5": OK, "6": NG})
+    figures = blank_reference.measure(predictions)
+    assert list(figures) == ["blank_reference_accuracy"]
+    assert value(figures["blank_reference_accuracy"]) == 0.25
 
 
 def test_predictions_are_split_by_task_and_view_and_probes_go_with_their_base_record():
@@ -297,5 +312,5 @@ def test_a_leading_question_is_counted_apart_from_neutral_words():
 def test_pairs_that_are_asked_again_change_no_other_figure():
     again = [asked_again(JUDGED[0], "blurred", OK, Probe.PERTURBED)]
     again += [asked_again(JUDGED[0], "leading", OK, Probe.REWORDED)]
-    for metric in (accuracy, errors, self_pair, swap_symmetry, blank_reference, transitivity):
+    for metric in (accuracy, errors, self_pair, swap_symmetry, other_reference, transitivity):
         assert metric.measure([*JUDGED, PROBE]) == metric.measure([*JUDGED, PROBE, *again])

@@ -194,7 +194,8 @@ def test_the_order_of_columns_cards_and_pages() -> None:
     assert [info.name for info in all_figures()] == [
         *("accuracy", "balanced_accuracy", "mean_type_accuracy", "miss_rate", "overkill_rate"),
         *("auroc", "ece", "unparsed", "swap_symmetry", "self_pair", "transitivity"),
-        *("blank_reference_accuracy", "reference_gain", "robust_accuracy"),
+        *("other_reference_accuracy", "reference_gain", "reference_flips"),
+        *("blank_reference_accuracy", "robust_accuracy"),
         *("flips_blurred", "flips_darkened", "flips_jpeg", "flips_rotated", "flips_shifted"),
         *("flips_reworded", "flips_leading"),
     ]
@@ -208,7 +209,7 @@ def test_the_order_of_columns_cards_and_pages() -> None:
         "overkill_rate": "overkill rate",
         "auroc": "AUROC",
         "ece": "expected calibration error",
-        "reference_gain": "what the reference adds to accuracy",
+        "reference_gain": "what the own reference adds to accuracy",
         "swap_symmetry": "same label when swapped",
         "robust_accuracy": "right under every small change of the query",
         "flips_reworded": "other answer to the question in other words",

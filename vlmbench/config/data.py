@@ -118,6 +118,13 @@ class VariantConfig(Settings, ABC):
         The function is pure.
         """
 
+    def make(self, records: Sequence[Record], *, seed: int) -> list[Record]:
+        """Return further records that train, made from the selected `records`.
+
+        Each says so: its `probe` is not NONE, and `of` names the record that it was made from.
+        """
+        return []
+
     def notes(self, tasks: Collection[Task]) -> list[str]:
         """Return what the report repeats about the selection, a sentence each.
 

@@ -55,6 +55,12 @@ class ExportConfig(DeployConfig):
     config_group: ClassVar[str] = "export"
 
     out: str | None = setting(None, "Folder to write; null: export/ in the run's folder.")
+    accept: str = setting(
+        "",
+        "Failed controls in spite of which the run is exported, with commas between them: "
+        "self_pair, one_label, reference.",
+        cure="self_pair",
+    )
     parity_records: int = setting(
         64, "Test records on which the exported model is compared with the run.", at_least=1
     )

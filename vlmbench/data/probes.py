@@ -22,10 +22,16 @@ REFERENCED = frozenset({Task.JUDGE_PAIR, Task.JUDGE_LINK, Task.CHOOSE_OPTION})
 def make_probes(records: Sequence[Record]) -> list[Record]:
     """Return the probes of the pairs in `records`, in a fixed order.
 
-    The order is: swapped, self-paired, blank-reference and closing pairs.
+    The order is: swapped, self-paired, blank-reference, other-reference and closing pairs.
     """
     pairs = [record for record in records if len(record.images) == 2]
-    return [*_swap(pairs), *_pair_with_self(pairs), *_blank(pairs), *_close(pairs)]
+    return [
+        *_swap(pairs),
+        *_pair_with_self(pairs),
+        *_blank(pairs),
+        *_exchange(pairs),
+        *_close(pairs),
+    ]
 
 
 def limit_probes(probes: Sequence[Record], most: int | None) -> list[Record]:
@@ -113,6 +119,26 @@ def _blank(pairs: Iterable[Record]) -> Iterator[Record]:
             reference, query = record.images
             blank = replace(reference, blank=True)
             yield _probe(Probe.BLANK, (record,), blank, query, label=record.label)
+
+
+def _exchange(pairs: Iterable[Record]) -> Iterator[Record]:
+    """Give each judge_pair record the reference of the next part of its view that has another.
+
+    A grey image is unlike all that the model was trained on. Another part's reference is not.
+    """
+    references: dict[str, dict[str, ImageRef]] = defaultdict(dict)
+    judged = [record for record in pairs if record.task is Task.JUDGE_PAIR]
+    for record in judged:
+        references[record.view].setdefault(record.group, record.images[0])
+
+    for record in judged:
+        own, query = record.images
+        parts = sorted(references[record.view])
+        start = parts.index(record.group) + 1
+        others = (references[record.view][part] for part in (*parts[start:], *parts[:start]))
+        other = next((each for each in others if each.path not in (own.path, query.path)), None)
+        if other is not None:
+            yield _probe(Probe.OTHER, (record,), other, query, label=record.label)
 
 
 def _close(pairs: Iterable[Record]) -> Iterator[Record]:

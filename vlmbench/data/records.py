@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -64,6 +64,39 @@ class Subset(Sequence[Record]):
 
         chosen = np.linspace(0, len(self) - 1, limit).round().astype(np.int64)
         return Subset(self.manifest, self.indices[chosen])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet(Sequence[Record]):
+    """The records that train: those selected from the manifest, then those made from them."""
+
+    chosen: Subset
+    made: tuple[Record, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.chosen) + len(self.made)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+
+        position = range(len(self))[index]  # raises IndexError, as a list does
+        beyond = position - len(self.chosen)
+        return self.chosen[position] if beyond < 0 else self.made[beyond]
+
+    def count_tasks(self) -> dict[Task, int]:
+        """Return the number of records of each task that occurs."""
+        counts = Counter(record.task for record in self.made)
+        counts.update(self.chosen.count_tasks())
+        return {task: counts[task] for task in TASKS if counts[task]}
+
+    def kinds(self, tasks: Collection[Task]) -> set[tuple[Task, str]]:
+        """Return the (task, view) pairs of the records with one of these tasks."""
+        return self.chosen.kinds(tasks)
 
 
 def records_of_split(manifest: Manifest, splits: SplitIndices, split: Split) -> Subset:

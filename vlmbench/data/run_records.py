@@ -17,7 +17,7 @@ from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
 from vlmbench.data.probes import choose_pairs, limit_probes, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
-from vlmbench.data.records import Subset, check_labels, limit_records
+from vlmbench.data.records import Subset, TrainingSet, check_labels, limit_records
 from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
 from vlmbench.types import JUDGING, Record, Sample, Split, Task, TokenCount, UserError
 
@@ -65,7 +65,7 @@ class RunRecords:
     """
 
     data: Data
-    train: Subset
+    train: TrainingSet
     monitored: Subset
     validation: Subset
     held_out: list[Record]
@@ -97,10 +97,11 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
     counts = count_tokens(counter, data, wording=wording, max_tokens=config.trainer.max_tokens)
     cost = partial(_count_trained_tokens, counter, wording)
     chosen = config.data.select(data.train, cost=cost, seed=config.seed)
-    train = Subset(manifest, data.train.indices[chosen])
+    selected = Subset(manifest, data.train.indices[chosen])
+    train = TrainingSet(selected, tuple(config.data.make(selected, seed=config.seed)))
 
     judging = set(train.count_tasks()) & JUDGING
-    check_labels(train, Split.TRAIN, judging)
+    check_labels(selected, Split.TRAIN, judging)
     check_labels(data.test, Split.TEST, judging)
 
     followed = data.val.of_kinds(train.kinds(FOLLOWED_TASKS))
@@ -115,7 +116,10 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
         viewer=make_viewer(manifest.folder, data.train, view=config.view, cache_dir=cache_dir),
         wording=wording,
         notes=tuple(config.data.notes(data.train.count_tasks())),
-        token_counts=tuple(_token_count(row) for row in counts[train.indices]),
+        token_counts=(
+            *(_token_count(row) for row in counts[selected.indices]),
+            *(_count_made(counter, wording, data, record) for record in train.made),
+        ),
     )
 
 
@@ -209,6 +213,10 @@ def count_tokens(
 def _count_trained_tokens(counter: TokenCounter, wording: Wording, record: Record) -> int:
     sizes = [(1, 1)] * len(record.images)  # the answer's tokens do not depend on them
     return counter.count_tokens(without_images(record, wording=wording), sizes).trained
+
+
+def _count_made(counter: TokenCounter, wording: Wording, data: Data, record: Record) -> TokenCount:
+    return counter.count_tokens(without_images(record, wording=wording), data.sizes(record))
 
 
 def _token_count(row: NDArray[np.int32]) -> TokenCount:

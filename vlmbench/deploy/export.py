@@ -20,6 +20,7 @@ from vlmbench.deploy.decide import Decider, TaskView, load_decider
 from vlmbench.deploy.loaded import finished_folder, trained_tasks, trained_wording
 from vlmbench.deploy.parity import Parity, compare_answers, recorded_answers, require_parity
 from vlmbench.pipeline.run import Run
+from vlmbench.report.alarms import Control, alarms_of_folder
 from vlmbench.report.card import model_card
 from vlmbench.runs.folder import RunDir, State, to_json
 from vlmbench.system.files import write_whole
@@ -61,6 +62,7 @@ def export_model(run: Run) -> None:
     folder, settings = finished_folder(run), run.config.export
     target = folder.path / "export" if settings.out is None else Path(settings.out)
     _check_target(folder, target)
+    _check_controls(folder, settings.accept)
 
     trained_model = run.config.model
     run = replace(run, config=replace(run.config, model=trained_model.for_export()))
@@ -101,6 +103,25 @@ def _check_target(folder: RunDir, target: Path) -> None:
         raise UserError(
             f"run={folder.path}: the run has no figures yet; "
             "evaluate it first (its own command with stage=evaluate)"
+        )
+
+
+def _check_controls(folder: RunDir, accept: str) -> None:
+    """Raise UserError for a failed control that `export.accept` does not name."""
+    accepted = {word.strip() for word in accept.split(",") if word.strip()}
+    if unknown := accepted - set(Control):
+        raise UserError(
+            f"export.accept={accept}: there is no control {min(unknown)!r}; "
+            f"set export.accept={Control.self_pair}"
+        )
+
+    failed = [alarm for alarm in alarms_of_folder(folder) if alarm.control not in accepted]
+    if failed:
+        names = sorted(accepted | {str(alarm.control) for alarm in failed})
+        raise UserError(
+            f"run={folder.path}: the run fails a control: "
+            f"{'; '.join(alarm.text for alarm in failed)}; train it again on other data, or export "
+            f"it in spite of that with {typed_setting('export.accept', ','.join(names))}"
         )
 
 

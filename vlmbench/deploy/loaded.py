@@ -16,17 +16,22 @@ from vlmbench.data.viewer import RAW, Viewer, make_viewer
 from vlmbench.deploy.decide import Decider, load_decider
 from vlmbench.pipeline.answer import Asker
 from vlmbench.pipeline.run import Run
+from vlmbench.report.alarms import Alarm, alarms_of_folder
 from vlmbench.runs.folder import RunDir
 from vlmbench.types import Judgement, Record, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedRun:
-    """The trained model of a run, with the rules that turn its scores into decisions."""
+    """The trained model of a run, with the rules that turn its scores into decisions.
+
+    `alarms` are the controls that the run fails on its own test records.
+    """
 
     folder: RunDir
     asker: Asker
     decider: Decider
+    alarms: Sequence[Alarm]
     run: Run
 
     def judge(
@@ -85,6 +90,7 @@ def load_run(
         folder=folder,
         asker=asker,
         decider=decider,
+        alarms=alarms_of_folder(folder),
         run=run,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmbench.report.alarms import Alarm
 from vlmbench.report.answers import judgement_page
 from vlmbench.runs.folder import to_json
 from vlmbench.system.files import write_whole
@@ -71,6 +72,7 @@ def write_judgements(
     notes: Sequence[str],
     figures: Mapping[str, Estimate],
     limit: int,
+    alarms: Sequence[Alarm] = (),
 ) -> Path:
     """Write answers.jsonl, answers.csv and index.html into the folder; return the page's path.
 
@@ -90,6 +92,7 @@ def write_judgements(
             notes=notes,
             figures=figures,
             most=limit,
+            alarms=alarms,
         ),
     )
     return page

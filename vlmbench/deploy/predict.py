@@ -102,6 +102,7 @@ def _write(
         notes=loaded.decider.notes(request.kinds),
         figures=decision_figures(judgements, seed=config.data.split_seed),
         limit=config.predict.gallery,
+        alarms=loaded.alarms,
     )
 
 
@@ -133,6 +134,8 @@ def decision_figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str,
 def _log_summary(
     loaded: LoadedRun, request: Request, judgements: Sequence[Judgement], page: Path
 ) -> None:
+    for alarm in loaded.alarms:
+        log.warning("failed control: %s", alarm.text)
     for note in loaded.decider.notes(request.kinds):
         log.info("%s", note)
 

@@ -11,6 +11,7 @@ from vlmbench.deploy.evidence import judge_images
 from vlmbench.deploy.loaded import finished_folder, load_run, trained_tasks
 from vlmbench.deploy.requests import check_view
 from vlmbench.pipeline.run import Run
+from vlmbench.report.alarms import Alarm
 from vlmbench.types import Task, UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def serve_page(run: Run) -> None:
         page = Page(
             title=loaded.folder.path.name,
             pair=task is Task.JUDGE_PAIR,
-            notes=loaded.decider.notes(kinds),
+            notes=[*map(_alarm_note, loaded.alarms), *loaded.decider.notes(kinds)],
             answer=lambda paths: judge_images(loaded, paths, view=settings.view),
             settings=settings,
             uploads=Path(uploads),
@@ -54,3 +55,7 @@ def serve_page(run: Run) -> None:
                     settings.host,
                 )
             page.wait()
+
+
+def _alarm_note(alarm: Alarm) -> str:
+    return f"The run fails a control: {alarm.text}. Do not rely on its answers"

@@ -12,7 +12,6 @@ from vlmbench.backbones.batches import IGNORED
 from vlmbench.data.census import validation_counts
 from vlmbench.data.load import Data
 from vlmbench.data.nearest import describe_near
-from vlmbench.data.records import Subset
 from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
 from vlmbench.pipeline.prune import check_pruner
@@ -81,7 +80,7 @@ def describe_nearest(data: Data) -> Iterator[str]:
         yield f"  {first} and {second}, {pair['orientation']}: {judgement}"
 
 
-def longest_answers(train: Subset, counts: Sequence[TokenCount]) -> list[Record]:
+def longest_answers(train: Sequence[Record], counts: Sequence[TokenCount]) -> list[Record]:
     """Return the record with the longest answer for each training task.
 
     `counts` are the tokens of each record.

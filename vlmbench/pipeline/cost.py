@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vlmbench.backbones.contract import VisionCost
 from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
-from vlmbench.data.records import Subset
 from vlmbench.data.run_records import RunRecords
 from vlmbench.types import Probe, Record, Task
 
@@ -138,7 +137,9 @@ def _changed_images(records: Iterable[Record]) -> set[tuple[Path, str, str]]:
     }
 
 
-def vision_cost(backbone: Backbone, train: Subset, *, data: Data) -> tuple[int, VisionCost]:
+def vision_cost(
+    backbone: Backbone, train: Sequence[Record], *, data: Data
+) -> tuple[int, VisionCost]:
     """Return how many different images a run shows, and what the tokens of all of them take."""
     sizes = _image_sizes(train, data) | _image_sizes(data.test, data)
     costs = [backbone.vision_cost(size) for size in sizes.values()]
@@ -148,10 +149,12 @@ def vision_cost(backbone: Backbone, train: Subset, *, data: Data) -> tuple[int, 
     return len(sizes), VisionCost(num_bytes=num_bytes, flops=flops)
 
 
-def _image_sizes(records: Subset, data: Data) -> dict[tuple[Path, str], tuple[int, int]]:
-    """Return the (width, height) of each image and view in the records."""
+def _image_sizes(
+    records: Sequence[Record], data: Data
+) -> dict[tuple[Path, str, str], tuple[int, int]]:
+    """Return the (width, height) of each image, view and change in the records."""
     return {
-        (image.path, image.view): size
+        (image.path, image.view, image.change): size
         for record in records
         for image, size in zip(record.images, data.sizes(record), strict=True)
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmbench.metrics import describe
+from vlmbench.report.alarms import Alarm
 from vlmbench.report.build import html_environment
 from vlmbench.report.images import Thumbnail, thumbnail_of
 from vlmbench.types import LABELS, Estimate, Judgement
@@ -56,11 +57,12 @@ def judgement_page(
     notes: Sequence[str],
     figures: Mapping[str, Estimate],
     most: int,
+    alarms: Sequence[Alarm] = (),
 ) -> str:
     """Return the page's HTML with at most `most` judgements, unread records first, then by score.
 
-    `facts` are about the run, `notes` about scores and thresholds. `figures` are measured on the
-    records with a true label.
+    `alarms` are the controls that the run fails. `facts` are about the run, `notes` about scores
+    and thresholds. `figures` are measured on the records with a true label.
     """
     ordered = sorted(judgements, key=_suspicion)
     template = html_environment().get_template("answers.html.j2")
@@ -71,6 +73,7 @@ def judgement_page(
         total=len(judgements),
         counts=_count_kinds(judgements),
         labelled=any(judgement.expected is not None for judgement in judgements),
+        alarms=alarms,
         facts=facts,
         notes=notes,
         figures={_figure_title(key): estimate for key, estimate in figures.items()},

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vlmbench.data.near_duplicates import NEAR_DUPLICATE
+from vlmbench.report.alarms import Alarm, alarms
 from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code
@@ -38,7 +39,13 @@ from vlmbench.report.tables import (
     headline_table,
     task_view_title,
 )
-from vlmbench.report.terminal import plain_plan, plain_states, plain_tables, plain_verdicts
+from vlmbench.report.terminal import (
+    plain_alarms,
+    plain_plan,
+    plain_states,
+    plain_tables,
+    plain_verdicts,
+)
 from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
@@ -56,6 +63,7 @@ class ReadSweep:
     level: float
     answers: Sequence[Finding]
     refusals: Sequence[Refusal]
+    alarms: Sequence[Alarm]
     baselines: BaselineSection
     plan: PlanFacts
 
@@ -73,6 +81,7 @@ def read_sweep(sweep: SweepDir) -> ReadSweep:
         level=level,
         answers=answers,
         refusals=refusals,
+        alarms=alarms(runs),
         baselines=baseline_section(sweep.path, runs, level=level),
         plan=plan_facts(sweep.path, runs, look=look),
     )
@@ -88,6 +97,7 @@ def write_report(sweep: SweepDir, read: ReadSweep | None = None) -> Path:
     content = _content(sweep.path.resolve().name, read)
 
     verdicts = {
+        "alarms": [alarm.to_row() for alarm in read.alarms],
         "tuning": None if read.baselines.worth is None else read.baselines.worth.to_row(),
         "findings": [finding.to_row() for finding in read.answers],
         "plan": read.plan.to_row(),
@@ -103,13 +113,14 @@ def write_report(sweep: SweepDir, read: ReadSweep | None = None) -> Path:
 
 
 def comparison_table(sweep: SweepDir, read: ReadSweep | None = None) -> str:
-    """Return the runs with their main figures, the verdicts and the plan as plain text.
+    """Return failed controls, the runs with their main figures, the verdicts and the plan as text.
 
     `read` is what `read_sweep` returned. Raise UserError if the folder holds no run.
     """
     read = read or read_sweep(sweep)
     tables = plain_tables(read.runs, read.baselines)
-    blocks = (tables, plain_verdicts(read.answers), plain_plan(read.plan))
+    verdicts, plan = plain_verdicts(read.answers), plain_plan(read.plan)
+    blocks = (plain_alarms(read.alarms), tables, verdicts, plan)
     return "\n".join(block for block in blocks if block)
 
 
@@ -127,6 +138,7 @@ def _content(title: str, read: ReadSweep) -> dict[str, Any]:
         "plan": read.plan,
         "validation": validation_tables(runs),
         "runs": runs,
+        "alarms": read.alarms,
         "cautions": cautions(runs, read.refusals),
         "outcome": outcome(runs, answers),
         "baselines": baselines,

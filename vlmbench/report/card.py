@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from vlmbench.metrics import describe
+from vlmbench.report.alarms import alarms_of_folder
 from vlmbench.report.build import markdown_environment
 from vlmbench.runs.folder import RunDir
 from vlmbench.system.text import typed_setting
@@ -43,6 +44,7 @@ def model_card(
     template = markdown_environment().get_template("card.md.j2")
     return template.render(
         name=folder.path.name,
+        alarms=alarms_of_folder(folder),
         base="" if _is_local(base) else base,
         licence=licence,
         status=status,

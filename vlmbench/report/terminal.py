@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmbench.metrics import describe
+from vlmbench.report.alarms import Alarm
 from vlmbench.report.baselines import BaselineSection, BaselineTable
 from vlmbench.report.escape import one_line
 from vlmbench.report.figures import Figure
@@ -50,6 +51,12 @@ def plain_verdicts(answers: Sequence[Finding]) -> str:
     sentences = [one_line(f"{finding.claim}: {finding.numbers}.") for finding in main]
     lines = [sentence.replace(" · ", " ") for sentence in sentences]
     return "\n".join(["verdict", *lines]) + "\n" if lines else ""
+
+
+def plain_alarms(alarms: Sequence[Alarm]) -> str:
+    """Return the controls that runs fail, one a line; "" if there are none."""
+    lines = [one_line(alarm.sentence).replace(" · ", " ") for alarm in alarms]
+    return "\n".join(["FAILED CONTROLS", *lines]) + "\n" if lines else ""
 
 
 def plain_plan(facts: PlanFacts) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from vlmbench.data.changes import CHANGES
 from vlmbench.data.comparison_kinds import ComparisonKind
 from vlmbench.data.variants.matched_control import MatchedControlConfig
 from vlmbench.data.variants.single import SingleConfig
 from vlmbench.data.variants.with_comparison import WithComparisonConfig
+from vlmbench.data.variants.with_self_pairs import WithSelfPairsConfig
 from vlmbench.data.variants.without_comparison import WithoutComparisonConfig
-from vlmbench.types import ImageRef, Record, Role, Task, UserError
+from vlmbench.types import ImageRef, Probe, Record, Role, Task, UserError
 
 
 def record(number: int, task: Task) -> Record:
@@ -96,3 +98,49 @@ def test_a_variant_without_any_of_its_records_is_refused() -> None:
         WithComparisonConfig().select(RECORDS[:4], cost=cost, seed=0)
     with pytest.raises(UserError, match="no judge_single record"):
         SingleConfig().select(RECORDS[:4], cost=cost, seed=0)
+
+
+def pair(number: int, *, label: str) -> Record:
+    reference = ImageRef(path=Path(f"r{number}"), role=Role.REFERENCE, view="raw")
+    query = ImageRef(path=Path(f"q{number}"), role=Role.QUERY, view="raw")
+    return Record(
+        id=f"{number}",
+        task=Task.JUDGE_PAIR,
+        images=(reference, query),
+        answer=f"{label}: as said",
+        label=label,
+        group=f"g{number}",
+    )
+
+
+PAIRS = [pair(number, label="abnormal" if number % 3 else "normal") for number in range(20)]
+
+
+def test_self_pairs_show_a_reference_twice_and_are_normal() -> None:
+    made = WithSelfPairsConfig(self_share=0.5, changed_share=0.4).make(PAIRS, seed=0)
+
+    assert len(made) == 10
+    for each in made:
+        reference, query = each.images
+        assert (reference.path, reference.role) == (query.path, Role.REFERENCE)
+        assert query.role is Role.QUERY
+        assert (each.label, each.answer, each.probe) == ("normal", "normal: as said", Probe.SELF)
+        assert each.group == PAIRS[int(each.of[0])].group
+        assert query.change == each.change
+    changes = {each.change for each in made}
+    assert "" in changes
+    assert len(changes & set(CHANGES)) >= 1
+
+
+def test_the_seed_and_the_shares_decide_the_self_pairs() -> None:
+    def ids(seed: int, **shares: float) -> list[str]:
+        return [each.id for each in WithSelfPairsConfig(**shares).make(PAIRS, seed=seed)]
+
+    assert ids(0) == ids(0) != ids(1)
+    assert ids(0, self_share=0.0) == []
+    assert all(":same:" in name for name in ids(0, self_share=1.0, changed_share=0.0))
+    assert not any(":same:" in name for name in ids(0, self_share=1.0, changed_share=1.0))
+
+
+def test_other_variants_make_no_records() -> None:
+    assert WithoutComparisonConfig().make(PAIRS, seed=0) == []
