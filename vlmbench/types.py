@@ -74,6 +74,9 @@ LABELS: Mapping[Task, tuple[str, str]] = {
     Task.JUDGE_LINK: ("normal", "abnormal"),
 }
 
+# The decision on a record whose score keeps no promise: somebody looks at the part.
+LOOK = "look_at_it"
+
 # The tasks that tell whether a part is good. A finished run is used for these.
 JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
 
@@ -279,6 +282,9 @@ class Judgement:
     `score` is the probability of the positive label, calibrated on the run's validation records if
     `calibrated`. `decision` is the positive label if the score is above `threshold`. Without costs
     it is the likelier label, and `threshold` is the score at which both are equally likely.
+
+    With a promised error rate, `look_from` and `look_to` are the scores between which the decision
+    is LOOK; `threshold` is the middle.
     """
 
     id: str
@@ -291,6 +297,8 @@ class Judgement:
     decision: str | None = None
     sentence: str | None = None
     error: str | None = None
+    look_from: float | None = None
+    look_to: float | None = None
 
     @property
     def expected(self) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +15,13 @@ import pytest
 from tests.helpers.predictions import answers
 from vlmbench.config import PredictConfig
 from vlmbench.deploy.decide import Decider, load_decider
+from vlmbench.deploy.outputs import csv_text
+from vlmbench.deploy.predict import decision_figures
 from vlmbench.pipeline.calibrate import write_calibration
+from vlmbench.report.answers import judgement_page
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import Source
-from vlmbench.types import Prediction, Task, UserError
+from vlmbench.types import LOOK, ImageRef, Prediction, Record, Role, Task, UserError
 
 KIND = (Task.JUDGE_PAIR, "raw")
 COSTS = PredictConfig(cost_miss=2.0, cost_overkill=1.0)
@@ -132,3 +138,88 @@ def test_a_training_log_of_strangers_counts_no_checkpoint(tmp_path: Path) -> Non
     run.append_train_log({"step": 9, "eval_balanced_accuracy": "high"})
     assert list(run.validation_curve()) == [0]
     assert not decider_of(run).bases[KIND].chose
+
+
+PROMISE = PredictConfig(max_miss=0.1, max_overkill=0.1)
+
+
+def asked(margin: float) -> tuple[Record, Prediction]:
+    """Return a new record, and its prediction with a margin in nats."""
+    image = ImageRef(path=Path("new.png"), role=Role.QUERY, view="raw")
+    record = Record(
+        id="new",
+        task=Task.JUDGE_PAIR,
+        images=(image, image),
+        answer="",
+        label="",
+        group="new",
+    )
+    (prediction,) = answers([margin], [False])
+    return record, replace(prediction, images=("", ""))
+
+
+def test_a_promise_gives_a_third_answer_between_two_limits(tmp_path: Path) -> None:
+    # Of 30 abnormal parts 6 have the margin -2, more than a tenth, so -2 is not passed.
+    run = make_run(tmp_path, judged(40, wrong=2), test=judged(60, wrong=12))
+    decider = decider_of(run, PROMISE)
+    given = decider.promises[KIND]
+    assert (given.pass_below, given.stop_above) == (-2.0, 2.0)
+
+    found = [decider.decide(*asked(margin), None) for margin in (-2.1, -2.0, 0.0, 2.0, 2.1)]
+    assert [each.decision for each in found] == ["normal", LOOK, LOOK, LOOK, "abnormal"]
+    assert all(each.look_from < each.threshold < each.look_to for each in found)
+    assert found[1].score == pytest.approx(found[1].look_from)
+    assert [each.stopped for each in found] == [False, False, False, False, True]
+
+    *_, note = [note for note in decider.notes([KIND]) if "looked at" in note]
+    assert "of new abnormal parts at most 10 % are passed" in note
+    assert "test records" in note
+    assert "To be looked at: 100.0 %" in note
+
+
+def test_a_promise_that_the_records_cannot_keep_is_refused_with_its_cure(tmp_path: Path) -> None:
+    run = make_run(tmp_path, judged(40, wrong=2), test=judged(60, wrong=12))
+    with pytest.raises(UserError) as refusal:
+        decider_of(run, PredictConfig(max_miss=0.01, max_overkill=0.1))
+    assert str(refusal.value) == (
+        "predict.max_miss=0.01 predict.max_overkill=0.1: judge_pair in view raw: a promise of 1 % "
+        "needs 99 abnormal parts that chose nothing, and there are 30, which suffice for 3.2 %; "
+        "or leave both settings out"
+    )
+    decider_of(run, PredictConfig(max_miss=0.033, max_overkill=0.1))
+
+    sealed = make_run(tmp_path / "sealed", judged(60, wrong=4, followed=True), test=None)
+    with pytest.raises(UserError, match="chose the best of 20 checkpoints, and the test split is"):
+        decider_of(sealed, PROMISE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_miss": 0.1}, "must be set together; add predict.max_overkill=0.05"),
+        ({"max_overkill": 0.1}, "must be set together; add predict.max_miss=0.05"),
+        (
+            {"max_miss": 0.1, "max_overkill": 0.1, "cost_miss": 2.0, "cost_overkill": 1.0},
+            "set predict.max_miss=null predict.max_overkill=null, or leave the costs out",
+        ),
+        ({"max_miss": 0.0, "max_overkill": 0.1}, "predict.max_miss must be between 0.0001 and 0.5"),
+    ],
+)
+def test_promises_come_in_pairs_and_without_costs(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        PredictConfig(**settings)
+
+
+def test_records_to_be_looked_at_are_counted_apart_and_never_wrong(tmp_path: Path) -> None:
+    run = make_run(tmp_path, judged(40, wrong=2), test=judged(60, wrong=12))
+    decider = decider_of(run, PROMISE)
+    found = [decider.decide(*asked(margin), None) for margin in (-3.0, 0.0, 0.1, 3.0)]
+
+    assert decision_figures(found, seed=0)["accuracy"].n == 2
+    page = judgement_page("t", found, facts=[], notes=[], figures={}, most=9)
+    assert "1 stopped · 2 to be looked at · 1 passed" in page
+    assert 'id="only-look"' in page
+    assert "look at it</span>" in page
+    rows = list(csv.DictReader(io.StringIO(csv_text(found).lstrip("\ufeff"))))
+    assert [row["decision"] for row in rows] == ["normal", LOOK, LOOK, "abnormal"]
+    assert float(rows[0]["look_from"]) < float(rows[0]["look_to"])

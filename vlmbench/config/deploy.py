@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from vlmbench.config.costs import CostConfig
 from vlmbench.config.settings import setting
+from vlmbench.types import UserError
 
 
 class Pairing(StrEnum):
@@ -23,8 +24,38 @@ class DeployConfig(CostConfig):
 
     Without costs, the likelier label is the decision, as in all metrics. With both costs, the
     decision threshold on the calibrated score minimises the expected cost (see
-    vlmbench/stats/threshold.py).
+    vlmbench/stats/threshold.py). With two promised rates, scores that keep neither promise are
+    answered with "look at it" (see vlmbench/stats/promise.py).
     """
+
+    max_miss: float | None = setting(
+        None,
+        "Promised largest share of abnormal parts that are passed; scores in between are to be "
+        "looked at.",
+        at_least=1e-4,
+        at_most=0.5,
+        cure=0.05,
+    )
+    max_overkill: float | None = setting(
+        None,
+        "Promised largest share of normal parts that are stopped.",
+        at_least=1e-4,
+        at_most=0.5,
+        cure=0.05,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        miss, overkill = self.setting_name("max_miss"), self.setting_name("max_overkill")
+        if (self.max_miss is None) != (self.max_overkill is None):
+            missing = miss if self.max_miss is None else overkill
+            raise UserError(f"{miss} and {overkill} must be set together; add {missing}=0.05")
+        if self.max_miss is not None and self.cost_miss is not None:
+            raise UserError(
+                f"{miss} promises a rate and {self.setting_name('cost_miss')} minimises a cost; "
+                f"set {miss}=null {overkill}=null, or leave the costs out"
+            )
 
 
 @dataclass(kw_only=True)
@@ -55,8 +86,8 @@ class ExportConfig(DeployConfig):
     config_group: ClassVar[str] = "export"
 
     out: str | None = setting(None, "Folder to write; null: export/ in the run's folder.")
-    accept: str = setting(
-        "",
+    accept: str | None = setting(
+        None,
         "Failed controls in spite of which the run is exported, with commas between them: "
         "self_pair, one_label, reference.",
         cure="self_pair",

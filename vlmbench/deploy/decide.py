@@ -11,9 +11,18 @@ import msgspec
 from vlmbench.config import DeployConfig
 from vlmbench.metrics import by_task_and_view
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import Basis, Calibration, Source, Threshold, cheapest_threshold, find_basis
+from vlmbench.stats import (
+    Basis,
+    Calibration,
+    Promise,
+    Source,
+    Threshold,
+    cheapest_threshold,
+    find_basis,
+    promise,
+)
 from vlmbench.stats.clusters import MIN_EFFECTIVE
-from vlmbench.types import LABELS, Estimate, Judgement, Prediction, Record, Task, UserError
+from vlmbench.types import LABELS, LOOK, Estimate, Judgement, Prediction, Record, Task, UserError
 
 TaskView = tuple[Task, str]
 
@@ -35,7 +44,7 @@ MEASURED_ON = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """Calibrations and thresholds by task and view.
+    """Calibrations, thresholds and promises by task and view.
 
     `bases` are the records that decisions are measured on. `missing` says why a task and view has
     no calibration. `settings` are those of the stage.
@@ -44,14 +53,14 @@ class Decider:
     calibrations: Mapping[TaskView, Calibration]
     bases: Mapping[TaskView, Basis]
     thresholds: Mapping[TaskView, Threshold]
+    promises: Mapping[TaskView, Promise]
     missing: Mapping[TaskView, str]
     settings: DeployConfig
 
     def require(self, kinds: Iterable[TaskView]) -> None:
-        """Raise UserError if costs or a prevalence are set for scores without a calibration."""
-        names = [
-            name for name in ("cost_miss", "prevalence") if getattr(self.settings, name) is not None
-        ]
+        """Raise UserError if the settings ask for more than scores without a calibration."""
+        asked = ("cost_miss", "max_miss", "prevalence")
+        names = [name for name in asked if getattr(self.settings, name) is not None]
         if not names:
             return
 
@@ -82,12 +91,19 @@ class Decider:
         prevalence = self.settings.prevalence
 
         score = calibration.score(prediction.margin, prevalence)
-        if threshold is None:
-            limit = calibration.score(0.0, prevalence)
-            decision = prediction.predicted
-        else:
+        given = self.promises.get(task_view)
+        band: tuple[float, float] | None = None
+        if given is not None:
+            band = self._band(given, calibration)
+            limit = sum(band) / 2
+            index = given.label(prediction.margin)
+            decision: str | None = LOOK if index is None else LABELS[record.task][index]
+        elif threshold is not None:
             limit = threshold.value
             decision = LABELS[record.task][int(score > limit)]
+        else:
+            limit = calibration.score(0.0, prevalence)
+            decision = prediction.predicted
 
         return Judgement(
             id=record.id,
@@ -99,6 +115,16 @@ class Decider:
             threshold=limit,
             decision=decision,
             sentence=sentence,
+            look_from=None if band is None else band[0],
+            look_to=None if band is None else band[1],
+        )
+
+    def _band(self, given: Promise, calibration: Calibration) -> tuple[float, float]:
+        """Return the calibrated scores between which the answer is "look at it"."""
+        prevalence = self.settings.prevalence
+        return (
+            calibration.score(given.pass_below, prevalence),
+            calibration.score(given.stop_above, prevalence),
         )
 
     def notes(self, kinds: Iterable[TaskView]) -> list[str]:
@@ -115,13 +141,15 @@ class Decider:
             why = self.why_missing(*kind)
             yield f"{title}: scores are the model's own, not calibrated: {why}"
 
-        if threshold is None:
+        if kind in self.promises:
+            yield _promise_note(title, self.promises[kind])
+        elif threshold is not None:
+            yield from _cost_notes(title, threshold)
+        else:
             yield (
                 f"{title}: the likelier label decides (0.5 of the model's own probability), "
                 "as in all metrics"
             )
-        else:
-            yield from _cost_notes(title, threshold)
         if kind in self.bases:
             yield from _basis_notes(title, self.bases[kind], has_cost=threshold is not None)
 
@@ -161,6 +189,7 @@ def load_decider(folder: RunDir, settings: DeployConfig, *, seed: int) -> Decide
         calibrations=calibrations,
         bases=bases,
         thresholds=_find_thresholds(bases, settings, calibrations, seed=seed),
+        promises=_make_promises(bases, settings),
         missing=missing,
         settings=settings,
     )
@@ -211,6 +240,27 @@ def _find_thresholds(
     }
 
 
+def _make_promises(
+    bases: Mapping[TaskView, Basis], settings: DeployConfig
+) -> dict[TaskView, Promise]:
+    if settings.max_miss is None or settings.max_overkill is None:
+        return {}
+
+    promises: dict[TaskView, Promise] = {}
+    for (task, view), basis in bases.items():
+        try:
+            promises[task, view] = promise(
+                basis, max_miss=settings.max_miss, max_overkill=settings.max_overkill
+            )
+        except UserError as error:
+            names = settings.setting_name("max_miss"), settings.setting_name("max_overkill")
+            raise UserError(
+                f"{names[0]}={settings.max_miss:g} {names[1]}={settings.max_overkill:g}: {task} in "
+                f"view {view}: {error}; or leave both settings out"
+            ) from error
+    return promises
+
+
 def _read_calibration(folder: RunDir, numbers: Mapping[str, Any]) -> Calibration:
     try:
         return msgspec.convert(numbers, Calibration)
@@ -237,6 +287,17 @@ def _cost_notes(title: str, threshold: Threshold) -> Iterator[str]:
             f"(95 % interval {saving.low:.3g} to {saving.high:.3g}). "
             "These records are too few, or the model too weak"
         )
+
+
+def _promise_note(title: str, given: Promise) -> str:
+    return (
+        f"{title}: of new abnormal parts at most {100 * given.max_miss:g} % are passed, and of new "
+        f"normal parts at most {100 * given.max_overkill:g} % are stopped, on average over sets of "
+        f"{given.n_abnormal} abnormal and {given.n_normal} normal parts like these "
+        f"{MEASURED_ON[given.measured_on]}; the promise holds while parts, camera and light stay "
+        f"the same. To be looked at: {_percent(given.looked_at_abnormal)} of the abnormal and "
+        f"{_percent(given.looked_at_normal)} of the normal ones"
+    )
 
 
 def _basis_notes(title: str, basis: Basis, *, has_cost: bool) -> Iterator[str]:

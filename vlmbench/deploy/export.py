@@ -106,9 +106,9 @@ def _check_target(folder: RunDir, target: Path) -> None:
         )
 
 
-def _check_controls(folder: RunDir, accept: str) -> None:
+def _check_controls(folder: RunDir, accept: str | None) -> None:
     """Raise UserError for a failed control that `export.accept` does not name."""
-    accepted = {word.strip() for word in accept.split(",") if word.strip()}
+    accepted = {word.strip() for word in (accept or "").split(",") if word.strip()}
     if unknown := accepted - set(Control):
         raise UserError(
             f"export.accept={accept}: there is no control {min(unknown)!r}; "
@@ -248,6 +248,7 @@ def _decision_rules(
             if task in tasks
         },
         "threshold": _by_task_view(decider.thresholds, tasks),
+        "promise": _by_task_view(decider.promises, tasks),
         "prevalence": settings.prevalence,
         "cost_miss": settings.cost_miss,
         "cost_overkill": settings.cost_overkill,

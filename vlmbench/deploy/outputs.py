@@ -16,6 +16,7 @@ from vlmbench.types import Estimate, Judgement
 
 COLUMNS = (
     *("id", "task", "view", "reference", "query", "decision", "score", "calibrated", "threshold"),
+    *("look_from", "look_to"),
     *("label", "sentence", "expected", "error"),
 )
 # First characters that make a spreadsheet take a text for a formula.
@@ -39,6 +40,8 @@ def row_of(judgement: Judgement) -> dict[str, Any]:
         "score": judgement.score,
         "calibrated": judgement.calibrated,
         "threshold": judgement.threshold,
+        "look_from": judgement.look_from,
+        "look_to": judgement.look_to,
         "label": None if prediction is None else prediction.predicted,
         "log_probabilities": scores,
         "sentence": judgement.sentence,

@@ -16,7 +16,7 @@ from vlmbench.metrics import by_task_and_view, decision_metrics, describe
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import estimate
-from vlmbench.types import Estimate, Judgement, Record, Task, UserError
+from vlmbench.types import LOOK, Estimate, Judgement, Record, Task, UserError
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +109,15 @@ def _write(
 def decision_figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str, Estimate]:
     """Return accuracy, misses and overkill of the decisions whose true label is known.
 
-    Their names carry the task and the view if there are several.
+    Records that somebody has to look at are no decisions. The figures' names carry the task and the
+    view if there are several.
     """
     decisions = [
         replace(judgement.prediction, predicted=judgement.decision)
         for judgement in judgements
-        if judgement.prediction is not None and judgement.expected is not None
+        if judgement.prediction is not None
+        and judgement.expected is not None
+        and judgement.decision != LOOK
     ]
 
     figures: dict[str, Estimate] = {}
@@ -148,6 +151,8 @@ def _log_summary(
     num_judged = len(judgements) - len(unread)
     records = "record" if num_judged == 1 else "records"
     num_stopped = sum(judgement.stopped for judgement in judgements)
-    log.info("%d %s judged, %d rejected: %s", num_judged, records, num_stopped, page)
+    num_looked = sum(judgement.decision == LOOK for judgement in judgements)
+    looked = f", {num_looked} to be looked at" if loaded.decider.promises else ""
+    log.info("%d %s judged, %d rejected%s: %s", num_judged, records, num_stopped, looked, page)
     if request.strict:
         log.info("%s", json.dumps(row_of(judgements[0]), ensure_ascii=False))

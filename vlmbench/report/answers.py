@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from vlmbench.metrics import describe
 from vlmbench.report.alarms import Alarm
 from vlmbench.report.build import html_environment
 from vlmbench.report.images import Thumbnail, thumbnail_of
-from vlmbench.types import LABELS, Estimate, Judgement
+from vlmbench.types import LABELS, LOOK, Estimate, Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +23,8 @@ class AnswerEntry:
 
     @property
     def kind(self) -> str:
-        """Return `stopped`, `passed` or `unread`, by which the page filters."""
-        if self.judgement.error is not None:
-            return "unread"
-
-        return "stopped" if self.judgement.stopped else "passed"
+        """Return `stopped`, `look`, `passed` or `unread`, by which the page filters."""
+        return _kind(self.judgement)
 
     @property
     def is_wrong(self) -> bool:
@@ -45,6 +43,9 @@ class AnswerEntry:
         digits = 4 if 0 < abs(judgement.score - judgement.threshold) < 0.001 else 1
         calibration = "calibrated" if judgement.calibrated else "not calibrated"
         threshold = f"threshold {100 * judgement.threshold:.{digits}f} %"
+        if judgement.look_from is not None and judgement.look_to is not None:
+            band = f"{100 * judgement.look_from:.{digits}f} to {100 * judgement.look_to:.{digits}f}"
+            threshold = f"look at it from {band} %"
         label = LABELS[judgement.task][1].replace("_", " ")
         return f"{label}: {100 * judgement.score:.{digits}f} % ({calibration}; {threshold})"
 
@@ -92,17 +93,25 @@ def _suspicion(judgement: Judgement) -> tuple[bool, float, str]:
 
 
 def _count_kinds(judgements: Sequence[Judgement]) -> dict[str, int]:
-    return {
-        "stopped": sum(each.stopped for each in judgements),
-        "passed": sum(each.error is None and not each.stopped for each in judgements),
-        "unread": sum(each.error is not None for each in judgements),
-        "wrong": sum(_is_wrong(each) for each in judgements),
-    }
+    kinds = Counter(_kind(each) for each in judgements)
+    counts = {kind: kinds[kind] for kind in ("stopped", "look", "passed", "unread")}
+    return counts | {"wrong": sum(_is_wrong(each) for each in judgements)}
+
+
+def _kind(judgement: Judgement) -> str:
+    if judgement.error is not None:
+        return "unread"
+    if judgement.decision == LOOK:
+        return "look"
+    return "stopped" if judgement.stopped else "passed"
 
 
 def _is_wrong(judgement: Judgement) -> bool:
-    """Return whether the true label is known and differs from the decision."""
-    return judgement.expected is not None and judgement.expected != judgement.decision
+    """Return whether the true label is known, and the decision is the other one."""
+    is_decided = judgement.decision != LOOK
+    return (
+        is_decided and judgement.expected is not None and judgement.expected != judgement.decision
+    )
 
 
 def _entry(judgement: Judgement) -> AnswerEntry:

@@ -9,6 +9,7 @@ from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortag
 from vlmbench.stats.compare import Comparison, compare, holm
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.figures import Compared, Costs
+from vlmbench.stats.promise import Promise, promise
 from vlmbench.stats.roc import GRID, RocBand, roc_band
 from vlmbench.stats.threshold import Threshold, cheapest_threshold
 
@@ -19,6 +20,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Costs",
+    "Promise",
     "RocBand",
     "Source",
     "Threshold",
@@ -30,5 +32,6 @@ __all__ = [
     "estimate_rate",
     "find_basis",
     "holm",
+    "promise",
     "roc_band",
 ]
