@@ -14,8 +14,8 @@ from vlmbench.runs.folder import RunDir
 from vlmbench.stats import estimate_rate
 from vlmbench.types import JUDGING, LABELS, Prediction, Probe, Rate, Task
 
-# Of identical pairs, the share that must be judged normal. The best published pair models reach
-# more; a model that calls one in ten pictures different from itself compares something else.
+# The share of identical pairs that must be judged normal. The best published pair models reach
+# more; a model that calls one in ten images different from itself compares something else.
 LEAST_SELF = 0.9
 # A share of changed answers that is no more than the noise of a camera would cause.
 FEWEST_FLIPS = 0.05
@@ -136,7 +136,7 @@ def _rate(rows: Iterable[tuple[Prediction, bool]]) -> Rate | None:
 
 
 def _self_pair(decided: _Decided) -> str:
-    """Return that the model finds pictures different from themselves; "" if it does not."""
+    """Return that the model finds images different from themselves; "" if it does not."""
     rate = _rate((each, label == decided.negative) for each, label in decided.of(Probe.SELF))
     if rate is None:
         return ""

@@ -48,8 +48,8 @@ class Promise:
 def promise(basis: Basis, *, max_miss: float, max_overkill: float) -> Promise:
     """Return the limits of least "look at it" that keep both promises.
 
-    Of new abnormal parts, at most the share `max_miss` is passed, and of new normal parts at most
-    `max_overkill` is stopped: one record of each, on average over calibrations. A part with many
+    At most the share `max_miss` of new abnormal parts is passed, and at most `max_overkill` of new
+    normal parts is stopped: one record of each, on average over calibrations. A part with many
     records counts once (hierarchical conformal prediction, Lee, Barber & Willett 2023,
     arXiv:2306.06342).
 

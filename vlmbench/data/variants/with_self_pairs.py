@@ -1,6 +1,6 @@
 """judge_pair records, and references beside themselves or beside a changed copy: both normal.
 
-A model that was never shown two equal pictures may call them different, with an invented defect.
+A model that was never shown two equal images may call them different, with an invented defect.
 """
 
 from __future__ import annotations
