@@ -87,7 +87,7 @@ def test_an_invalid_row_is_named_with_its_line_and_cure(
         (b'{"id": "\xff"}\n', "UTF-8"),
         (b"{not json\n", "format of a record"),
         (b"[]\n", "format of a record"),
-        (b'{"id": "' + b"x" * 1_000_001 + b'"}\n', "1000012 bytes"),
+        (b'{"id": "' + b"x" * 1_000_001 + b'"}\n', "the limit is 1000000 bytes"),
     ],
 )
 def test_a_line_that_is_no_record_is_named(

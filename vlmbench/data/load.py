@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vlmbench.data.images import Conversion, ImageFacts, image_facts
+from vlmbench.data.image_modes import Conversion
+from vlmbench.data.images import ImageFacts, image_facts
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.manifest import Manifest, hash_name
 from vlmbench.data.nearest import NearImages, near_images
@@ -91,14 +92,13 @@ def load_data(
         leaks=tuple(leaks),
         near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
-        components={} if allow_leak else component_names(manifest),
+        components={} if allow_leak else component_names(manifest, facts),
     )
 
 
 def data_hash(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> str:
     """Return the SHA-256 of the manifest's bytes and of every image that it names."""
-    with manifest.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+    digest = manifest.digest()
     for name, image in sorted(facts.items()):
         digest.update(f"{name:016x} {image.sha256}\n".encode())
 
@@ -136,7 +136,7 @@ def _leak_error(leaks: Sequence[str]) -> UserError:
 
 
 def _warnings(manifest: Manifest, leaks: Sequence[str]) -> list[str]:
-    warnings = []
+    warnings = list(manifest.warnings)
     left_out = read_invalid_rows(manifest.path)
     if left_out:
         warnings.append(left_out.sentence)

@@ -20,6 +20,7 @@ from vlmbench.data.images import (
     image_path_error,
 )
 from vlmbench.data.invalid_rows import MAX_ERRORS
+from vlmbench.data.paths import is_plain_file
 from vlmbench.types import ImageRef, Role, Split, UserError
 
 GOOD, BAD = "normal", "abnormal"
@@ -139,6 +140,19 @@ def _check_file_name(path: Path, folder: Path) -> None:
         )
 
 
+def check_names(photos: Sequence[Photo]) -> None:
+    """Raise UserError if two files have one name in different Unicode forms."""
+    paths: dict[str, Path] = {}
+    for photo in photos:
+        first = paths.setdefault(photo.name, photo.path)
+        if first != photo.path:
+            raise UserError(
+                f"{photo.path.parent}: the names {first.name!a} and "
+                f"{photo.path.name!a} look the same and differ only in their Unicode form; "
+                "rename one of them"
+            )
+
+
 def copy_photos(
     photos: Sequence[Photo], *, root: Path, folder: Path, source_path: str
 ) -> list[PhotoCopy]:
@@ -220,7 +234,7 @@ def hash_file(path: Path, *, inside: Path) -> str:
 
 def require_file(path: Path, *, inside: Path) -> None:
     """Raise UserError if an image does not exist or is outside the folder `inside`."""
-    if not path.is_file():
+    if not is_plain_file(path):
         raise UserError(f"{path}: the image does not exist; fix the path, or add the file")
 
     if not path.resolve().is_relative_to(inside.resolve()):

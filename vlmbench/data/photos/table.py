@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.data.paths import normal_text
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
@@ -20,7 +21,9 @@ MAX_BYTES = 200_000_000
 def read_table(
     path: Path, *, required: tuple[str, ...], invalid_rows: list[InvalidRow]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each line's location ("labels.csv:7") and its fields by column, stripped of spaces.
+    """Yield each line's location ("labels.csv:7") and its fields by column.
+
+    Fields are in NFC, without spaces at their ends.
 
     The file is UTF-8, with or without a byte-order mark. The delimiter is detected. Lines that do
     not match the header are added to `invalid_rows`. Raise UserError if the file cannot be read,
@@ -62,7 +65,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 
     try:
         for line in reader:
-            fields = [field.strip() for field in line]
+            fields = [normal_text(field.strip()) for field in line]
             if any(fields):
                 yield f"{path}:{reader.line_num}", fields
     except csv.Error as error:

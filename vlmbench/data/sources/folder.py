@@ -12,8 +12,16 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
-from vlmbench.data.photos.photo import BAD, GOOD, PartRule, Photo, list_images, part_of
+from vlmbench.data.paths import find_path, is_plain_file, normal_path, path_cure
+from vlmbench.data.photos.photo import (
+    BAD,
+    GOOD,
+    PartRule,
+    Photo,
+    check_names,
+    list_images,
+    part_of,
+)
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
 from vlmbench.system.text import typed_setting
@@ -64,7 +72,7 @@ class FolderConfig(PhotoSourceConfig):
         photos: list[Photo] = []
         for label, folder in FOLDERS.items():
             for path in list_images(root / folder):
-                name = path.relative_to(root).as_posix()
+                name = normal_path(path.relative_to(root).as_posix())
                 part = part_of(name, self.parts)
                 photos.append(
                     Photo(
@@ -75,6 +83,7 @@ class FolderConfig(PhotoSourceConfig):
                     )
                 )
 
+        check_names(photos)
         return photos
 
     def _photos_of_table(self, root: Path) -> list[Photo]:
@@ -105,7 +114,7 @@ class FolderConfig(PhotoSourceConfig):
 
     def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
         """Return the photo of a line of the table. Raise UserError for an invalid line."""
-        name = fields["path"]
+        name = normal_path(fields["path"])
         path = _existing_path(root, name, near_names)
         split = _split_of(fields)
         label = label_of(fields["label"], self.labels)
@@ -147,8 +156,8 @@ def _existing_path(root: Path, name: str, near_names: NearNames) -> Path:
     if path_error is not None:
         raise UserError(path_error)
 
-    path = root / name
-    if not path.is_file():
+    path = find_path(root, name)
+    if not is_plain_file(path):
         near = near_names(path.parent).get(path.stem.casefold())
         cure = f"did you mean {near}?" if near else "fix the path, or add the file"
         raise UserError(f"{path}: the image does not exist; {cure}")

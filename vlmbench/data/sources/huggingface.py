@@ -23,7 +23,7 @@ from PIL import Image
 from vlmbench.config import schema, setting
 from vlmbench.data.images import FORMATS, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
+from vlmbench.data.paths import normal_text, path_cure
 from vlmbench.data.photos.photo import BAD, Photo, hash_file
 from vlmbench.data.photos.source import (
     REVISION,
@@ -311,7 +311,7 @@ def _suffix_of(content: bytes) -> str:
 def _text(row: Mapping[str, Any], column: str | None) -> str:
     """Return a value of a row as text, "" for an empty value or if `column` is None."""
     value = row[column] if column is not None else None
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else normal_text(str(value).strip())
 
     if not text.isprintable():
         raise UserError(f"{column} {text[:MAX_QUOTED]!r} has control characters; remove them")

@@ -28,8 +28,8 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.images import file_version, image_size, open_mask, turn_upright
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
-from vlmbench.data.photos.photo import BAD, GOOD, Photo, list_images
+from vlmbench.data.paths import find_path, normal_path, normal_text, path_cure
+from vlmbench.data.photos.photo import BAD, GOOD, Photo, check_names, list_images
 from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
@@ -65,6 +65,7 @@ class MvtecConfig(PhotoSourceConfig):
                 f"source.path={root}: the folder has no photos; unpack the data set there again"
             )
 
+        check_names(photos)
         return photos
 
     def _categories(self, root: Path) -> list[Path]:
@@ -121,13 +122,13 @@ class MvtecConfig(PhotoSourceConfig):
             yield self._photo(category, path, "good", [])
 
         for path in list_images(data / "Images" / "Anomaly"):
-            kind = defects.get(path.name, "defect")
+            kind = defects.get(normal_text(path.name), "defect")
             masks = _list_masks(data / "Masks" / "Anomaly", path.stem)
             yield self._photo(category, path, kind, masks)
 
     def _photo(self, category: Path, path: Path, kind: str, masks: list[Path]) -> Photo:
         """Return a photo. Each photo is a part of its own."""
-        name = path.relative_to(Path(self.path)).as_posix()
+        name = normal_path(path.relative_to(Path(self.path)).as_posix())
 
         if kind == "good":
             return Photo(
@@ -199,10 +200,12 @@ def _is_category(folder: Path) -> bool:
 def _list_masks(folder: Path, stem: str) -> list[Path]:
     """Return the masks of the photo `stem`: a file, or all files in a folder. [] without masks."""
     for name in (f"{stem}_mask.png", f"{stem}.png"):
-        if (folder / name).is_file():
-            return [folder / name]
+        mask = find_path(folder, normal_path(name))
+        if mask.is_file():
+            return [mask]
 
-    return list_images(folder / stem) if (folder / stem).is_dir() else []
+    masks = find_path(folder, normal_path(stem))
+    return list_images(masks) if masks.is_dir() else []
 
 
 def _upright_mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
