@@ -157,10 +157,10 @@ def test_a_large_manifest_stays_small_in_memory(tmp_path: Path) -> None:
         records.splits,
         records.groups,
         records.images,
-        records._offsets,
-        records._lines,
+        records._rows,
     )
-    assert sum(column.nbytes for column in columns) == 100_000 * (1 + 1 + 8 + 16 + 8 + 4)
+    rows = 8 + 4 + 4 + 8  # start, size, line number, hash
+    assert sum(column.nbytes for column in columns) == 100_000 * (1 + 1 + 8 + 16 + rows)
     assert records[99_999].id == "r99999"
 
 

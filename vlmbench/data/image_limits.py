@@ -31,17 +31,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 
 def check_content(path: Path, content: bytes) -> None:
     """Raise UserError if a file's bytes ask for more than the limits, or only point to an image."""
-    if content.startswith(POINTER):
-        raise UserError(
-            f"{path}: the file is a pointer of Git LFS, not an image; fetch the images: git lfs "
-            "pull"
-        )
-    if content.startswith(b"/annex/objects/") or b".git/annex/objects/" in content[:300]:
-        raise UserError(
-            f"{path}: the file is a pointer of git-annex, not an image; fetch the images: git "
-            "annex get ."
-        )
-
+    check_pointer(path, content)
     if content.startswith(b"\xff\xd8"):
         _check_jpeg(path, content)
     elif content.startswith(TIFF_HEADS):
@@ -49,6 +39,19 @@ def check_content(path: Path, content: bytes) -> None:
     elif content.startswith(b"RIFF"):
         width, height = _webp_size(content)
         check_size(path, width, height, most=MAX_WEBP)
+
+
+def check_pointer(path: Path, content: bytes) -> None:
+    """Raise UserError for a text that only says where the file is."""
+    if content.startswith(POINTER):
+        raise UserError(
+            f"{path}: the file is a pointer of Git LFS without the content; fetch it: git lfs pull"
+        )
+    if content.startswith(b"/annex/objects/") or b".git/annex/objects/" in content[:300]:
+        raise UserError(
+            f"{path}: the file is a pointer of git-annex without the content; fetch it: git annex "
+            "get ."
+        )
 
 
 def check_size(path: Path, width: int, height: int, *, most: int = MAX_PIXELS) -> None:

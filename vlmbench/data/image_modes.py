@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlmbench.types import UserError
 
-BAND = 4_000_000  # pixels that are converted at once
+BAND = 1_000_000  # pixels that are converted at once
 
 
 class Conversion(StrEnum):
@@ -58,7 +58,7 @@ def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 
 def _lay_over_white(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
-    if layer.getextrema()[3] == (255, 255):
+    if layer.getchannel("A").getextrema() == (255, 255):
         return layer.convert("RGB")
 
     white = Image.new("RGBA", layer.size, "white")

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from vlmbench.data.image_limits import MAX_PIXELS, check_content, check_size, check_tags
 from vlmbench.data.image_modes import Conversion, to_rgb
 from vlmbench.data.lines import read_error
+from vlmbench.data.paths import describe_missing
 from vlmbench.types import FileVersion, UserError
 
 FORMATS = {
@@ -75,7 +76,7 @@ class ImageFacts:
 
     Leak checks use the file's `sha256`, `phash` (64-bit perceptual hash) and `thumbnail` ((64, 64)
     uint8, grey). The datasheet uses `mode` in Pillow's words and `conversions`. The mode "RGB;16"
-    has 16 bits a channel.
+    has 16 bits a channel. `version` is the file's when it was read.
     """
 
     sha256: str
@@ -85,6 +86,7 @@ class ImageFacts:
     thumbnail: NDArray[np.uint8] = field(compare=False)
     mode: str = "RGB"
     conversions: tuple[Conversion, ...] = ()
+    version: FileVersion | None = field(default=None, compare=False)
 
 
 def image_path_error(name: str) -> str | None:
@@ -195,6 +197,7 @@ def turn_upright(
 
 def image_facts(path: Path, *, inside: Path | None = None) -> ImageFacts:
     """Return the facts of an image. Raises UserError as `open_image` does."""
+    version = file_version(path, None)  # before the bytes: a later change shows
     content = read_image(path, inside=inside)
     image, mode, conversions = _decode(path, content)
     with _report_damage(path):
@@ -210,6 +213,7 @@ def image_facts(path: Path, *, inside: Path | None = None) -> ImageFacts:
         thumbnail=np.asarray(small, dtype=np.uint8),
         mode=mode,
         conversions=conversions,
+        version=version,
     )
 
 
@@ -306,7 +310,7 @@ def _check_file(path: Path, inside: Path | None) -> None:
         ) from error
 
     if not exists:
-        raise UserError(f"{path}: the image does not exist; fix the path or add the file")
+        raise UserError(f"{path}: {describe_missing(path)}")
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
         raise UserError(
             f"{path}: the link leads out of the folder {inside}; copy the image into the folder"

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -67,6 +67,12 @@ class LineFile:
         self._sizes.append(len(content))
         self._hashes.append(xxhash.xxh3_64_intdigest(content))
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of memory that the kept lines take."""
+        columns = (self._starts, self._sizes, self._lines, self._hashes)
+        return sum(len(column) * column.itemsize for column in columns)
+
     def line_number(self, index: int) -> int:
         """Return the number of the kept line `index` in the file, from 1."""
         return self._lines[index]
@@ -83,7 +89,7 @@ class LineFile:
         """Return the SHA-256 object of all bytes that the scan read, to be continued."""
         return self._digest.copy()
 
-    def _skip_rest(self, file: BufferedReader, line: bytes) -> int:
+    def _skip_rest(self, file: BinaryIO, line: bytes) -> int:
         """Read on to the end of a line that was cut. Return the number of bytes."""
         skipped = 0
         while len(line) > MAX_LINE and not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""One spelling of names and paths, and cures for settings whose path leads nowhere."""
+"""The normal form of names and paths, and cures for settings whose path leads nowhere."""
 
 from __future__ import annotations
 
@@ -68,6 +68,28 @@ def is_plain_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # no file can have such a name
         return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def describe_missing(path: Path) -> str:
+    """Return why an image is not there, and the cure."""
+    is_link = False
+    with suppress(OSError, ValueError):
+        is_link = path.is_symlink()
+
+    if is_link:
+        return (
+            "the image does not exist, its link leads to no file; fetch the file (dvc pull, or git "
+            "annex get .), or remove the link"
+        )
+    return "the image does not exist; fix the path, or add the file"
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ like any other photos.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,9 +26,10 @@ import numpy as np
 from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
-from vlmbench.data.images import file_version, image_size, open_mask, turn_upright
+from vlmbench.data.images import SUFFIXES, file_version, image_size, open_mask, turn_upright
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import find_path, normal_path, normal_text, path_cure
+from vlmbench.data.paths import find_path, is_folder, normal_path, normal_text, path_cure
+from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, check_names, list_images
 from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
@@ -70,7 +71,7 @@ class MvtecConfig(PhotoSourceConfig):
 
     def _categories(self, root: Path) -> list[Path]:
         """Return the folders of the selected categories. Raise UserError if there are none."""
-        if not root.is_dir():
+        if not is_folder(root):
             cure = path_cure("source.path", root, otherwise="unpack the data set there")
             raise UserError(f"source.path={root}: the folder does not exist; {cure}")
 
@@ -105,12 +106,16 @@ class MvtecConfig(PhotoSourceConfig):
             has_own_truth = (folder / GROUND_TRUTH).is_dir()
             truth = (folder if has_own_truth else category) / GROUND_TRUTH
             kinds = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+            _check_loose_files(folder)
 
             for kind in kinds:
-                if kind.name == GROUND_TRUTH:
+                if kind.name == GROUND_TRUTH or is_litter(kind, folder):
                     continue
-                for path in list_images(kind):
-                    masks = _list_masks(truth / kind.name, path.stem)
+                masks_of = {
+                    path: _list_masks(truth / kind.name, path.stem) for path in list_images(kind)
+                }
+                _say_unused_masks(truth / kind.name, masks_of.values())
+                for path, masks in masks_of.items():
                     yield self._photo(category, path, kind.name, masks)
 
     def _photos_of_visa(self, category: Path) -> Iterator[Photo]:
@@ -166,6 +171,31 @@ class MvtecConfig(PhotoSourceConfig):
             _regions[version] = describe_region(marked)
 
         return _regions[version]
+
+
+def _check_loose_files(folder: Path) -> None:
+    """Say which images lie beside the folders of good/ and of the defects, where none is read.
+
+    Raise UserError for links that lead nowhere.
+    """
+    loose = [
+        path
+        for path in sorted(folder.glob("*"))
+        if not path.is_dir() and not is_litter(path, folder)
+    ]
+    refuse_missing(loose, folder)
+    images = [path for path in loose if path.suffix.lower() in SUFFIXES]
+    pass_over(images, folder, reason="only images in good/ and in folders of defects are read")
+
+
+def _say_unused_masks(folder: Path, used: Iterable[Sequence[Path]]) -> None:
+    """Log the masks that belong to no photo by their names."""
+    if not folder.is_dir():
+        return
+
+    known = {mask for masks in used for mask in masks}
+    unused = [path for path in walk(folder) if path not in known and not is_litter(path, folder)]
+    pass_over(unused, folder, reason="no photo has these masks' names, such as <photo>_mask.png")
 
 
 # Regions by file versions: a run needs each region several times.
