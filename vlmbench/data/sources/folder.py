@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,24 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
-from vlmbench.data.photos.photo import BAD, GOOD, PartRule, Photo, list_images, part_of
+from vlmbench.data.paths import (
+    describe_missing,
+    find_path,
+    is_folder,
+    is_plain_file,
+    normal_path,
+    path_cure,
+)
+from vlmbench.data.photos.left_out import is_litter, pass_over, walk
+from vlmbench.data.photos.photo import (
+    BAD,
+    GOOD,
+    PartRule,
+    Photo,
+    check_names,
+    list_images,
+    part_of,
+)
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
 from vlmbench.system.text import typed_setting
@@ -51,7 +67,7 @@ class FolderConfig(PhotoSourceConfig):
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
-        if not root.is_dir():
+        if not is_folder(root):
             cure = path_cure(
                 "source.path", root, otherwise=f"put photos into {root}/good and {root}/bad"
             )
@@ -64,7 +80,7 @@ class FolderConfig(PhotoSourceConfig):
         photos: list[Photo] = []
         for label, folder in FOLDERS.items():
             for path in list_images(root / folder):
-                name = path.relative_to(root).as_posix()
+                name = normal_path(path.relative_to(root).as_posix())
                 part = part_of(name, self.parts)
                 photos.append(
                     Photo(
@@ -75,6 +91,8 @@ class FolderConfig(PhotoSourceConfig):
                     )
                 )
 
+        check_names(photos)
+        _say_unread(root, [root / folder for folder in FOLDERS.values()])
         return photos
 
     def _photos_of_table(self, root: Path) -> list[Photo]:
@@ -101,11 +119,13 @@ class FolderConfig(PhotoSourceConfig):
         if invalid_rows:
             raise invalid_rows_error(invalid_rows)
 
+        unlisted = _images_below(root) - {photo.path for photo in photos.values()}
+        pass_over(sorted(unlisted), root, reason=f"{self.table} does not list them")
         return list(photos.values())
 
     def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
         """Return the photo of a line of the table. Raise UserError for an invalid line."""
-        name = fields["path"]
+        name = normal_path(fields["path"])
         path = _existing_path(root, name, near_names)
         split = _split_of(fields)
         label = label_of(fields["label"], self.labels)
@@ -133,6 +153,23 @@ class FolderConfig(PhotoSourceConfig):
         )
 
 
+def _images_below(root: Path) -> set[Path]:
+    """Return the images in a folder, and links that may lead to images, without hidden ones."""
+    return {
+        path for path in walk(root) if path.suffix.lower() in SUFFIXES and not is_litter(path, root)
+    }
+
+
+def _say_unread(root: Path, read: Sequence[Path]) -> None:
+    """Log the images in `root` that are in none of the folders that were read."""
+    unread = [
+        path
+        for path in sorted(_images_below(root))
+        if not any(path.is_relative_to(folder) for folder in read)
+    ]
+    pass_over(unread, root, reason="only good/ and bad/ are read")
+
+
 def _require_new(photo: Photo, locations: Mapping[str, str]) -> None:
     """Raise UserError if an earlier line has the same photo."""
     if photo.name in locations:
@@ -147,11 +184,12 @@ def _existing_path(root: Path, name: str, near_names: NearNames) -> Path:
     if path_error is not None:
         raise UserError(path_error)
 
-    path = root / name
-    if not path.is_file():
+    path = find_path(root, name)
+    if not is_plain_file(path):
         near = near_names(path.parent).get(path.stem.casefold())
-        cure = f"did you mean {near}?" if near else "fix the path, or add the file"
-        raise UserError(f"{path}: the image does not exist; {cure}")
+        if near:
+            raise UserError(f"{path}: the image does not exist; did you mean {near}?")
+        raise UserError(f"{path}: {describe_missing(path)}")
 
     return path
 
