@@ -7,11 +7,11 @@ import sys
 
 import hydra
 
+from vlmbench.cli.arguments import read_command
 from vlmbench.cli.mistakes import (
     Refused,
     explain_config_errors,
     print_error,
-    refuse_unknown_options,
 )
 from vlmbench.config import CONF, Stage, choices
 from vlmbench.system import processes, signals
@@ -45,7 +45,6 @@ Choose one of each, and set anything in it, such as trainer.epochs=5:
 
 Options:
   --cfg job       print every setting with its value; {conf} explains them
-  --hydra-help    list Hydra's own options
   --version       print the version
 
 `python -m vlmbench` does the same as `vlmbench`.
@@ -78,8 +77,6 @@ def main() -> None:
         sys.stdout.write(f"vlmbench {__version__}\n")
         return
 
-    if not processes.is_leader():
-        sys.argv.append("hydra.output_subdir=null")  # the leader writes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
@@ -93,7 +90,9 @@ def main() -> None:
             from vlmbench.cli.job import run_job  # reads the plug-ins, which may be invalid
 
             refuse_secrets(arguments)
-            refuse_unknown_options(arguments)
+            sys.argv[1:] = read_command(arguments).hydra_arguments
+            if not processes.is_leader():
+                sys.argv.append("hydra.output_subdir=null")  # the leader writes it
             hydra.main(
                 version_base="1.3",
                 config_path=str(CONF),

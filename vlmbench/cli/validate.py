@@ -60,10 +60,13 @@ def refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:
         name = f"{prefix}{key}"
         if name == "hydra":
             continue
-        if known is not None and key not in known:
+        child = node._get_node(key)  # does not resolve interpolations
+        is_known = known is None or key in known
+        if prefix == "baseline.":  # a mapping of any names, each with the schema of its method
+            is_known = is_dataclass(OmegaConf.get_type(child))
+        if not is_known:
             raise UserError(unknown_setting(name, f"+{name}", node))
 
-        child = node._get_node(key)  # does not resolve interpolations
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing()):
             refuse_unknown_keys(child, f"{name}.")
 
