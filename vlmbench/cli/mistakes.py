@@ -43,6 +43,7 @@ NOISE = re.compile(
     r"|See https://hydra.cc.*|To append to your config.*)$"
 )
 OVERRIDE = re.compile(r"(?:To append to your config use \+|Error merging override )(.+)")
+MAX_SHOWN = 200  # characters of a value in a message
 MISSING = re.compile(r"Missing mandatory value: (\S+)")
 EXPECTED = re.compile(r"expected one of \[(.+)\]")
 
@@ -169,6 +170,7 @@ def _no_choice(arguments: Sequence[str]) -> str:
 def _wrong_value(argument: str, why: str) -> str:
     name, _, typed = argument.partition("=")
     value = unquoted(typed)
+    value = value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}..."
     expected = EXPECTED.search(why)
     if expected:
         return _not_among(name, value, expected[1].split(", "))

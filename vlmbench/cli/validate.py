@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.cli.folders import own_settings
 from vlmbench.cli.mistakes import unknown_setting
-from vlmbench.config import RunConfig
+from vlmbench.config import RunConfig, Stage
 from vlmbench.types import UserError
 
+TRAINING_STAGES = (Stage.run, Stage.train, Stage.check)
 # Settings whose values Hydra knows only once a run starts.
 AT_START = ("sweep", "run_label")
 
@@ -28,7 +29,9 @@ def validate_run(config: DictConfig) -> list[DictConfig]:
         settings[name] = name
 
     values = cast("Mapping[str, Any]", OmegaConf.to_object(settings))
-    RunConfig(**values)  # checks the settings that are in no group
+    run = RunConfig(**values)  # checks the settings that are in no group
+    if run.stage in TRAINING_STAGES:
+        run.trainer.check_evaluations()
     return [config]
 
 
