@@ -117,7 +117,9 @@ def test_a_value_that_cannot_work_is_refused_and_its_cure_works(
         (mended,) = shlex.split(cure[1])
         key = mended.partition("=")[0]
         kept = [argument for argument in arguments if argument.partition("=")[0] != key]
-        evaluations = [] if any("eval_steps" in one for one in kept) else ["trainer.eval_steps=1"]
+        evaluations = (
+            [] if any("eval_steps" in one for one in [*kept, mended]) else ["trainer.eval_steps=1"]
+        )
         check(defaults, [*kept, mended, *evaluations])
 
 

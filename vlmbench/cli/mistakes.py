@@ -54,6 +54,8 @@ def explain_config_errors(arguments: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
+        if isinstance(error.__cause__, OSError):  # in a resolver that reads a folder
+            raise error.__cause__ from None
         raise UserError(_explain(error)) from error
     except ValueError as error:
         if not str(error).startswith("Config group override must be"):  # Hydra's, of model=3

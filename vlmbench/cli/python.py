@@ -19,6 +19,7 @@ from vlmbench.config import CONF, register_plugins
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.system import processes
+from vlmbench.system.files import explain_disk_errors
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.system.text import in_quotes
 from vlmbench.types import Judgement, UserError
@@ -175,7 +176,7 @@ def _start(
 ) -> Any:
     """Return what the task of the (last) job returned. Raise UserError instead of an exit."""
     try:
-        with explain_config_errors():
+        with explain_disk_errors("the run's files"), explain_config_errors():
             jobs = method(
                 config_name="config",
                 task_function=task,

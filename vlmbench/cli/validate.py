@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.cli.folders import own_settings
 from vlmbench.cli.mistakes import unknown_setting
+from vlmbench.cli.paths import check_paths
 from vlmbench.config import RunConfig, Stage
 from vlmbench.types import UserError
 
@@ -32,6 +33,7 @@ def validate_run(config: DictConfig) -> list[DictConfig]:
     run = RunConfig(**values)  # checks the settings that are in no group
     if run.stage in TRAINING_STAGES:
         run.trainer.check_evaluations()
+    check_paths(config)
     return [config]
 
 
