@@ -49,16 +49,21 @@ def hydra_value(name: str, value: str, setting: TextSetting) -> str:
 
 def hydra_sweep(name: str, value: str, setting: TextSetting) -> str:
     """Return the values of a text setting in a sweep, which commas or `choice(a,b)` separate."""
+    is_list = setting.kind is not Kind.text and value[:1] in ("[", "{")
+    if is_list and not _split(value, heeds_brackets=True):  # as of a file that is named a[1.png
+        return hydra_value(name, value, setting)
+
     chosen = CHOICE.fullmatch(value)
     pieces = split_commas(chosen[1] if chosen else value)
     if len(pieces) > 1 and "" in pieces:
         right = ",".join(piece for piece in pieces if piece)
         raise UserError(f"{name}={value}: a value between two commas is empty; set {name}={right}")
 
-    words = [hydra_value(name, piece, setting) for piece in pieces]
-    if chosen:
-        return f"choice({','.join(words)})"
-    return ",".join(words) if len(words) > 1 else hydra_value(name, value, setting)
+    if len(pieces) == 1 and not chosen:
+        return hydra_value(name, value, setting)
+
+    # Without `choice`, which would drop the quotes.
+    return ",".join(hydra_value(name, piece, setting) for piece in pieces)
 
 
 def split_commas(text: str) -> list[str]:
