@@ -19,9 +19,8 @@ TYPED_WRONG = {
         "experiment must be one of baseline, quick, tune, vivlm24, got quik; set experiment=quick"
     ),
     "hydra/launcher=nomad": (
-        "hydra/launcher must be one of basic, got nomad; set hydra/launcher=basic; "
-        "launchers and sweepers come with pip install -c constraints.txt "
-        "'vlmbench[sweep]'"
+        "hydra/launcher must be one of basic, ray, submitit_local, submitit_slurm, got nomad; set "
+        "hydra/launcher=basic"
     ),
     "stage=trian": (
         "stage must be one of run, prepare, check, train, evaluate, reveal, report, dashboard, "
@@ -68,10 +67,17 @@ TYPED_WRONG = {
         "seed=0,1: settings stand before and after an option; write -m model=smol seed=0,1"
     ),
     "seed=0,1 --mutlirun": "unknown option --mutlirun; did you mean --multirun?",
-    "images=[a.png": ("images=[a.png: the value cannot be read; write 'images=[a.png]'"),
-    "source.path=写真": (
-        "source.path=写真: the value cannot be read; " """write 'source.path="写真"'"""
+    "hydra/launcher=ray": (
+        "hydra/launcher must be one of basic, got ray; set hydra/launcher=basic; launchers and "
+        "sweepers come with pip install -c constraints.txt 'vlmbench[sweep]'"
     ),
+    "images=[a.png": ("images must be a list in brackets, got [a.png; set 'images=[a.png]'"),
+    "source.path=写真": (
+        "source.path=写真: setting source.path does not exist; set source=folder (choices with"
+    ),
+    "seed=写真": "seed must be an integer, got 写真; set seed=0",
+    "model=写真": "model must be one of llama32, llama32_tiny, phi3, phi35, phi3_tiny, smol, got",
+    "写真=1": "写真=1: setting 写真 does not exist; vlmbench --help lists the groups",
     "source.path=photos": (
         "source.path=photos: setting source.path does not exist; set source=folder (choices with"
     ),
@@ -82,7 +88,7 @@ TYPED_WRONG = {
     "view=files": "view.name has no value (Name of the view in your manifest); set view.name=rt",
     "~model": "model has no value; set model=smol",
     "seed=null": "seed must have a value, got null; set seed=0",
-    "images=a.png": "images must be a list in brackets, got a.png; set images=[a.png]",
+    "images=a.png": "images must be a list in brackets, got a.png; set 'images=[a.png]'",
     "stage=prepare data_dir=file": (
         "file is a file, and a folder must be there; move the file, or name another folder"
     ),
@@ -92,7 +98,7 @@ TYPED_WRONG = {
     "stage=serve run=sweep": (
         "run=sweep: the folder holds no finished run; set run=sweep/0_a (it holds 0_a, 1_b)"
     ),
-    "seed=${foo}": "seed: Interpolation key 'foo' not found; set seed=0",
+    "seed=${foo}": "seed=${foo}: ${ is not read on the command line; set seed=0",
     "model=3": "model must be the name of a choice, got 3; set model=smol",
     "stage=report sweep=nothing": (
         "nothing: the folder holds no run; start a run first, such as vlmbench experiment=quick"

@@ -34,6 +34,10 @@ OVERRIDES = {
     "a resolver that reads files": "seed=${oc.decode:${evil}}",
     "an interpolation to itself": "seed=${seed}",
     "a circle of interpolations": "name=${run_label} run_label=${name}",
+    "a target in a mapping": "source.labels={_target_:os.system}",
+    "a target in a baseline": "+baseline.evil={_target_:os.system}",
+    "a baseline that is none": "+baseline.evil=1",
+    "a choice from outside": "experiment=../../evil",
     "an infinite number": "trainer.epochs=inf",
     "no number": "trainer.learning_rate=nan",
     "a negative number": "trainer.epochs=-1",
@@ -46,7 +50,6 @@ OVERRIDES = {
     "a batch of fractions": "trainer.batch_size=1.5",
     "an open list": "images=[[[[[[",
     "an open dictionary": "source.labels={a:",
-    "quotes that do not end": "name='abc",
     "control characters": "name=\x1b[31mred",
     "a choice that is a path": "model=../../../etc/passwd",
     "a choice that is absolute": "model=/etc/passwd",
@@ -107,13 +110,18 @@ def test_a_hostile_runs_settings_run_nothing(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_configuration_folder_runs_nothing(
-    cli: Cli, tmp_path: Path, manifest: ManifestBuilder, name: str
+def test_a_hostile_file_among_the_plug_ins_settings_runs_nothing(
+    cli: Cli,
+    tmp_path: Path,
+    manifest: ManifestBuilder,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VLMBENCH_PLUGINS", str(tmp_path))
     source = ("source=manifest", f"source.path={manifest.write()}")
     (tmp_path / "conf" / "trainer").mkdir(parents=True)
     (tmp_path / "conf" / "trainer" / "evil.yaml").write_bytes(FILES[name].encode())
-    outcome = cli("--config-dir", str(tmp_path / "conf"), "stage=prepare", "trainer=evil", *source)
+    outcome = cli("stage=prepare", "trainer=evil", *source)
     assert outcome.code == (0 if name == "nothing" else 2), outcome
     assert "Traceback" not in outcome.err
     assert not list(tmp_path.rglob("owned"))

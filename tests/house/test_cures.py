@@ -56,11 +56,13 @@ NAMES = [
 ]
 OPTIONS = [
     *("--model=llama32_tiny", "--seed 3", "--seed", "seed=0,1 --mutlirun"),
-    *("data=single -m seed=0,1", "trainer.max_steps"),
+    *("data=single -m seed=0,1", "trainer.max_steps", "-cd=conf", "seed=0 --info", "''"),
+    *("hydra.sweep.dir=mine", "hydra.run.dir=mine", "+hydra.callbacks.x=1", "hydra/launcher=rq"),
 ]
 VALUES = [
-    *("images=a.png", "'images=[a.png'", "'images=[写真/a.png]'", "'name=a[b'", "source.labels=ng"),
-    *("source=folder source.path=写真", "'source.labels={ng: bad}' source=folder"),
+    *("images=a.png", "'images=[a.png'", "source.labels=ng"),
+    *("'source.labels={ng: bad}' source=folder", "'source.labels={ng}' source=folder"),
+    *("'name=${name}'", "trainer.epochs=写", "model=写", "experiment=../x", "-m name=a,"),
 ]
 FILES = [
     *("source=folder source.path=photo", "source=manifest source.path=mine/mine.json"),
@@ -74,7 +76,7 @@ FILES = [
     "source=mvtec source.path=mvtec 'source.categories=[blot]'",
     "source=llava source.path=row.json",
     "source=huggingface source.path=rows.json",
-    "source=folder 'source.path=\"写真館\"'",
+    "source=folder source.path=写真館",
 ]
 RUNS = [
     *("stage=predict", "stage=predict run=runs/2026-01-31_quick"),

@@ -8,6 +8,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from vlmbench.cli.arguments import read_settings
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.system.text import PlainFormatter, replace_control_characters, typed_setting
 from vlmbench.types import UserError
@@ -28,17 +29,24 @@ def test_the_formatter_replaces_control_characters() -> None:
     [
         ("runs/a_1.b", "source.path=runs/a_1.b"),
         (3, "source.path=3"),
-        ("写真", """'source.path="写真"'"""),
-        ('my "best" photos', """'source.path="my \\"best\\" photos"'"""),
-        ("it's", """'source.path="it'"'"'s"'"""),
+        ("写真", "source.path=写真"),
+        ("photos (1)", "'source.path=photos (1)'"),
+        ('my "best" photos', """'source.path=my "best" photos'"""),
+        ('"best" photos', """'source.path="\\"best\\" photos"'"""),
+        ("it's", """'source.path=it'"'"'s'"""),
+        ("a,b", """'source.path="a,b"'"""),
+        ("end ", """'source.path="end "'"""),
     ],
 )
-def test_a_setting_is_written_as_a_shell_and_hydra_read_it(value: object, text: str) -> None:
+def test_a_setting_is_written_as_a_shell_and_the_command_line_read_it(
+    value: object, text: str
+) -> None:
     typed = typed_setting("source.path", value)
     assert typed == text
 
-    (argument,) = shlex.split(typed)
-    assert OverridesParser.create().parse_override(argument).value() == value
+    for is_sweep in (False, True):
+        (setting,) = read_settings(shlex.split(typed), is_sweep=is_sweep)
+        assert OverridesParser.create().parse_override(setting).value() == str(value)
 
 
 @pytest.mark.parametrize("text", ["name: tell-nobody-1", "name: ${oc.env:HF_TOKEN}"])

@@ -18,11 +18,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vlmbench.cli.arguments import read_params
 from vlmbench.cli.folders import RUN_STAGES, plain_values, run_folder, stage_dir
 from vlmbench.cli.mistakes import explain_config_errors, refuse
 from vlmbench.cli.plan import plan_runs, plan_search
 from vlmbench.cli.reopen import reopen
 from vlmbench.cli.validate import refuse_unknown_keys, validate_run, validate_sweep
+from vlmbench.cli.words import as_typed
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.follower import FollowerDir
@@ -97,6 +99,7 @@ class SweepCallback(Callback):
         _check_and_plan(validate_run, config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        read_params(config)
         _check_and_plan(validate_sweep, config)
 
         self.times_before = _status_times(Path(config.hydra.sweep.dir))
@@ -195,7 +198,7 @@ def _identity(seed: Any) -> dict[str, Any]:
         "model": choices["model"],
         "data": choices["data"],
         "seed": seed,
-        "overrides": list(hydra_config.overrides.task),
+        "overrides": [as_typed(override) for override in hydra_config.overrides.task],
     }
 
 

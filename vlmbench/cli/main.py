@@ -7,19 +7,20 @@ import sys
 
 import hydra
 
+from vlmbench.cli.arguments import read_command
 from vlmbench.cli.mistakes import (
     Refused,
     explain_config_errors,
     print_error,
-    refuse_unknown_options,
 )
 from vlmbench.config import CONF, Stage, choices
-from vlmbench.system import processes, signals
-from vlmbench.system.files import explain_disk_errors
+from vlmbench.system import processes, signals, terminal
+from vlmbench.system.files import explain_disk_errors, refuse_lost_folder
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.system.version import __version__
 from vlmbench.types import UserError
 
+HYDRA_VARIABLES = ("HYDRA_", "FB_PAR_", "FB_XAR_")  # they change how Hydra starts
 HELP = """\
 vlmbench fine-tunes a vision-language model to judge parts from pairs of images, and tells
 whether a change in data or model made the judgement better.
@@ -45,7 +46,6 @@ Choose one of each, and set anything in it, such as trainer.epochs=5:
 
 Options:
   --cfg job       print every setting with its value; {conf} explains them
-  --hydra-help    list Hydra's own options
   --version       print the version
 
 `python -m vlmbench` does the same as `vlmbench`.
@@ -68,9 +68,18 @@ def help_text() -> str:
 def main() -> None:
     """Run the command line.
 
-    A mistake that the user can mend ends in one message and exit code 2, without a traceback.
+    A mistake that the user can mend ends in one message and exit code 2, without a traceback. A
+    reader that closes its pipe early, such as `head`, is no mistake.
     """
-    arguments = sys.argv[1:]
+    terminal.prepare_streams()
+    try:
+        _main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        terminal.discard_output()
+
+
+def _main(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text())
         return
@@ -78,8 +87,8 @@ def main() -> None:
         sys.stdout.write(f"vlmbench {__version__}\n")
         return
 
-    if not processes.is_leader():
-        sys.argv.append("hydra.output_subdir=null")  # the leader writes it
+    for name in [name for name in os.environ if name.startswith(HYDRA_VARIABLES)]:
+        del os.environ[name]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
@@ -90,18 +99,23 @@ def main() -> None:
             explain_disk_errors("the run's files"),
             explain_config_errors(arguments),
         ):
-            from vlmbench.cli.job import run_job  # reads the plug-ins, which may be invalid
-
-            refuse_secrets(arguments)
-            refuse_unknown_options(arguments)
-            hydra.main(
-                version_base="1.3",
-                config_path=str(CONF),
-                config_name="config",
-            )(run_job)()
+            _start_hydra(arguments)
     except Refused as refused:
         print_error(refused.error)
         raise
     except UserError as error:
         print_error(error)
         sys.exit(2)
+
+
+def _start_hydra(arguments: list[str]) -> None:
+    refuse_lost_folder()
+    from vlmbench.cli.job import run_job  # reads the plug-ins, which may be invalid
+
+    refuse_secrets(arguments)
+    sys.argv[1:] = read_command(arguments).hydra_arguments
+    if not processes.is_leader():
+        sys.argv.append("hydra.output_subdir=null")  # the leader writes it
+
+    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    start(run_job)()

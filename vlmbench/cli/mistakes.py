@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import NoReturn, cast
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -24,7 +21,9 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from vlmbench.config import REQUIRED, choices, default_choices, find_settings, schemas
+from vlmbench.cli.arguments import example_of
+from vlmbench.cli.words import as_typed, unquoted
+from vlmbench.config import choices, default_choices, find_settings, schemas
 from vlmbench.system.text import replace_control_characters, typed_setting
 from vlmbench.types import UserError
 
@@ -35,6 +34,7 @@ TYPES = {
     "to Float": ("a number", "0.1"),
     "a valid bool": ("true or false", "true"),
     "not a ListConfig": ("a list in brackets", "[{value}]"),
+    "to DictConfig": ("a mapping in braces", "{{normal: {value}}}"),
 }
 NUMBERS = ("to Integer", "to Float")  # the setting's own default is the better example
 # Lines that Hydra and OmegaConf add for people who write configurations.
@@ -43,6 +43,7 @@ NOISE = re.compile(
     r"|See https://hydra.cc.*|To append to your config.*)$"
 )
 OVERRIDE = re.compile(r"(?:To append to your config use \+|Error merging override )(.+)")
+MAX_SHOWN = 200  # characters of a value in a message
 MISSING = re.compile(r"Missing mandatory value: (\S+)")
 EXPECTED = re.compile(r"expected one of \[(.+)\]")
 
@@ -53,6 +54,8 @@ def explain_config_errors(arguments: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
+        if isinstance(error.__cause__, OSError):  # in a resolver that reads a folder
+            raise error.__cause__ from None
         raise UserError(_explain(error)) from error
     except ValueError as error:
         if not str(error).startswith("Config group override must be"):  # Hydra's, of model=3
@@ -79,26 +82,6 @@ def refuse(error: UserError) -> NoReturn:
 def print_error(error: UserError) -> None:
     """Print the message on the standard error output, without control characters."""
     sys.stderr.write(f"error: {replace_control_characters(str(error))}\n")
-
-
-def refuse_unknown_options(arguments: Sequence[str]) -> None:
-    """Raise UserError for an option that Hydra does not have, or for settings around an option.
-
-    Settings are often written like options, such as --model=phi3.
-    """
-    parser = get_args_parser()
-    _, unknown = parser.parse_known_args(list(arguments))
-    options = [argument for argument in unknown if argument.startswith("-")]
-
-    if options:
-        raise UserError(_unknown_option(options[0], arguments, list(parser._option_string_actions)))
-    if unknown:
-        sweep_flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
-        others = [argument for argument in arguments if argument not in sweep_flags]
-        cure = "write options such as -m before all settings"
-        if sweep_flags:
-            cure = f"write {shlex.join([sweep_flags[0], *others])}"
-        raise UserError(f"{unknown[0]}: settings stand before and after an option; {cure}")
 
 
 def unknown_setting(name: str, argument: str, node: DictConfig) -> str:
@@ -136,31 +119,17 @@ def unknown_setting(name: str, argument: str, node: DictConfig) -> str:
     return f"{argument}: setting {name} does not exist; {cure}"
 
 
-def _unknown_option(option: str, arguments: Sequence[str], known: Sequence[str]) -> str:
-    setting = option.lstrip("-")
-    is_setting = bool(find_settings(setting.partition("=")[0])) or setting in default_choices()
-    closest = get_close_matches(option, known, n=1)
-    if closest and not is_setting:
-        return f"unknown option {option}; did you mean {closest[0]}?"
-
-    following = arguments[arguments.index(option) + 1 :]
-    if "=" not in setting:
-        is_value = bool(following) and "=" not in following[0]
-        setting = typed_setting(setting, following[0] if is_value else _example(setting))
-    return f"unknown option {option}; write the setting without dashes: {setting}"
-
-
 def _explain(error: Exception) -> str:
     cause = error.__cause__ or error
     match = OVERRIDE.search(str(error))
-    argument = match[1].strip() if match else ""
+    argument = as_typed(match[1].strip()) if match else ""
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         options = error.options or choices().get(error.missing_cfg_file.rpartition("/")[0])
         if options:
             return _unknown_choice(error.missing_cfg_file, options)
-    if isinstance(error, OverrideParseException):
-        return _unreadable(error)
+    if isinstance(error, OverrideParseException):  # of a yaml file: arguments are read before
+        return f"{error.override}: the value cannot be read; put the value into quotes"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and argument:
         node = cause.parent_node
         if isinstance(node, DictConfig):
@@ -175,7 +144,7 @@ def _explain(error: Exception) -> str:
         return _no_value(str(name), cause)
     if cause is error and isinstance(error, OmegaConfBaseException) and error.full_key:
         name = str(error.full_key)
-        message = f"{name}: {message}; set {typed_setting(name, _example(name))}"
+        message = f"{name}: {message}; set {typed_setting(name, example_of(name))}"
 
     is_complete = cause is error or _one_line(cause) in message
     return message if is_complete else f"{message}: {_one_line(cause)}"
@@ -201,23 +170,27 @@ def _no_choice(arguments: Sequence[str]) -> str:
 
 
 def _wrong_value(argument: str, why: str) -> str:
-    name, _, value = argument.partition("=")
+    name, _, typed = argument.partition("=")
+    value = unquoted(typed)
+    value = value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}..."
     expected = EXPECTED.search(why)
     if expected:
         return _not_among(name, value, expected[1].split(", "))
 
     if "is not Optional" in why:
         cure = (
-            f"set {typed_setting(name, _example(name))}" if find_settings(name) else "leave it out"
+            f"set {typed_setting(name, example_of(name))}"
+            if find_settings(name)
+            else "leave it out"
         )
         return f"{name} must have a value, got {value}; {cure}"
 
-    valid = _example(name)
+    valid = example_of(name)
     for words, (kind, template) in TYPES.items():
         if words in why:
             is_number = words in NUMBERS and valid != "null" and bool(find_settings(name))
-            example = valid if is_number else template.format(value=value)
-            return f"{name} must be {kind}, got {value}; set {name}={example}"
+            example = valid if is_number else template.format(value=value.strip("[]{}"))
+            return f"{name} must be {kind}, got {value}; set {typed_setting(name, example)}"
     return f"{argument}: {why}"
 
 
@@ -226,53 +199,11 @@ def _not_among(name: str, value: str, options: Sequence[str]) -> str:
     return f"{name} must be one of {', '.join(options)}, got {value}; set {name}={closest[0]}"
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    """Return the message for an argument that does not follow Hydra's grammar of `key=value`."""
-    argument = error.override
-    name, equals, _ = argument.partition("=")
-    if not equals:
-        setting = typed_setting(argument, _example(argument))
-        return f"{argument}: a setting needs an equals sign and a value; write {setting}"
-
-    for value in _quoted(argument[len(name) + 1 :]):
-        with suppress(HydraException):
-            OverridesParser.create().parse_override(f"{name}={value}")
-            return f"{argument}: the value cannot be read; write {shlex.quote(f'{name}={value}')}"
-    return (
-        f"{argument}: the value cannot be read; close brackets and quotes, and put a setting with "
-        f"spaces or brackets into quotes of the shell: '{name}={{a: b}}' or '{name}=[a, b]'"
-    )
-
-
-def _quoted(value: str) -> Iterator[str]:
-    """Yield forms of a value that Hydra may read: brackets closed, items or the whole in quotes."""
-    opening, closing = "[{(", "]})"
-    closers: list[str] = []
-    for character in value:
-        if character in opening:
-            closers.append(closing[opening.index(character)])
-        elif closers and character == closers[-1]:
-            closers.pop()
-
-    closed = value + "".join(reversed(closers))
-    if closers:
-        yield closed
-    if closed.startswith("[") and closed.endswith("]"):
-        items = [item.strip().strip("'\"") for item in closed[1:-1].split(",")]
-        yield f"[{','.join(_in_quotes(item) for item in items)}]"
-    yield _in_quotes(value.strip("'\""))
-
-
-def _in_quotes(text: str) -> str:
-    escaped = text.replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _no_value(name: str, error: OmegaConfBaseException) -> str:
     """Return the message for a setting that must be given, or that was removed with `~`."""
     rows = find_settings(name)
     if not rows:
-        return f"{name} has no value; set {typed_setting(name, _example(name))}"
+        return f"{name} has no value; set {typed_setting(name, example_of(name))}"
 
     node = error.parent_node
     schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else error.object_type
@@ -280,15 +211,6 @@ def _no_value(name: str, error: OmegaConfBaseException) -> str:
     row = (chosen or rows)[0]
     meaning = row.meaning.rstrip(".")
     return f"{name} has no value ({meaning}); set {typed_setting(name, row.example)}"
-
-
-def _example(name: str) -> str:
-    """Return a valid value of a setting or a config group; "1" for an unknown name."""
-    for row in find_settings(name.lstrip("+~")):
-        if row.example != REQUIRED:
-            return row.example
-
-    return default_choices().get(name.lstrip("+~"), "1")
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.cli.folders import own_settings, plain_values
 from vlmbench.cli.validate import AT_START
+from vlmbench.cli.words import as_typed
 from vlmbench.config import EvalConfig
 from vlmbench.runs.plan import (
     MAX_SHOWN,
@@ -87,7 +88,7 @@ def _planned_run(config: DictConfig) -> PlannedRun:
         data=data,
         seed=config.seed,
         variant_hash=variant_hash(plain_values(settings), model=model, data=data),
-        overrides=answer_overrides(config.hydra.overrides.task),
+        overrides=answer_overrides(map(as_typed, config.hydra.overrides.task)),
     )
 
 

@@ -13,12 +13,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from vlmbench.cli.mistakes import Refused, explain_config_errors, refuse_unknown_options
-from vlmbench.config import CONF
+from vlmbench.cli.arguments import read_settings
+from vlmbench.cli.mistakes import Refused, explain_config_errors
+from vlmbench.config import CONF, register_plugins
 from vlmbench.runs.folder import RunDir
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.system import processes
+from vlmbench.system.files import explain_disk_errors
 from vlmbench.system.secrets import refuse_secrets
+from vlmbench.system.text import in_quotes
 from vlmbench.types import Judgement, UserError
 
 if TYPE_CHECKING:
@@ -80,13 +83,14 @@ def run(overrides: Overrides = ()) -> RunDir:
         run_job(raw)
         return job_folder()
 
+    settings = _settings(overrides, is_sweep=False)
     with _hydra() as hydra:
-        if hydra.get_mode("config", list(overrides)) is RunMode.MULTIRUN:
+        if hydra.get_mode("config", settings) is RunMode.MULTIRUN:
             raise UserError(
                 "these settings describe a sweep; write vlmbench.sweep(...), "
                 "or add hydra.mode=RUN for its first run"
             )
-        return cast("RunDir", _start(hydra.run, task, overrides))
+        return cast("RunDir", _start(hydra.run, task, settings))
 
 
 def sweep(overrides: Overrides) -> SweepDir:
@@ -102,8 +106,9 @@ def sweep(overrides: Overrides) -> SweepDir:
         run_job(raw)
         return job_folder().path.parent
 
+    settings = _settings(overrides, is_sweep=True)
     with _hydra() as hydra:
-        return SweepDir(_start(hydra.multirun, task, overrides))
+        return SweepDir(_start(hydra.multirun, task, settings))
 
 
 def compare(runs: Sequence[RunPath]) -> list[Finding]:
@@ -138,17 +143,15 @@ def load(run: RunPath, overrides: Overrides = ()) -> Judge:
         kinds = [(task, settings.view) for task in trained_tasks(finished_folder(this_run))]
         return Judge(load_run(this_run, settings, kinds=kinds))
 
-    path = _folder(run).path
+    named = f"run={in_quotes(str(_folder(run).path))}"
+    settings = _settings(["stage=predict", named, *overrides], is_sweep=False)
     with _hydra() as hydra:
-        started = _start(hydra.run, task, ["stage=predict", f"run={path}", *overrides], logs=False)
-        return cast("Judge", started)
+        return cast("Judge", _start(hydra.run, task, settings, logs=False))
 
 
 @contextmanager
 def _hydra() -> Iterator[Any]:
     """Yield Hydra on vlmbench's configuration; what was initialised before is put back."""
-    from vlmbench.config import register_plugins
-
     register_plugins()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
@@ -156,23 +159,28 @@ def _hydra() -> Iterator[Any]:
         yield GlobalHydra.instance().hydra
 
 
+def _settings(overrides: Overrides, *, is_sweep: bool) -> list[str]:
+    """Return settings in Hydra's words. Raise UserError for what may not pass."""
+    arguments = [str(override) for override in overrides]
+    refuse_secrets(arguments)
+    register_plugins()
+    return read_settings(arguments, is_sweep=is_sweep)
+
+
 def _start(
     method: Callable[..., Any],
     task: Callable[[DictConfig], Any],
-    overrides: Overrides,
+    settings: list[str],
     *,
     logs: bool = True,
 ) -> Any:
     """Return what the task of the (last) job returned. Raise UserError instead of an exit."""
-    arguments = list(overrides)
-    refuse_secrets(arguments)
-    refuse_unknown_options(arguments)
     try:
-        with explain_config_errors():
+        with explain_disk_errors("the run's files"), explain_config_errors():
             jobs = method(
                 config_name="config",
                 task_function=task,
-                overrides=arguments,
+                overrides=settings,
                 with_log_configuration=logs,
             )
     except Refused as refused:

@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.cli.folders import own_settings
 from vlmbench.cli.mistakes import unknown_setting
-from vlmbench.config import RunConfig
+from vlmbench.cli.paths import check_paths
+from vlmbench.config import RunConfig, Stage
 from vlmbench.types import UserError
 
+TRAINING_STAGES = (Stage.run, Stage.train, Stage.check)
 # Settings whose values Hydra knows only once a run starts.
 AT_START = ("sweep", "run_label")
 
@@ -28,7 +30,10 @@ def validate_run(config: DictConfig) -> list[DictConfig]:
         settings[name] = name
 
     values = cast("Mapping[str, Any]", OmegaConf.to_object(settings))
-    RunConfig(**values)  # checks the settings that are in no group
+    run = RunConfig(**values)  # checks the settings that are in no group
+    if run.stage in TRAINING_STAGES:
+        run.trainer.check_evaluations()
+    check_paths(config)
     return [config]
 
 
@@ -60,10 +65,13 @@ def refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:
         name = f"{prefix}{key}"
         if name == "hydra":
             continue
-        if known is not None and key not in known:
+        child = node._get_node(key)  # does not resolve interpolations
+        is_known = known is None or key in known
+        if prefix == "baseline.":  # a mapping of any names, each with the schema of its method
+            is_known = is_dataclass(OmegaConf.get_type(child))
+        if not is_known:
             raise UserError(unknown_setting(name, f"+{name}", node))
 
-        child = node._get_node(key)  # does not resolve interpolations
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing()):
             refuse_unknown_keys(child, f"{name}.")
 

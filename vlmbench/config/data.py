@@ -58,10 +58,11 @@ class SourceConfig(Settings, ABC):
 def _read_quoted(text: str) -> Any:
     """Return what `text` holds in yaml, and `text` itself if it is no yaml.
 
-    Hydra's keys are ASCII without quotes. In quotes, the words may be Japanese: "{良: normal}".
+    The command line passes words such as {良: normal} as a text, because Hydra's keys are ASCII.
+    Words stay as they are: no is not false.
     """
     with suppress(yaml.YAMLError):
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes texts only
     return text
 
 

@@ -123,12 +123,17 @@ def module_names(folders: Sequence[str]) -> list[str]:
 
 
 class PluginSearchPath(SearchPathPlugin):
-    """Let Hydra read conf/ in the folder of plug-ins, after vlmbench's own."""
+    """Let Hydra read conf/ in the folder of plug-ins, after vlmbench's own; texts are texts."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        from vlmbench.config.choices import CONF  # it needs `plugin_folder`
+        from vlmbench.config.source import SCHEME, TextSource, use_text_sources
+
+        Plugins.instance().register(TextSource)
+        use_text_sources(search_path, CONF)
         folder = plugin_folder()
         if folder is not None:
-            search_path.append(provider="plugins", path=f"file://{folder / 'conf'}")
+            search_path.append(provider="plugins", path=f"{SCHEME}://{folder / 'conf'}")
 
 
 def runnable_models() -> list[str]:

@@ -11,6 +11,7 @@ from vlmbench.types import UserError
 
 T = TypeVar("T")
 
+LARGEST = 2**63 - 1  # transformers and torch count in 64 bits
 DOCUMENTATION = "setting"  # the key of a field's metadata that holds its `Documentation`
 
 
@@ -115,8 +116,11 @@ def check_range(
 
     The message proposes the value `cure`; None: the nearest bound.
     """
-    if value is None or (low <= value <= high and math.isfinite(value)):
+    if value is None or (low <= value <= high and -LARGEST <= value <= LARGEST):
         return
+
+    if LARGEST < value < math.inf:
+        high = min(high, LARGEST)
 
     if cure is None:
         cure = high if math.isfinite(high) and value > high else low
@@ -136,5 +140,7 @@ def _number(value: Any) -> str:
     """Return a number as a user types it: 4294967295 and 0.001, not 4.29497e+09 and 1e-3."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         return str(int(value))
+    if isinstance(value, int) and abs(value) > 10 * LARGEST:
+        return f"about 1e{round(math.log10(abs(value)))}"
 
     return str(value)

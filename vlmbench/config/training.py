@@ -16,6 +16,21 @@ AUTO = "auto"
 AUTO_WITHOUT_GPU = 8  # records a step
 
 
+class Scheduler(StrEnum):
+    """The learning rate schedules of transformers that need no settings of their own."""
+
+    linear = "linear"
+    cosine = "cosine"
+    cosine_with_restarts = "cosine_with_restarts"
+    polynomial = "polynomial"
+    constant = "constant"  # without a warm-up
+    constant_with_warmup = "constant_with_warmup"
+    inverse_sqrt = "inverse_sqrt"
+
+
+POLYNOMIAL_END = 1e-7  # the last learning rate of this schedule, fixed in transformers
+
+
 @dataclass(kw_only=True)
 class TrainerConfig(Settings):
     """conf/trainer: supervised fine-tuning."""
@@ -47,7 +62,9 @@ class TrainerConfig(Settings):
     max_grad_norm: float = setting(
         1.0, "Norm to which gradients are clipped; 0: no clipping.", at_least=0
     )
-    scheduler: str = setting("cosine", "Learning rate schedule, by its name in transformers.")
+    scheduler: Scheduler = setting(
+        Scheduler.cosine, "Learning rate schedule, by its name in transformers."
+    )
     gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )
@@ -83,6 +100,30 @@ class TrainerConfig(Settings):
         if self.early_stopping is not None and self.eval_steps is None:
             raise UserError(
                 "trainer.early_stopping needs evaluations in training; set trainer.eval_steps=50"
+            )
+
+        if self.scheduler == Scheduler.polynomial and self.learning_rate <= POLYNOMIAL_END:
+            raise UserError(
+                f"trainer.scheduler=polynomial ends at a learning rate of {POLYNOMIAL_END}, and "
+                f"trainer.learning_rate is {self.learning_rate}; set trainer.learning_rate=0.0005"
+            )
+
+    def check_evaluations(self) -> None:
+        """Raise UserError if training ends before an evaluation that the settings ask for."""
+        if self.max_steps is None or self.eval_steps is None:
+            return
+
+        if self.eval_steps > self.max_steps:
+            raise UserError(
+                f"trainer.eval_steps={self.eval_steps} never comes, because training ends after "
+                f"trainer.max_steps={self.max_steps}; set trainer.eval_steps={self.max_steps}"
+            )
+        evaluations = self.max_steps // self.eval_steps
+        if self.early_stopping is not None and self.early_stopping >= evaluations:
+            raise UserError(
+                f"trainer.early_stopping={self.early_stopping} never stops training, because "
+                f"trainer.max_steps={self.max_steps} has {evaluations} evaluations; "
+                "set trainer.early_stopping=null"
             )
 
     @property

@@ -23,6 +23,7 @@ SEAL = "checksums.json"  # the last file that is written into a complete folder
 NO_ROOM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 )
+MAX_NAME = 255  # bytes in the name of a file or folder
 BLOCK = 1 << 20  # bytes of one read
 
 
@@ -137,6 +138,11 @@ def explain_disk_errors(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(
+                f"{error.filename or target}: {error.strerror} (a name has at most {MAX_NAME} "
+                "bytes, and a Japanese letter has 3); name another path"
+            ) from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             path = Path(error.filename or "")
             obstacle = next((parent for parent in (path, *path.parents) if parent.is_file()), None)
@@ -149,6 +155,16 @@ def explain_disk_errors(target: str) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise UserError(no_room_message(target, error)) from error
+
+
+def refuse_lost_folder() -> None:
+    """Raise UserError if the working folder was deleted."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"the working folder does not exist any more ({error}); write cd ~ and start again"
+        ) from error
 
 
 def no_room_message(target: str, error: BaseException) -> str:

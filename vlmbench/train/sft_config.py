@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from vlmbench.runs.folder import VALIDATION_METRIC
@@ -50,11 +51,19 @@ def _optimiser(job: TrainJob) -> dict[str, Any]:
     return {
         "optim": "adamw_torch_fused",
         "learning_rate": settings.learning_rate,
-        "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of the steps
+        "warmup_steps": warmup_steps(settings.warmup_ratio),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        "lr_scheduler_type": settings.scheduler,
+        "lr_scheduler_type": str(settings.scheduler),
     }
+
+
+def warmup_steps(ratio: float) -> float:
+    """Return the share of the steps in which the learning rate rises, as transformers takes it.
+
+    There, 1 is one step. The number just below 1 is rounded up to all steps.
+    """
+    return min(ratio, math.nextafter(1, 0))
 
 
 def _data() -> dict[str, Any]:
