@@ -78,6 +78,12 @@ def main() -> None:
         sys.stdout.write(f"vlmbench {__version__}\n")
         return
 
+    try:
+        processes.refuse_stray_ranks()
+    except UserError as error:
+        print_error(error)
+        sys.exit(2)
+
     if not processes.is_leader():
         sys.argv.append("hydra.output_subdir=null")  # the leader writes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part

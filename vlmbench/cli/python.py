@@ -150,6 +150,7 @@ def _hydra() -> Iterator[Any]:
     from vlmbench.config import register_plugins
 
     register_plugins()
+    processes.refuse_stray_ranks()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
     with initialize_config_dir(str(CONF), job_name="vlmbench", version_base="1.3"):

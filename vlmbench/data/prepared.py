@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock
 
 from vlmbench.data.invalid_rows import InvalidRow
-from vlmbench.system.files import sync, sync_tree
+from vlmbench.system.files import make_folder, sync, sync_tree
+from vlmbench.system.locks import hold
 from vlmbench.types import Record
 
 MANIFEST = "manifest.jsonl"
@@ -50,8 +49,11 @@ def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Pa
     text = json.dumps(asdict(settings), sort_keys=True, default=str)
     target = data_dir / f"{name}-{sha256(text.encode()).hexdigest()[:12]}"
 
+    if target.exists():  # no lock: another user's folder may be read-only here
+        return target / MANIFEST
+
     data_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_dir / f".{target.name}.lock"):
+    with hold(data_dir / f".{target.name}.lock"):
         if not target.exists():
             _fill_folder(target, fill)
     return target / MANIFEST
@@ -63,10 +65,9 @@ def _fill_folder(target: Path, fill: Callable[[Path], None]) -> None:
     for abandoned in data_dir.glob(f".{target.name}.*/"):  # by processes that were killed
         shutil.rmtree(abandoned)
 
-    unfinished = Path(tempfile.mkdtemp(dir=data_dir, prefix=f".{target.name}."))
+    unfinished = make_folder(data_dir, prefix=f".{target.name}.")
     try:
         fill(unfinished)
-        unfinished.chmod(0o755)
         sync_tree(unfinished)
         unfinished.rename(target)
         sync(data_dir)
