@@ -169,7 +169,6 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         if control.should_log or control.should_save or control.should_evaluate:
             self.check_loss()
 
-        if control.should_log or control.should_save:
             # A checkpoint keeps the number of all processes: others may go on from it.
             self.state.num_input_tokens_seen += processes.sum_over_processes(self.new_tokens)
             self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
