@@ -41,8 +41,14 @@ def main() -> None:
 
 
 def _exit_code(error: ChildFailedError) -> int:
-    """Return the exit code of the process that failed first; say what killed it."""
-    rank, failure = error.get_first_failure()
+    """Return the exit code of the process that failed; say what killed it."""
+    killed = [
+        (rank, failure)
+        for rank, failure in error.failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
+    # The others end because they miss the one that was killed, or by torchrun's SIGTERM.
+    rank, failure = killed[0] if killed else error.get_first_failure()
     if failure.exitcode > 0:
         return failure.exitcode
 

@@ -27,7 +27,7 @@ def hold(path: Path, *, timeout: float = -1) -> Iterator[None]:
     removed; that of another host stays, and the log says how to remove it. Raise filelock.Timeout
     if another process holds the lock.
     """
-    lock: BaseFileLock = FileLock(path)
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
     try:
         _acquire(lock, timeout)
     except (OSError, NotImplementedError) as error:
