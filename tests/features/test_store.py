@@ -198,7 +198,7 @@ def test_a_full_disk_costs_the_keeping_and_nothing_else(
     if when == "writing":
         monkeypatch.setattr(disk, "save_file", fail)
     else:
-        monkeypatch.setattr(disk.tempfile, "mkstemp", fail)
+        monkeypatch.setattr(disk, "make_file", fail)
 
     tokens, num_encoded = get(tmp_path, 0, 1, 2)
     assert num_encoded == 3

@@ -24,7 +24,7 @@ LEVELS = [
     {"pipeline"},
     {"deploy"},
     {"cli"},
-    {"__init__", "__main__"},
+    {"__init__", "__main__", "torchrun"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MAX_ROOMS, MAX_ARROWS = 20, 90

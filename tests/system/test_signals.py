@@ -60,6 +60,22 @@ def test_in_training_only_a_second_signal_stops_at_once(
     assert steps == ["finished"]
 
 
+def test_one_of_several_processes_takes_a_signal_that_comes_twice_at_once_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal and timeout signal the whole group, and torchrun passes its own signal on."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    steps: list[str] = []
+    with pytest.raises(signals.Stopped):
+        train(3, steps)
+    assert steps == ["finished"]
+
+    monkeypatch.setattr(signals, "ECHO_S", 0.0)
+    with pytest.raises(signals.Stopped):
+        train(2, steps)
+    assert steps == ["finished"]
+
+
 def test_handlers_of_other_programs_stay() -> None:
     def other_handler(number: int, frame: object) -> None: ...
 

@@ -87,6 +87,12 @@ def _main(arguments: list[str]) -> None:
         sys.stdout.write(f"vlmbench {__version__}\n")
         return
 
+    try:
+        processes.refuse_stray_ranks()
+    except UserError as error:
+        print_error(error)
+        sys.exit(2)
+
     for name in [name for name in os.environ if name.startswith(HYDRA_VARIABLES)]:
         del os.environ[name]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part

@@ -153,6 +153,7 @@ def load(run: RunPath, overrides: Overrides = ()) -> Judge:
 def _hydra() -> Iterator[Any]:
     """Yield Hydra on vlmbench's configuration; what was initialised before is put back."""
     register_plugins()
+    processes.refuse_stray_ranks()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
     with initialize_config_dir(str(CONF), job_name="vlmbench", version_base="1.3"):

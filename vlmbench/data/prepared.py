@@ -6,7 +6,6 @@ import json
 import logging
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock
 
 from vlmbench.data.invalid_rows import InvalidRow
-from vlmbench.system.files import sync, sync_tree
+from vlmbench.system.files import make_folder, sync, sync_tree
+from vlmbench.system.locks import hold
 from vlmbench.types import Record, UserError
 
 log = logging.getLogger(__name__)
@@ -56,10 +55,12 @@ def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Pa
     text = json.dumps(asdict(settings), sort_keys=True, default=str)
     target = data_dir / f"{name}-{sha256(text.encode()).hexdigest()[:12]}"
 
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_dir / f".{target.name}.lock"):
-        if not target.exists():
-            _fill_folder(target, fill)
+    if not target.exists():  # no lock if it does: another user's folder may be read-only here
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with hold(data_dir / f".{target.name}.lock"):
+            if not target.exists():
+                _fill_folder(target, fill)
+
     if not (target / MANIFEST).is_file():
         raise UserError(
             f"{target}: {MANIFEST} is missing in this prepared folder; {removal_cure(target)}"
@@ -93,10 +94,9 @@ def _fill_folder(target: Path, fill: Callable[[Path], None]) -> None:
     for abandoned in data_dir.glob(f".{target.name}.*/"):  # by processes that were killed
         shutil.rmtree(abandoned)
 
-    unfinished = Path(tempfile.mkdtemp(dir=data_dir, prefix=f".{target.name}."))
+    unfinished = make_folder(data_dir, prefix=f".{target.name}.")
     try:
         fill(unfinished)
-        unfinished.chmod(0o755)
         sync_tree(unfinished)
         unfinished.rename(target)
         sync(data_dir)

@@ -75,6 +75,12 @@ class Viewer:
             self._processed_paths[image.path] = self._write_processed(image.path)
         return self._processed_paths[image.path]
 
+    def forget(self) -> None:
+        """Remove the processed images that were shown; each is made again when it is shown."""
+        for path in self._processed_paths.values():
+            path.unlink(missing_ok=True)
+        self._processed_paths.clear()
+
     def open(self, image: ImageRef) -> Image.Image:
         """Return the image in its view, RGB, with its change."""
         shown = self._open_unchanged(image)

@@ -57,14 +57,20 @@ class Evidence:
 
 
 def judge_images(loaded: LoadedRun, paths: Sequence[Path], *, view: str) -> Evidence:
-    """Judge a reference and a query with their controls, or one image."""
+    """Judge a reference and a query with their controls, or one image.
+
+    Processed copies of the images are removed, whatever happens.
+    """
     record = image_record("dropped", paths, view)
-    (judgement,) = loaded.judge([record], sentence=True)
-    return Evidence(
-        judgement=judgement,
-        controls=tuple(loaded.judge(_controls(record))),
-        difference=_difference(loaded, record, view),
-    )
+    try:
+        (judgement,) = loaded.judge([record], sentence=True)
+        return Evidence(
+            judgement=judgement,
+            controls=tuple(loaded.judge(_controls(record))),
+            difference=_difference(loaded, record, view),
+        )
+    finally:
+        loaded.asker.viewer.forget()
 
 
 def _difference(loaded: LoadedRun, record: Record, view: str) -> Thumbnail | None:

@@ -6,12 +6,22 @@ the page needs: images come from uploads alone, and nothing goes out.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from pathlib import Path
 from typing import Any
 
+from vlmbench.deploy.uploads import bytes_in, remove_unfinished
+
+log = logging.getLogger(__name__)
+
 MAX_REQUEST = 100_000  # bytes of a request that is no upload
+MAX_UPLOADS = 8  # at the same time
+MAX_KEPT = 50  # files of the largest size; they are deleted after ten minutes
+UPLOAD_S, REQUEST_S = 60.0, 10.0  # for the whole of an upload, and of another request's body
 GET = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json"
     r"|/(assets|static|svelte)/[\w./@-]*"
@@ -41,34 +51,43 @@ Send = Callable[[Message], Awaitable[None]]
 class Gate:
     """An ASGI middleware that passes only the requests of the page, and only uploaded files."""
 
-    def __init__(self, app: Any, *, upload_bytes: int) -> None:
-        self.app, self.upload_bytes = app, upload_bytes
+    def __init__(
+        self, app: Any, *, upload_bytes: int, uploads: Path, hosts: Collection[str] | None
+    ) -> None:
+        self.app, self.upload_bytes, self.uploads = app, upload_bytes, uploads
+        self.hosts = hosts  # names under which the page may be asked; None: any
+        self._num_uploads = 0  # that are on their way
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        method, path = scope["method"], scope["path"]
+        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
         pattern = ALLOWED.get(method)
-        if pattern is None or not pattern.fullmatch(path):
+        if self.hosts is not None and _host_of(headers) not in self.hosts:
+            await _refuse(send, 400, "Invalid host header")
+        elif pattern is None or not pattern.fullmatch(path):
             await _refuse(send, 404, "this page does not exist")
-        elif not _is_same_origin(dict(scope["headers"])):
+        elif not _is_same_origin(headers):
             await _refuse(send, 403, "another site's page must not use this one")
         elif method != "POST":
             await self.app(scope, receive, _with_headers(send))
         elif path.endswith("/upload"):
-            # A little more than the file: what a form adds around it.
-            await self._limit_upload(scope, receive, send, self.upload_bytes + MAX_REQUEST)
+            await self._limit_upload(scope, receive, send)
         else:
             await self._check_paths(scope, receive, send)
 
-    async def _limit_upload(
-        self, scope: Message, receive: Receive, send: Send, max_bytes: int
-    ) -> None:
-        """Refuse an upload that is longer than the limit, or does not state its length."""
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit() or int(length) > max_bytes:
+    async def _limit_upload(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Refuse an upload that is too long or too slow, does not state its length, or is one of
+        too many."""
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        # A little more than the file: what a form adds around it. A chunked body has any length.
+        max_bytes = self.upload_bytes + MAX_REQUEST
+        is_stated = length.isdigit() and b"transfer-encoding" not in headers
+
+        if not is_stated or int(length) > max_bytes:
             megabytes = self.upload_bytes / 1e6
             await _refuse(
                 send,
@@ -76,14 +95,44 @@ class Gate:
                 f"a file must state its length and have at most {megabytes:g} MB (serve.upload_mb)",
             )
             return
-        await self.app(scope, receive, _with_headers(send))
+
+        kept = bytes_in(self.uploads) + self._num_uploads * max_bytes
+        if self._num_uploads >= MAX_UPLOADS or kept + int(length) > MAX_KEPT * max_bytes:
+            await _refuse(send, 503, "too many images are here; try again in a few minutes")
+            return
+        await self._pass_upload(scope, receive, send)
+
+    async def _pass_upload(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass an upload on; if it breaks off, leave nothing of it."""
+        answer = _Answer(send)
+        self._num_uploads += 1
+        try:
+            async with asyncio.timeout(UPLOAD_S):
+                await self.app(scope, receive, answer)
+        except TimeoutError:
+            await answer.refuse(408, f"an upload must arrive within {UPLOAD_S:g} s")
+        except OSError as error:
+            log.warning(
+                "%s: an upload cannot be written (%s); make room there", self.uploads, error
+            )
+            await answer.refuse(507, "the image cannot be stored on this machine")
+        finally:
+            self._num_uploads -= 1
+            if self._num_uploads == 0:
+                remove_unfinished(self.uploads)
 
     async def _check_paths(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse requests that name a file by a URL: Gradio would fetch it."""
         body, more = b"", True
-        while more and len(body) <= MAX_REQUEST:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                while more and len(body) <= MAX_REQUEST:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            await _refuse(send, 408, f"a request must arrive within {REQUEST_S:g} s")
+            return
 
         if len(body) > MAX_REQUEST:
             await _refuse(send, 413, f"a request must have at most {MAX_REQUEST} bytes")
@@ -98,6 +147,21 @@ class Gate:
             return next(messages, None) or await receive()
 
         await self.app(scope, replay, _with_headers(send))
+
+
+class _Answer:
+    """An answer of the page, which can be refused as long as it has not begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._has_begun = send, False
+
+    async def __call__(self, message: Message) -> None:
+        self._has_begun = True
+        await _with_headers(self._send)(message)
+
+    async def refuse(self, status: int, message: str) -> None:
+        if not self._has_begun:
+            await _refuse(self._send, status, message)
 
 
 def _names_only_paths(body: bytes) -> bool:
@@ -124,6 +188,13 @@ def _is_same_origin(headers: dict[bytes, bytes]) -> bool:
     """Whether the request is from this page itself, or from a program that is no browser."""
     origin = headers.get(b"origin")
     return origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+
+
+def _host_of(headers: dict[bytes, bytes]) -> str:
+    """Return the name in the Host header, without the port and the brackets of IPv6."""
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    name = re.sub(r":\d*$", "", host)
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:

@@ -64,11 +64,13 @@ def load_run(
     *,
     kinds: Iterable[tuple[Task, str]],
     inside: Path | None = None,
+    derived: Path | None = None,
 ) -> LoadedRun:
     """Return the run that `run.config.run` names, ready for records of these tasks and views.
 
-    Their images must lie in `inside` (None: anywhere). Settings and machine are checked before
-    anything heavy is loaded.
+    Their images must lie in `inside` (None: anywhere). What is made of them goes into the folder
+    `derived`, and no vision token is written; None: all of it goes into the cache. Settings and
+    machine are checked before anything heavy is loaded.
     """
     kinds = list(kinds)
     folder = finished_folder(run)
@@ -77,11 +79,12 @@ def load_run(
     run.require_machine()
 
     views = {name for _, view in kinds for name in view.split("+")}
-    viewer = viewer_for(run, views, inside)
+    viewer = viewer_for(run, views, inside, cache=derived)
+    store = None if derived is None else replace(run.config.store, disk_gb=0.0)
     engine, _ = run.choose_engine()
 
     asker = Asker(
-        backbone=run.build(engine, adapter=folder.adapter),
+        backbone=run.build(engine, adapter=folder.adapter, store=store),
         viewer=viewer,
         wording=trained_wording(run.config, folder),
         settings=run.config.eval,
@@ -115,19 +118,21 @@ def trained_wording(config: RunConfig, folder: RunDir) -> Wording:
     return replace(wording, questions={**wording.questions, **texts})
 
 
-def viewer_for(run: Run, views: Iterable[str], inside: Path | None) -> Viewer:
-    """Return what shows images in these views.
+def viewer_for(
+    run: Run, views: Iterable[str], inside: Path | None, *, cache: Path | None = None
+) -> Viewer:
+    """Return what shows images in these views. Processed images go into `cache`, or the run's own.
 
     The processed view is made from the run's own training images, which must then exist.
     """
-    config = run.config
+    config, cache = run.config, run.cache_dir if cache is None else cache
     if set(views) <= {RAW}:
         return Viewer(
             inside,
             name=config.view.name,
             process=partial(Image.Image.copy),
             fingerprint=RAW,
-            cache=run.cache_dir,
+            cache=cache,
         )
 
     data = load_run_data(config)
@@ -135,6 +140,6 @@ def viewer_for(run: Run, views: Iterable[str], inside: Path | None) -> Viewer:
         inside,
         data.train,
         view=config.view,
-        cache_dir=run.cache_dir,
+        cache_dir=cache,
         files=data.files,
     )

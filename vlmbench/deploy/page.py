@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,6 @@ import gradio
 from gradio.data_classes import ImageData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from vlmbench.config import ServeConfig
 from vlmbench.deploy.evidence import CONTROLS, Evidence
@@ -56,18 +56,21 @@ class Page:
             trim_blocks=True,
         )
         self._blocks: Any = None
+        self._before: tuple[str | None, str | None] = (None, None)
         self.url = ""
 
     def __enter__(self) -> Page:
         settings = self._settings
-        os.environ["GRADIO_TEMP_DIR"] = str(self._uploads)
+        self._before = os.environ.get("GRADIO_TEMP_DIR"), tempfile.tempdir
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(self._uploads)
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks whether it is reachable
 
         upload_bytes = int(settings.upload_mb * 1e6)
         self._blocks = self._build()
         self._blocks.queue(max_size=settings.queue, default_concurrency_limit=1)
         self._blocks.launch(
-            server_name=settings.host,
+            # Gradio writes the address of an IPv6 host as it is named here.
+            server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
             server_port=free_port(settings),
             share=False,
             inbrowser=False,
@@ -86,7 +89,7 @@ class Page:
             theme=gradio.themes.Base(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
-            app_kwargs=_app_settings(settings, upload_bytes),
+            app_kwargs=_app_settings(settings, upload_bytes, self._uploads),
         )
         self.url = self._blocks.local_url
         return self
@@ -98,6 +101,11 @@ class Page:
         trace: TracebackType | None,
     ) -> None:
         self._blocks.close(verbose=False)
+        temporary, tempfile.tempdir = self._before
+        if temporary is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = temporary
 
     def wait(self) -> None:
         """Wait until a signal stops the process."""
@@ -180,16 +188,10 @@ def free_port(settings: ServeConfig) -> int:
         raise UserError(f"serve.host={host} serve.port={port}: {why}") from error
 
 
-def _app_settings(settings: ServeConfig, upload_bytes: int) -> dict[str, Any]:
-    hosts = list(LOCAL_HOSTS) if settings.host in LOCAL_HOSTS else ["*"]
-    return {
-        "docs_url": None,
-        "redoc_url": None,
-        "middleware": [
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-            Middleware(Gate, upload_bytes=upload_bytes),
-        ],
-    }
+def _app_settings(settings: ServeConfig, upload_bytes: int, uploads: Path) -> dict[str, Any]:
+    hosts = LOCAL_HOSTS if settings.host in LOCAL_HOSTS else None
+    gate = Middleware(Gate, upload_bytes=upload_bytes, uploads=uploads, hosts=hosts)
+    return {"docs_url": None, "redoc_url": None, "middleware": [gate]}
 
 
 def _drop_area(label: str) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from importlib.util import find_spec
-from pathlib import Path
 
 from vlmbench.deploy.evidence import judge_images
 from vlmbench.deploy.loaded import finished_folder, load_run, trained_tasks
 from vlmbench.deploy.requests import check_view
+from vlmbench.deploy.uploads import private_folder
 from vlmbench.pipeline.run import Run
 from vlmbench.report.alarms import Alarm
 from vlmbench.types import Task, UserError
@@ -35,16 +34,18 @@ def serve_page(run: Run) -> None:
     free_port(settings)  # before the model is loaded
     task, *_ = trained_tasks(finished_folder(run))
 
-    with tempfile.TemporaryDirectory(prefix="vlmbench-uploads-") as uploads:
+    with private_folder() as folder:
+        uploads = folder / "images"
+        uploads.mkdir()
         kinds = [(task, settings.view)]
-        loaded = load_run(run, settings, kinds=kinds, inside=Path(uploads))
+        loaded = load_run(run, settings, kinds=kinds, inside=uploads, derived=folder / "derived")
         page = Page(
             title=loaded.folder.path.name,
             pair=task is Task.JUDGE_PAIR,
             notes=[*map(_alarm_note, loaded.alarms), *loaded.decider.notes(kinds)],
             answer=lambda paths: judge_images(loaded, paths, view=settings.view),
             settings=settings,
-            uploads=Path(uploads),
+            uploads=uploads,
             run=loaded.folder.path,
         )
         with page:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
+import stat
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +21,8 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from vlmbench.system.files import make_file
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,10 @@ MAX_QUEUE = 64  # entries that wait for the writer; more would fill the memory
 class DiskLevel:
     """Tensors in `folder/<fingerprint>/<aa>/<key>.safetensors`. The budget is for all of `folder`.
 
-    Entries used since `begin_run` stay. The least recently used of the others make room. A damaged
-    entry is reported and removed. If writing fails (a full disk, no permission), that is reported
+    Entries used since `begin_run` stay. The least recently used of the others make room, but never
+    more than a run adds: a small budget does not empty a store that others share. A damaged entry
+    is reported and removed; one that cannot be read, or that anybody may have put there, is
+    reported once and left alone. If writing fails (a full disk, no permission), that is reported
     once, and reading goes on. A thread of its own writes.
     """
 
@@ -49,12 +53,15 @@ class DiskLevel:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store-write")
         self._queue: list[Future[None]] = []
         self._is_writable = budget > 0
+        self._has_told = False  # that an entry is left alone
+        self._is_public: dict[Path, bool] = {}  # whether everybody may write to a folder
         self.begin_run()
 
     def begin_run(self) -> None:
         """Let all present entries make room until they are used again."""
         self._began = time.time() - CLOCK
         self._is_full = False  # with entries of this run
+        self._added = self._removed = 0  # bytes of this run's entries, and of others'
 
     def path(self, key: str) -> Path:
         """Return the path of the entry's file."""
@@ -95,6 +102,8 @@ class DiskLevel:
     def _open(self, key: str) -> tuple[Tensor, str | None] | None:
         """Return a meta tensor like the entry, and the checksum that it names; or None."""
         path = self.path(key)
+        if not self._is_trusted(path):
+            return None
         try:
             return _read_header(path)
         except FileNotFoundError:
@@ -102,6 +111,32 @@ class DiskLevel:
         except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
             self._remove_damaged(path, str(error))
             return None
+
+    def _is_trusted(self, path: Path) -> bool:
+        """Whether an entry may be read: neither another user's own, nor planted by anybody."""
+        try:
+            owner = path.stat().st_uid
+        except OSError:  # there is none
+            return True
+
+        if not os.access(path, os.R_OK):
+            why = "its owner alone may read it; its owner must run chmod -R g+rX there"
+        elif os.name == "posix" and owner not in (os.getuid(), 0) and self._public(path.parent):
+            why = "another user wrote it, and everybody may write there; set cache_dir=.cache"
+        else:
+            return True
+
+        if not self._has_told:
+            self._has_told = True
+            log.warning("%s: stored vision tokens are not used: %s", path, why)
+        return False
+
+    def _public(self, folder: Path) -> bool:
+        """Whether everybody may write to a folder of the store."""
+        if folder not in self._is_public:
+            modes = [one.stat().st_mode for one in (folder, self._folder, self._root)]
+            self._is_public[folder] = any(mode & stat.S_IWOTH for mode in modes)
+        return self._is_public[folder]
 
     @staticmethod
     def _remove_damaged(path: Path, reason: str) -> None:
@@ -140,12 +175,13 @@ class DiskLevel:
         unfinished = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=UNFINISHED)
+            handle, unfinished = make_file(path.parent, suffix=UNFINISHED)
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
             os.close(handle)
-            unfinished = Path(name)
 
             metadata = {CHECKSUM: checksum(path.stem, tensor)}
             save_file({TENSOR: tensor}, unfinished, metadata=metadata)
+            unfinished.chmod(mode)  # safetensors replaced the file by one for its owner alone
             if self._make_room(unfinished.stat().st_size):
                 unfinished.replace(path)
             else:
@@ -161,11 +197,14 @@ class DiskLevel:
                 unfinished.unlink(missing_ok=True)
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Remove old entries of all fingerprints until `num_bytes` fit; return whether they fit."""
-        if self._num_bytes is None or self._num_bytes + num_bytes > self._budget:
+        """Remove old entries of all fingerprints until `num_bytes` fit; return whether they fit.
+
+        A store that is larger than the budget, because others have a larger one, does not shrink.
+        """
+        if not self._fits(num_bytes):
             self._remove_old(num_bytes)
 
-        if self._num_bytes is None or self._num_bytes + num_bytes > self._budget:
+        if not self._fits(num_bytes):
             self._is_full = True
             log.warning(
                 "%s: this run's vision tokens fill store.disk_gb=%g; images beyond that are "
@@ -175,8 +214,16 @@ class DiskLevel:
             )
             return False
 
-        self._num_bytes += num_bytes
+        self._added += num_bytes
+        self._num_bytes = (self._num_bytes or 0) + num_bytes
         return True
+
+    def _fits(self, num_bytes: int) -> bool:
+        """Whether there is room: in the budget, or in place of entries that were removed."""
+        if self._num_bytes is None:
+            return False
+        makes_up = self._added + num_bytes <= min(self._removed, self._budget)
+        return makes_up or self._num_bytes + num_bytes <= self._budget
 
     def _remove_old(self, num_bytes: int) -> None:
         """Count the entries; if needed, remove the least recently used ones of earlier runs."""
@@ -184,25 +231,37 @@ class DiskLevel:
         total = sum(size for _, size, _ in entries)
 
         if total + num_bytes > self._budget:
+            wanted = self._added + num_bytes + self._budget * (1 - ROOM)
             for used, size, path in entries:
-                if used >= self._began or total + num_bytes <= self._budget * ROOM:
+                is_enough = self._removed >= min(wanted, self._budget)
+                if used >= self._began or is_enough or total + num_bytes <= self._budget * ROOM:
                     break
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except PermissionError:  # another user's entry stays
+                    continue
                 total -= size
+                self._removed += size
         self._num_bytes = total
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """Return (time of last use, bytes, path) of each entry; remove abandoned files."""
+        """Return (time of last use, bytes, path) of each entry; remove abandoned files.
+
+        An entry from the future counts as the oldest: a clock that was set back must not keep it.
+        """
         for path in self._root.rglob("*"):
             try:
                 facts = path.stat()
-            except FileNotFoundError:  # another process removed it just now
+            except OSError:  # another process removed it just now, or another user's folder
                 continue
 
+            age = time.time() - facts.st_mtime
             if path.suffix == SUFFIX:
-                yield facts.st_mtime, facts.st_size, path
-            elif path.suffix == UNFINISHED and time.time() - facts.st_mtime > ABANDONED:
-                path.unlink(missing_ok=True)
+                used = facts.st_mtime if age > -ABANDONED else 0.0
+                yield used, facts.st_size, path
+            elif path.suffix == UNFINISHED and abs(age) > ABANDONED:
+                with contextlib.suppress(PermissionError):
+                    path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Wait until all queued entries are written."""

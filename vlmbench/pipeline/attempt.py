@@ -103,6 +103,8 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, vision)
 
     env = environment(engine, reason, vision)
+    is_same_run = run.folder.read_status().get("run_hash") == run_hash
+    logged = run.folder.read_train_log() if is_same_run else []
     run.folder.write_start(env, run_hash=run_hash, **run.identity)
     started_at, meter = time.monotonic(), energy.start_meter()
 
@@ -119,6 +121,7 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
             "backbone": run.choices["model"],
             "variant": run.choices["data"],
         },
+        logged=logged,
     )
     return Attempt(
         run=run,

@@ -50,7 +50,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             run.folder.clear_error()
             return
 
-        with start_attempt(run, own_hash) as attempt:
+        with start_attempt(run, own_hash) as attempt, processes.explain_lost_process():
             ask_baselines(run, attempt)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:

@@ -10,7 +10,6 @@ import base64
 import binascii
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.runs.folder import RunDir, to_json, write_json_lines
-from vlmbench.system.files import find_damage, seal, write_whole
+from vlmbench.system.files import find_damage, make_folder, seal, write_whole
 from vlmbench.types import Prediction, Task, UserError
 
 FOLDER = "baselines"
@@ -91,7 +90,7 @@ class BaselineDir:
         The answers of another run that was faster stay.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.key}."))
+        unfinished = make_folder(self.path.parent, prefix=f".{self.key}.")
 
         try:
             write_whole(unfinished / "facts.json", to_json(asdict(facts)) + "\n")
@@ -101,7 +100,6 @@ class BaselineDir:
             write_json_lines(unfinished / "heat.jsonl", _heat_rows(heat))
             seal(unfinished, of=self.key)
 
-            unfinished.chmod(0o755)
             if not self.damage():
                 shutil.rmtree(unfinished)
                 return

@@ -21,9 +21,10 @@ from typing import Any
 
 import msgspec
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from vlmbench.system.files import find_damage, hash_file, no_room_message, write_whole
+from vlmbench.system.locks import cure_of, hold
 from vlmbench.system.text import typed_setting
 from vlmbench.types import Prediction, UserError
 
@@ -91,12 +92,13 @@ class RunDir:
         self.path.mkdir(parents=True, exist_ok=True)
 
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            with hold(self.path / ".lock", timeout=0):
                 yield
         except Timeout as error:
             raise UserError(
                 f"{self.path}: another process works in this folder; "
                 f"wait for it, or set {typed_setting('sweep', f'{self.path.parent}_2')}"
+                f"{cure_of(error)}"
             ) from error
 
     # Configuration and environment

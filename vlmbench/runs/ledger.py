@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from msgspec import Meta
 
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.plan import Date, Text
+from vlmbench.system.locks import hold
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def append_row(path: Path, row: LedgerRow) -> None:
     line = to_json(msgspec.to_builtins(row), indent=None).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(LOCK_FILE), timeout=PATIENCE_S), path.open("ab+") as file:
+        with hold(path.with_name(LOCK_FILE), timeout=PATIENCE_S), path.open("ab+") as file:
             file.write(_missing_newline(file_end(path)) + line)
             file.flush()
             os.fsync(file.fileno())

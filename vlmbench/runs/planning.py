@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from vlmbench.runs.plan import PLAN_FILE, Extension, Plan, question_of, read_plan, write_plan
+from vlmbench.system.locks import cure_of, hold
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
@@ -40,12 +41,12 @@ def lock_plan(sweep: Path) -> Iterator[None]:
     """Hold the plan and the looks of a sweep. Raise UserError if another process does not end."""
     sweep.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(sweep / LOCK_FILE, timeout=PATIENCE_S):
+        with hold(sweep / LOCK_FILE, timeout=PATIENCE_S):
             yield
     except Timeout as error:
         raise UserError(
             f"{sweep}: another process has held the plan for {PATIENCE_S:g} s; "
-            "wait for it, then run the same command again"
+            f"wait for it, then run the same command again{cure_of(error)}"
         ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +30,7 @@ BLOCK = 1 << 20  # bytes of one read
 def write_whole(path: Path, text: str) -> None:
     """Write a file atomically: a reader sees the old content or the new, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    handle, temporary = make_file(path.parent, prefix=f".{path.name}.")
 
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -39,7 +38,6 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -50,6 +48,34 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
     sync(path.parent)
+
+
+def make_file(folder: Path, *, prefix: str = "", suffix: str = "") -> tuple[int, Path]:
+    """Create an empty file with a new name; return its handle and its path.
+
+    The umask decides who may read it. tempfile would make it for its owner alone.
+    """
+    path = folder / f"{prefix}{secrets.token_hex(8)}{suffix}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), path
+
+
+def make_folder(folder: Path, *, prefix: str) -> Path:
+    """Create an empty folder with a new name. The umask decides who may read it."""
+    path = folder / f"{prefix}{secrets.token_hex(8)}"
+    path.mkdir()
+    return path
+
+
+def follow_umask(folder: Path) -> None:
+    """Let the umask decide who may read files that a library wrote for their owner alone."""
+    handle, probe = make_file(folder, prefix=".mode.")
+    os.close(handle)
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def sync(path: Path) -> None:

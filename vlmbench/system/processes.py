@@ -23,16 +23,70 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=12)  # followers wait so long for a leader that makes data
+# What torchrun sets. Slurm scripts and notebooks may leave it in the environment of one process.
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Other launchers: what they call the rank and the number of processes.
+LAUNCHERS = (
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
+# How torch words the end of another process.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection was")
 
 
 def count() -> int:
     """Return the number of processes of this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or "1")
 
 
 def is_leader() -> bool:
     """Return whether this process is the leader."""
-    return os.environ.get("RANK", "0") == "0"
+    return count() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def refuse_stray_ranks() -> None:
+    """Raise UserError if the environment speaks of several processes that no launcher started.
+
+    This process would wait for the others for hours. Variables of a run of one process are removed.
+    """
+    given = {name: os.environ[name] for name in RANKS if os.environ.get(name)}
+    world = given.get("WORLD_SIZE", "1")
+
+    if world == "1":
+        for name in RANKS:
+            os.environ.pop(name, None)
+        return
+
+    is_from_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    ranks = (given.get("RANK"), world)
+    is_launched = is_from_torchrun or any(
+        ranks == (os.environ.get(rank), os.environ.get(number)) for rank, number in LAUNCHERS
+    )
+    is_number = all(value.isdecimal() for value in ranks if value is not None)
+    if is_launched and is_number and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= given.keys():
+        return
+
+    number = world if world.isdecimal() and world != "0" else "2"
+    raise UserError(
+        f"WORLD_SIZE={world} is set in the environment, but no launcher started this process; "
+        f"run unset {' '.join(given)} for one process, "
+        f"or start several with torchrun --nproc-per-node={number} -m vlmbench"
+    )
+
+
+@contextmanager
+def explain_lost_process() -> Iterator[None]:
+    """Raise UserError if another process of the run ended while this one waited for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or not any(words in str(error) for words in LOST):
+            raise
+        raise UserError(
+            f"another of the {count()} processes of this run ended; look for its message above; "
+            "the same command resumes from the last checkpoint"
+        ) from error
 
 
 def let_idle_threads_sleep() -> None:
@@ -133,5 +187,8 @@ def _state() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    if not torch.cuda.is_available():
+        # accelerate would call it cpu:0, where torch.load cannot restore an optimiser's state.
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     # Without a GPU, accelerate needs `cpu=True` to see the other processes.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from vlmbench.system import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds in which a second signal to one of several processes is the same one: a terminal, timeout
+# or Slurm signals every process, and torchrun passes on to its processes what it got itself.
+ECHO_S = 3.0
 STOPS_LATER = b"\nstopping after this step, with a checkpoint; Ctrl-C again: at once\n"
 
 
@@ -29,6 +35,7 @@ class _Request:
 
     grace_s = 25.0
     number: int | None = None  # the signal that came
+    came_at = 0.0  # seconds, of time.monotonic()
     in_steps = False
     deadline: threading.Timer | None = None
 
@@ -91,7 +98,9 @@ def _has_default_handler(number: int) -> bool:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     is_second = _Request.number is not None
-    _Request.number = number
+    if is_second and processes.count() > 1 and time.monotonic() - _Request.came_at < ECHO_S:
+        return
+    _Request.number, _Request.came_at = number, time.monotonic()
 
     if number == signal.SIGTERM and _Request.deadline is None:
         _Request.deadline = threading.Timer(_Request.grace_s, _give_up)

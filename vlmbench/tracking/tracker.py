@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ VERDICT_COLUMNS = (
     *("verdict", "difference", "low", "high", "p_value", "p_holm"),
     *("n_records", "n_clusters", "seeds", "sentence"),
 )
+MAX_FAILURE = 200  # characters of an error of W&B
 MAX_SENTENCES = 10  # verdicts in the summary of a report; the table holds all
 REPORT_FILES = ("index.html", "report.md", "verdicts.json")
 
@@ -62,15 +65,23 @@ class NoTracker:
 class WandbTracker:
     """A W&B run. An error of W&B is logged once and ends the tracking, never the training."""
 
-    def __init__(self, run: Any, settings: TrackingConfig) -> None:
+    def __init__(
+        self, run: Any, settings: TrackingConfig, logged: Iterable[tuple[float, bool]] = ()
+    ) -> None:
         self._run: Any = run
         self._settings = settings
-        self._tokens = 0.0  # trained so far: evaluations do not count them
+        self._logged = frozenset(logged)  # rows that an earlier attempt sent
+        self._position = len(self._logged)  # of the next row: W&B refuses what goes back
+        self._tokens = 0.0  # trained so far
 
     def log(self, row: Mapping[str, float]) -> None:
         self._tokens = row.get("num_tokens", self._tokens)
+        if row_key(row) in self._logged:
+            return
         by_tokens = {f"by_tokens/{name}": row[name] for name in BY_TOKENS if name in row}
-        self._send(lambda run: run.log({**row, **by_tokens, "num_tokens": self._tokens}))
+        values = {**row, **by_tokens, "num_tokens": self._tokens}
+        self._send(lambda run: run.log(values, step=self._position))
+        self._position += 1
 
     def predictions(
         self, predictions: Sequence[Prediction], open_image: Callable[[str], Any]
@@ -97,7 +108,7 @@ class WandbTracker:
             self._send(lambda run: run.log_artifact(_adapter_artifact(run.id, folder)))
 
     def finish(self, *, failed: bool) -> None:
-        self._send(lambda run: run.finish(exit_code=1 if failed else 0))
+        self._send(lambda run: _finish(run, exit_code=1 if failed else 0))
 
     def _send(self, action: Callable[[Any], Any]) -> None:
         if self._run is None:
@@ -110,6 +121,11 @@ class WandbTracker:
             self._run = None
 
 
+def row_key(row: Mapping[str, Any]) -> tuple[float, bool]:
+    """Return what tells a row of the training log apart: its step, and whether it evaluates."""
+    return row.get("step", -1), "loss" not in row
+
+
 def start_tracker(
     settings: TrackingConfig,
     *,
@@ -118,16 +134,19 @@ def start_tracker(
     name: str,
     config: Mapping[str, Any],
     job_type: str = "run",
+    logged: Sequence[Mapping[str, Any]] = (),
 ) -> Tracker:
     """Return a tracker for one run, in the W&B group of its sweep; its files go into `folder`.
 
-    W&B's id follows from sweep and name, so that a resumed run continues in W&B too. Without a key,
-    tracking=online becomes offline and logs a warning.
+    W&B's id follows from sweep and name, so that a resumed run continues in W&B too. Rows that its
+    earlier attempts `logged` are not sent again. Without a key, tracking=online becomes offline and
+    logs a warning.
     """
     if settings.mode is TrackingMode.off:
         return NoTracker()
 
     mode = settings.mode
+    is_continued = (folder / "wandb").exists()
     if mode is TrackingMode.online and not _has_key():
         log.warning(
             "tracking=online: this machine has no W&B key (wandb login); logging offline into %s",
@@ -143,7 +162,7 @@ def start_tracker(
             job_type=job_type,
             name=name,
             id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
-            config=dict(config),
+            config=_without_home(dict(config)),
             dir=folder,
         )
         run.define_metric("step")
@@ -154,7 +173,7 @@ def start_tracker(
         kind = type(error).__name__
         log.warning("W&B did not start (%s: %s); the run goes on without it", kind, error)
         return NoTracker()
-    return WandbTracker(run, settings)
+    return WandbTracker(run, settings, map(row_key, logged) if is_continued else ())
 
 
 def publish_report(settings: TrackingConfig, *, folder: Path, sweep: str) -> None:
@@ -179,6 +198,7 @@ def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
         console="off",
         disable_git=True,
         disable_code=True,
+        x_disable_meta=True,  # the paths of Python and of the program, which name the user
         init_timeout=settings.timeout_s,
         finish_timeout=settings.timeout_s,
     )
@@ -200,6 +220,50 @@ def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
             )
             wandb.teardown()  # it still holds the run's id
     return wandb.init(mode="offline", **arguments)
+
+
+def _finish(run: Any, *, exit_code: int) -> None:
+    """End a W&B run; log a warning if its servers did not take all of it.
+
+    W&B itself only says so in its own log.
+    """
+    own_log, is_online = Path(run.settings.log_internal), not run.offline
+    run.finish(exit_code=exit_code)
+
+    failures = _failures(own_log) if is_online else []
+    if failures:
+        folder = shlex.quote(str(run.settings.sync_dir))
+        log.warning(
+            "W&B did not take all of the run (%s); wandb sync %s uploads it", failures[-1], folder
+        )
+
+
+def _failures(own_log: Path) -> list[str]:
+    """Return the errors in W&B's own log, except those of its statistics of its own use."""
+    text = own_log.read_text(encoding="utf-8", errors="replace") if own_log.exists() else ""
+    failures = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        message = str(row.get("msg", ""))
+        if str(row.get("level", "")).startswith("ERROR") and "analytics" not in message:
+            failures.append(" ".join(message.split())[:MAX_FAILURE])
+    return failures
+
+
+def _without_home(value: Any) -> Any:
+    """Return a value with `~` for the path of the user's home: W&B is no place for it."""
+    if isinstance(value, Mapping):
+        return {key: _without_home(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_home(item) for item in value]
+
+    home = os.path.expanduser("~").rstrip("/\\")
+    if not isinstance(value, str) or home in ("", "~"):
+        return value
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value)
 
 
 def _has_key() -> bool:

@@ -52,7 +52,8 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         row = {"step": state.global_step, **figures}
 
         self.folder.append_train_log(row)
-        self.tracker.log(row)
+        # Evaluations have their own steps: their trained tokens are not those of the last loss.
+        self.tracker.log({"num_tokens": state.num_input_tokens_seen, **row})
 
         for name, short in BAR_FIGURES.items():
             if name in row:

@@ -55,6 +55,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         self.buckets = [round(length / BUCKET) for length in job.prompt_lengths]
         self.record_ids: Sequence[str] = ()
         self.pending_loss: PendingLoss | None = None
+        self.new_tokens = 0  # of this process, not yet in the state
 
         callbacks: list[Any] = [
             self.progress,
@@ -149,8 +150,7 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         num_tokens = inputs.pop("num_tokens", 0)
 
         if self.model.training:
-            self.state.num_input_tokens_seen += num_tokens  # a checkpoint keeps it
-            self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+            self.new_tokens += num_tokens
 
         prepared: dict[str, Any] = super()._prepare_inputs(complete_batch(inputs))
         return prepared
@@ -169,9 +169,10 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         if control.should_log or control.should_save or control.should_evaluate:
             self.check_loss()
 
-        if control.should_log and processes.count() > 1:
-            num_tokens = processes.sum_over_processes(self.state.num_input_tokens_seen)
-            self._metrics["train"]["num_tokens"] = [num_tokens]
+            # A checkpoint keeps the number of all processes: others may go on from it.
+            self.state.num_input_tokens_seen += processes.sum_over_processes(self.new_tokens)
+            self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+            self.new_tokens = 0
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:

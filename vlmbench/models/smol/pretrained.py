@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -26,6 +24,8 @@ from vlmbench.models.smol.modeling_smol import (
     SmolVisionTower,
 )
 from vlmbench.models.smol.packages import LANGUAGE, VISION, require
+from vlmbench.system.files import follow_umask, make_folder
+from vlmbench.system.locks import hold
 
 PROJECTOR = "projector.safetensors"
 TOWER = "vision_tower.safetensors"
@@ -105,13 +105,16 @@ def _unpacked_folder(cache_dir: Path) -> Path:
     Unpacking takes half a minute, so the folder stays in the cache.
     """
     folder = cache_dir / "models" / "smollm2-135m-instruct"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():  # no lock: another user's folder may be read-only here
+        return folder
 
-    with FileLock(folder.parent / ".smol.lock"):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with hold(folder.parent / ".smol.lock"):
         if not folder.exists():
-            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".smol."))
+            unfinished = make_folder(folder.parent, prefix=".smol.")
             try:
                 _unpack(require(LANGUAGE), unfinished)
+                follow_umask(unfinished)
                 unfinished.rename(folder)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
