@@ -108,7 +108,7 @@ def _recorded_settings(run: RunDir) -> DictConfig:
     for group in GROUPS:
         if not isinstance(settings.get(group), dict):
             raise UserError(_unreadable_settings(run, f"{group} is no group of settings"))
-    return cast("DictConfig", OmegaConf.create(settings))
+    return OmegaConf.create(settings)
 
 
 def _unreadable_settings(run: RunDir, error: object) -> str:

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from vlmbench.data.near_duplicates import NEAR_DUPLICATE
 from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
-from vlmbench.report.escape import markdown, markdown_code
+from vlmbench.report.escape import markdown, markdown_code, without_controls
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
@@ -233,6 +233,7 @@ def html_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
+        finalize=without_controls,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

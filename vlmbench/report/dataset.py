@@ -214,7 +214,9 @@ def sample_groups(runs: Sequence[RunResult], folders: DataFolders) -> list[Sampl
     groups = []
     for task, view in task_views:
         chosen = _choose_samples(predictions[task, view])
-        records = [SampleRecord(record=each, images=thumbnails_of(each, folders)) for each in chosen]
+        records = [
+            SampleRecord(record=each, images=thumbnails_of(each, folders)) for each in chosen
+        ]
         groups.append(
             SampleGroup(
                 title=task_view_title(task, view),

@@ -56,9 +56,7 @@ class DataFolders:
 NO_FOLDERS = DataFolders(())
 
 
-def data_folders(
-    configs: Iterable[Mapping[str, Any]], others: Iterable[Path] = ()
-) -> DataFolders:
+def data_folders(configs: Iterable[Mapping[str, Any]], others: Iterable[Path] = ()) -> DataFolders:
     """Return the folders of the data of runs with these configurations, and the `others`.
 
     A folder above the user's own is left out: a stranger's run must not show the user's images.

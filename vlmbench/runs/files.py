@@ -30,7 +30,7 @@ MAX_LINE = 1_000_000  # bytes
 
 
 def read_json(path: Path, schema: Any) -> dict[str, Any]:
-    """Return the values of a JSON file; empty if there is none. Raise UserError if it is damaged."""
+    """Return the values of a JSON file; empty without the file. Raise UserError for damage."""
     if not exists(path):
         return {}
 

@@ -174,7 +174,7 @@ _LOG_ROW = msgspec.json.Decoder(dict[str, float | None])
 
 
 def decode(content: bytes, schema: Any) -> dict[str, Any]:
-    """Return the plain values of a JSON file. Raise ValueError or RecursionError for other types."""
+    """Return the values of a JSON file. Raise ValueError or RecursionError for other types."""
     values = msgspec.to_builtins(msgspec.json.decode(content, type=schema))
     return dict(values)
 

@@ -77,7 +77,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the 128-bit XXH3 hash of a file's bytes. Raise UnreadableError for a link or a pipe."""
+    """Return the 128-bit XXH3 hash of a file. Raise UnreadableError for a link or a pipe."""
     checksum = xxhash.xxh3_128()
 
     with open_regular(path, limit=MAX_SEALED) as file:

@@ -205,7 +205,7 @@ def refuse_links(folder: Path) -> None:
 def refuse_link(folder: Path) -> None:
     """Raise UserError if a folder that is written to is a link."""
     if folder.is_symlink():
-        raise UserError(f"{folder}: the folder is a link to {os.readlink(folder)}; {LINK_CURE}")
+        raise UserError(f"{folder}: the folder is a link to {folder.readlink()}; {LINK_CURE}")
 
 
 def refuse_odd_file(path: Path) -> None:

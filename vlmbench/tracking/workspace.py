@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vlmbench.config import TrackingConfig
 from vlmbench.metrics import figures_in
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.tracking.tracker import BY_TOKENS
+from vlmbench.tracking.tracker import BY_TOKENS, import_wandb
 from vlmbench.types import Task, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def save(settings: TrackingConfig, sweep: SweepDir) -> str:
         )
 
     workspace = make_workspace(settings, sweep)
+    import_wandb()
     try:
         workspace.save()
     except Exception as error:  # whatever W&B raises, the user can mend it there
