@@ -5,6 +5,13 @@ The command line is `vlmbench`. From Python: `run`, `sweep`, `compare` and `load
 
 from __future__ import annotations
 
+import sys
+
+# `python -m vlmbench` puts the working folder first: a file ./yaml.py in it would run. Only the
+# folder that vlmbench itself came from may stay. Nothing else is imported before this.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path[:] = [path for i, path in enumerate(sys.path) if i or __file__.startswith(f"{path}/")]
+
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.system.version import __version__

@@ -62,6 +62,7 @@ def make_run(tmp_path: Path, image_paths: list[str]) -> RunMaker:
             "config": {
                 "seed": 0,
                 "run_label": f"run-{number}",
+                "data_dir": str(Path(image_paths[0]).parent),
                 "model": {"lora": {"r": 8}},
                 "source": {"num_parts": 320, "labels": {}},
                 "data": {"comparison": ["views", "shapes"]} if data == "with_comparison" else {},
@@ -126,7 +127,7 @@ def hostile_sweep(make_run: RunMaker) -> SweepDir:
             "warnings": [HOSTILE],
             "by_task": {HOSTILE: 1},
             "parts": {HOSTILE: 1},
-            "steps": HOSTILE,
+            "steps": 3,
         },
         "notes": [HOSTILE + "2"],
     }

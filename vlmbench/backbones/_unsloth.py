@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 # Unsloth returns no logits unless this is set. Scores and token accuracy need them.
 os.environ.setdefault("UNSLOTH_RETURN_LOGITS", "1")
 
-# Unsloth writes its compiled modules to one folder and reads them from there. Two processes cannot
-# share it. The processes of one host have a GPU each.
+# Unsloth writes its compiled modules to one folder and runs what it finds there, so the folder is
+# the user's own and never below the working folder. Two processes cannot share it. The processes of
+# one host have a GPU each.
 _GPU = re.sub(r"\W", "_", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-_FOLDER = Path(".cache", _GPU, "unsloth_compiled_cache").resolve()
-os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER))
+_HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+_FOLDER = _HOME / "vlmbench" / f"{platform.node()}_{_GPU}" / "unsloth_compiled_cache"
+os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER.absolute()))
 
 import unsloth  # noqa: E402
 

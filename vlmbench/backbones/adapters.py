@@ -12,7 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vlmbench.backbones.weights import count_weights
 from vlmbench.config import BuildRequest, LoraConfig
+from vlmbench.system.reading import read_regular
 from vlmbench.types import UserError
 
 # The linear layers of the language model, under the names that most families in transformers use.
@@ -35,8 +37,18 @@ IGNORED_SETTINGS = (
     "peft_version",
     "auto_mapping",
 )
-# A repeated group can keep the regular expression engine busy for ever.
-REPEATED_GROUP = re.compile(r"\)\s*[*+{]")
+# The expressions that runs save, such as .*language_model\..*\.(q|k)_proj, and plain names. Other
+# expressions can keep the regular expression engine busy for ever.
+PLAIN_NAME = re.compile(r"[\w.]{1,200}", re.ASCII)
+PIECE = r"(?:\.\*|\\\.|\w|\(\w+(?:\|\w+)*\))"
+TARGET_EXPRESSION = re.compile(rf"{PIECE}+(?:\|{PIECE}+)*", re.ASCII)
+GROUP = re.compile(r"\([^()]*\)")
+MAX_EXPRESSION = 4000  # characters
+MAX_ALTERNATIVES = 8
+MAX_WILDCARDS = 2  # of an alternative: the time grows with the length of a name to this power
+MAX_NAMES = 1000
+MAX_SHOWN = 200  # characters of a value in a message
+MAX_ALPHA = 1e6
 
 
 def seed_everything(seed: int) -> None:
@@ -131,12 +143,33 @@ def load_adapter(base: Any, adapter: Path) -> Any:
     from safetensors import SafetensorError
 
     config = read_adapter_config(adapter)
+    _require_all_weights(adapter, base, config)
     try:
         return peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
     except (SafetensorError, RuntimeError, ValueError, re.error) as error:
         raise UserError(
             f"{adapter}: the adapter cannot be loaded into this model ({error}); train it again"
         ) from error
+
+
+def _require_all_weights(adapter: Path, base: Any, config: Any) -> None:
+    """Raise UserError if the file lacks weights that peft would make up, at any cost in memory."""
+    available = count_weights(adapter / WEIGHTS)
+
+    targets, needed = config.target_modules, 0
+    for name, module in base.named_modules():
+        if isinstance(targets, str):
+            is_target = re.fullmatch(targets, name) is not None
+        else:
+            is_target = any(name == end or name.endswith(f".{end}") for end in targets)
+        if is_target and hasattr(module, "in_features"):
+            needed += config.r * (module.in_features + module.out_features)
+
+    if needed > available:
+        raise UserError(
+            f"{adapter}: the adapter cannot be loaded into this model (its files have {available} "
+            f"weights, and its settings need {needed}); train it again"
+        )
 
 
 def read_adapter_config(adapter: Path) -> Any:
@@ -172,13 +205,8 @@ def read_adapter_config(adapter: Path) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise UserError(
-                f"{path}: more than {MAX_CONFIG} bytes, too large for an adapter's configuration; "
-                "train the adapter with vlmbench"
-            )
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        settings = json.loads(read_regular(path, limit=MAX_CONFIG))
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: the adapter's configuration cannot be read ({error}); train it again"
         ) from error
@@ -191,31 +219,49 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    rank, dropout = settings.get("r"), settings.get("lora_dropout")
+    rank = settings.get("r")
     targets, whole = settings.get("target_modules"), settings.get("modules_to_save")
-    target_names = targets if isinstance(targets, list) else [targets]
 
     is_valid = {
         "r": type(rank) is int and 1 <= rank <= MAX_RANK,
-        "lora_alpha": isinstance(settings.get("lora_alpha"), int | float),
-        "lora_dropout": isinstance(dropout, int | float) and 0 <= dropout <= 1,
-        "target_modules": all(_is_safe_target(name) for name in target_names),
-        "modules_to_save": whole is None or _is_list_of_texts(whole),
+        "lora_alpha": _is_number(settings.get("lora_alpha"), MAX_ALPHA),
+        "lora_dropout": _is_number(settings.get("lora_dropout"), 1.0),
+        "target_modules": _is_list_of_names(targets) or _is_safe_expression(targets),
+        "modules_to_save": whole is None or _is_list_of_names(whole),
     }
     for name, valid in is_valid.items():
         if not valid:
             raise _unsupported_setting(path, name, settings.get(name))
 
 
-def _is_safe_target(name: Any) -> bool:
-    return isinstance(name, str) and not REPEATED_GROUP.search(name)
+def _is_number(value: Any, most: float) -> bool:
+    return type(value) in (int, float) and 0 <= value <= most
 
 
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+def _is_safe_expression(expression: Any) -> bool:
+    """Return whether an expression has the shape of those that runs save, and few wildcards."""
+    if not isinstance(expression, str) or len(expression) > MAX_EXPRESSION:
+        return False
+    if not TARGET_EXPRESSION.fullmatch(expression):
+        return False
+
+    alternatives = GROUP.sub("", expression).split("|")
+    most = max(alternative.count(".*") for alternative in alternatives)
+    return len(alternatives) <= MAX_ALTERNATIVES and most <= MAX_WILDCARDS
+
+
+def _is_list_of_names(value: Any) -> bool:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_NAMES:
+        return False
+    return all(isinstance(name, str) and PLAIN_NAME.fullmatch(name) for name in value)
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _unsupported_setting(path: Path, name: str, value: Any) -> UserError:
     return UserError(
-        f"{path}: {name}={value!r} is not what a run saves; train the adapter with vlmbench"
+        f"{path}: {name}={_shorten(value)} is not what a run saves; train the adapter with vlmbench"
     )

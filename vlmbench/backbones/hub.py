@@ -16,6 +16,7 @@ from vlmbench.backbones.adapters import (
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.layout import Layout
+from vlmbench.backbones.model_files import check_folder, require_enough_weights
 from vlmbench.config import BuildRequest, Engine, ModelConfig, setting
 from vlmbench.types import UserError
 
@@ -67,8 +68,24 @@ class HubConfig(ChatFamily, ModelConfig):
 
     def build(self, request: BuildRequest) -> ChatBackbone:
         model = load_model(self, request)
-        processor = self.load_processor(self.weights_at(request))
+        processor = self._checked_processor(self.weights_at(request))
         return self.backbone(model, processor, layout=self.layout, request=request)
+
+    def _checked_processor(self, path: str) -> Any:
+        try:
+            return self.load_processor(path)
+        except PROCESSOR_ERRORS as error:
+            words = " ".join(str(error).split())
+            raise UserError(
+                f"model.path={path}: the processor cannot be loaded "
+                f"({type(error).__name__}: {words}); use the publisher's files"
+            ) from error
+
+
+PROCESSOR_ERRORS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, ImportError, RuntimeError),
+)
 
 
 def missing_weights(path: str) -> Iterator[str]:
@@ -121,6 +138,8 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
             f"{config.model_type}; name the folder of such a model, or choose another model"
         )
 
+    if request.weights:
+        require_enough_weights(path, published)
     targets = config.targets(published, request.vision)
     quantization = _quantization(config.kept_whole) if config.bits == 4 else None
     if request.engine is Engine.unsloth and request.weights:
@@ -177,6 +196,7 @@ def _published_config(path: str, request: BuildRequest) -> Any:
             "format are pickles, which are never loaded; convert them to safetensors"
         )
 
+    check_folder(path)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (

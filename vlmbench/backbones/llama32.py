@@ -156,7 +156,7 @@ class Llama32Family(ChatFamily):
         """Return the processor by its classes' names: AutoProcessor would choose by torchvision."""
         from transformers import MllamaImageProcessorPil, MllamaProcessor
 
-        processor = MllamaProcessor.from_pretrained(path)
+        processor = MllamaProcessor.from_pretrained(path, trust_remote_code=False)
         processor.image_processor = MllamaImageProcessorPil.from_pretrained(path)
         return processor
 

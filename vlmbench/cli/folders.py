@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.config import Stage
+from vlmbench.runs.folder import RunDir
 from vlmbench.runs.identity import figure_settings
 from vlmbench.runs.sweep import run_number
+from vlmbench.system.reading import exists, find_link, refuse_link, refuse_links
+from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
 
 # Stages that train or evaluate a run in its own folder.
 RUN_STAGES = (Stage.run, Stage.train, Stage.evaluate)
@@ -52,30 +59,43 @@ def run_folder(sweep: str, number: int | None, label: str, *, _root_: DictConfig
         if run_number(path.parent) is not None
     ]
     for path in configs:
-        if _read_content(path, path.stat().st_mtime_ns) == content:
+        if _read_content(path, path.lstat().st_mtime_ns) == content:
             return path.parent.name
 
     if number is None:
         number = 1 + max((run_number(path.parent) or 0 for path in configs), default=-1)
-    name = f"{number}_{label}"
-    if not (Path(sweep) / name / "config.yaml").exists():
-        return name
+    return _free_name(Path(sweep), f"{number}_{label}", content)
 
+
+def _free_name(sweep: Path, name: str, content: Mapping[str, Any]) -> str:
+    """Return a name for a new run's folder: not of another run, and not of a folder with a link."""
     text = json.dumps(content, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"{name}_{digest[:8]}"
+    later = (f"{name}_{digest[:8]}_{number}" for number in count(2))
+
+    for free in chain((name, f"{name}_{digest[:8]}"), later):
+        folder = sweep / free
+        is_another_run = free == name and exists(folder / "config.yaml")
+        if not is_another_run and not folder.is_symlink() and find_link(folder) is None:
+            return free
+    raise AssertionError("the names have no end")
 
 
 @lru_cache
-def _read_content(path: Path, changed_ns: int) -> dict[str, Any]:
-    """Return what the run of a config.yaml is, as the file was at this time of change."""
-    hydra_file = path.parent / ".hydra" / "hydra.yaml"
-    choices = None
-    if hydra_file.exists():
-        choices = OmegaConf.select(OmegaConf.load(hydra_file), "hydra.runtime.choices")
+def _read_content(path: Path, changed_ns: int) -> dict[str, Any] | None:
+    """Return what the run of a config.yaml is, as the file was at this time of change.
 
-    values = plain_values(OmegaConf.load(path))
-    return _run_content(values, {} if choices is None else plain_values(choices))
+    None if its files are damaged, or if a link leads out of its folder: this run is not continued,
+    and no other run is stopped by it.
+    """
+    folder = RunDir(path.parent)
+    try:
+        refuse_link(folder.path)
+        refuse_links(folder.path)
+        return _run_content(folder.read_config(), folder.read_config_choices())
+    except UserError as error:
+        log.warning("%s; until then this run is not continued", error)
+        return None
 
 
 def _run_content(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

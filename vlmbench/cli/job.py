@@ -28,9 +28,11 @@ from vlmbench.cli.words import as_typed
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.follower import FollowerDir
-from vlmbench.runs.sweep import SweepDir
+from vlmbench.runs.planning import LOCK_FILE as PLAN_LOCK
+from vlmbench.runs.sweep import REPORT, SweepDir
 from vlmbench.system import processes, signals
 from vlmbench.system.files import explain_disk_errors
+from vlmbench.system.reading import refuse_links, refuse_odd_file
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.tracking.tracker import publish_report
 from vlmbench.types import UserError
@@ -96,11 +98,12 @@ class SweepCallback(Callback):
     """Check all settings before anything is written; begin and end a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _check_and_plan(validate_run, config)
+        HydraConfig.instance().set_config(config)  # the names of folders need it
+        _check_and_plan(validate_run, config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         read_params(config)
-        _check_and_plan(validate_sweep, config)
+        _check_and_plan(validate_sweep, config, Path(config.hydra.sweep.dir))
 
         self.times_before = _status_times(Path(config.hydra.sweep.dir))
         if Stage(config.stage) not in RUN_STAGES:  # what is there is an earlier command's
@@ -208,11 +211,17 @@ def _write_error(folder: RunDir, error: Exception, raw: DictConfig) -> None:
         folder.write_error(str(error) or type(error).__name__, **_identity(raw.get("seed")))
 
 
-def _check_and_plan(validate: Callable[[DictConfig], list[DictConfig]], config: DictConfig) -> None:
-    """End the command if a setting is not valid; else write the plan before a run begins."""
+def _check_and_plan(
+    validate: Callable[[DictConfig], list[DictConfig]], config: DictConfig, folder: Path
+) -> None:
+    """End the command if a setting is not valid; else write the plan before a run begins.
+
+    Hydra writes into `folder`. A link there could lead it to any file of this machine.
+    """
     try:
         with explain_config_errors(), explain_disk_errors("the plan of the sweep"):
             configs = validate(config)
+            _refuse_links(folder, is_sweep=validate is validate_sweep)
             if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():
                 return
             if validate is validate_run:
@@ -223,6 +232,16 @@ def _check_and_plan(validate: Callable[[DictConfig], list[DictConfig]], config: 
                 plan_search(Path(config.hydra.sweep.dir), config)
     except UserError as error:
         refuse(error)
+
+
+def _refuse_links(folder: Path, *, is_sweep: bool) -> None:
+    """Raise UserError for a link where Hydra writes: in a run's folder, or the files of a sweep."""
+    if not is_sweep:
+        refuse_links(folder)
+        return
+
+    for name in ("multirun.yaml", PLAN_LOCK, REPORT):
+        refuse_odd_file(folder / name)
 
 
 def _failure_message(stage: Stage, failed: Sequence[str], num_runs: int) -> str:

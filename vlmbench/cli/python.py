@@ -118,12 +118,13 @@ def compare(runs: Sequence[RunPath]) -> list[Finding]:
     model and settings, over all finished seeds. Runs of one data variant are compared by their
     settings. The level is that of a first look without a plan to share it with: 5 %.
     `finding.sentence` is the verdict in words; `finding.comparison` has the difference, its
-    interval and its p-value. For arrays instead of runs, see `vlmbench.stats.compare`.
+    interval and its p-value. Raise UserError for a damaged file. For arrays
+    instead of runs, see `vlmbench.stats.compare`.
     """
     from vlmbench.report.runs import read_folders
     from vlmbench.report.verdicts import findings
 
-    answers, _ = findings(read_folders([_folder(run) for run in runs]))
+    answers, _ = findings(read_folders([_folder(run) for run in runs], strict=True))
     return answers
 
 

@@ -10,13 +10,17 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from vlmbench.config import choices as config_choices
+from vlmbench.runs.files import require_resolved
 from vlmbench.runs.folder import RunDir
+from vlmbench.system.reading import exists
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 GROUPS = ("model", "source", "data", "view", "prompt", "trainer", "store", "eval", "tracking")
+# What OmegaConf raises for values that do not fit.
+SETTING_ERRORS = (OmegaConfBaseException, ValueError, TypeError, LookupError, AttributeError)
 # Another choice of these would not suit what the run has learnt.
 FIXED_GROUPS = ("model", "data", "view", "prompt")
 
@@ -65,7 +69,7 @@ def reopen(raw: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, dict[
             )
 
     config = compose("config", overrides=[f"{group}={name}" for group, name in choices.items()])
-    recorded = cast("DictConfig", OmegaConf.load(run.config))
+    recorded = _recorded_settings(run)
     kept = [group for group in GROUPS if choices[group] == recorded_choices[group]]
     try:
         _merge(
@@ -75,11 +79,8 @@ def reopen(raw: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, dict[
             kept=kept,
             given=given,
         )
-    except OmegaConfBaseException as error:
-        raise UserError(
-            f"{run.config}: this version cannot read the run's settings ({error}); "
-            "train the run again"
-        ) from error
+    except SETTING_ERRORS as error:
+        raise UserError(_unreadable_settings(run, error)) from error
     return config, choices
 
 
@@ -91,13 +92,30 @@ def recorded_config(run: RunDir) -> tuple[DictConfig, dict[str, str]]:
     choices = _recorded_choices(run)
     config = compose("config", overrides=[f"{group}={name}" for group, name in choices.items()])
     try:
-        merged = OmegaConf.merge(config, OmegaConf.load(run.config))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(
-            f"{run.config}: this version cannot read the run's settings ({error}); "
-            "train the run again"
-        ) from error
+        merged = OmegaConf.merge(config, _recorded_settings(run))
+    except SETTING_ERRORS as error:
+        raise UserError(_unreadable_settings(run, error)) from error
     return cast("DictConfig", merged), choices
+
+
+def _recorded_settings(run: RunDir) -> DictConfig:
+    """Return the settings in a run's config.yaml, each of GROUPS among them.
+
+    Raise UserError if the file is damaged.
+    """
+    settings = run.read_config()
+    require_resolved(run.config, settings)
+    for group in GROUPS:
+        if not isinstance(settings.get(group), dict):
+            raise UserError(_unreadable_settings(run, f"{group} is no group of settings"))
+    return OmegaConf.create(settings)
+
+
+def _unreadable_settings(run: RunDir, error: object) -> str:
+    words = " ".join(str(error).split())
+    return (
+        f"{run.config}: this version cannot read the run's settings ({words}); train the run again"
+    )
 
 
 def _merge(
@@ -129,10 +147,18 @@ def _merge(
 
 
 def _recorded_choices(run: RunDir) -> dict[str, str]:
+    """Return the choice of each of GROUPS. Raise UserError for one that does not exist here."""
     hydra_file = run.path / ".hydra" / "hydra.yaml"
-    if not hydra_file.exists() or not run.config.exists():
+    if not exists(hydra_file) or not exists(run.config):
         raise UserError(
             f"{run.path}: config.yaml or .hydra/hydra.yaml is missing; copy the run's whole folder"
         )
-    choices = OmegaConf.select(OmegaConf.load(hydra_file), "hydra.runtime.choices")
-    return {group: str(choices[group]) for group in GROUPS}
+
+    chosen, known = run.read_config_choices(), config_choices()
+    for group in GROUPS:
+        if chosen.get(group) not in known.get(group, ()):
+            raise UserError(
+                f"{hydra_file}: {group}={str(chosen.get(group))[:60]} is no choice of this "
+                "version; copy the run's whole folder, or train the run again"
+            )
+    return {group: chosen[group] for group in GROUPS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from omegaconf import OmegaConf
@@ -22,11 +23,13 @@ from vlmbench.types import UserError
 log = logging.getLogger(__name__)
 
 
-def reveal_sweep(sweep: SweepDir) -> None:
+def reveal_sweep(sweep: SweepDir, own: RunConfig) -> None:
     """Answer the test records of every run that was evaluated without them.
 
-    The date goes into the plan first. A second reveal answers the runs that finished since, and
-    says that it is one. Raise UserError if there is no plan, or nothing was sealed.
+    `own` are the settings of this command: its folders and its tracking hold, not the recorded
+    ones, which may come from a stranger. The date goes into the plan first. A second reveal answers
+    the runs that finished since, and says that it is one. A run with a damaged file is left out
+    with a warning. Raise UserError if there is no plan, or nothing was sealed.
     """
     sealed = [run for run in sweep.runs() if _is_waiting(run)]
     plan = read_plan(sweep.path)
@@ -38,13 +41,17 @@ def reveal_sweep(sweep: SweepDir) -> None:
 
     add_reveal(sweep.path)
     for run in sealed:
-        execute(_reopen(run), trains=False)
+        execute(_reopen(run, own), trains=False)
 
 
 def _is_waiting(folder: RunDir) -> bool:
     """Return whether a run was evaluated without its test split; a broken reveal left it so."""
     is_pruned = folder.read_status()["state"] == State.PRUNED
-    return not is_pruned and folder.adapter.exists() and folder.is_sealed
+    try:
+        return not is_pruned and folder.adapter.exists() and folder.is_sealed
+    except UserError as error:
+        log.warning("%s; this run is left out", error)
+        return False
 
 
 def _check(sweep: SweepDir, plan: Plan | None, sealed: Sequence[RunDir]) -> None:
@@ -74,13 +81,20 @@ def _warn_of_earlier_reveals(sweep: SweepDir, plan: Plan, sealed: Sequence[RunDi
     )
 
 
-def _reopen(folder: RunDir) -> Run:
+def _reopen(folder: RunDir, own: RunConfig) -> Run:
     """Return a finished run with its own settings, and the test split open."""
     config, choices = recorded_config(folder)
     config.eval.test = HeldOut.open
+    recorded = cast("RunConfig", OmegaConf.to_object(config))
     status = folder.read_status()
     return Run(
-        config=cast("RunConfig", OmegaConf.to_object(config)),
+        config=replace(
+            recorded,
+            sweep=str(folder.path.parent),
+            data_dir=own.data_dir,
+            cache_dir=own.cache_dir,
+            tracking=own.tracking,
+        ),
         settings=plain_values(config),
         folder=folder,
         choices=choices,

@@ -63,7 +63,7 @@ def log_report(sweep: SweepDir) -> None:
 
 def _reveal(run: Run) -> None:
     sweep = SweepDir(Path(run.config.sweep))
-    reveal_sweep(sweep)
+    reveal_sweep(sweep, run.config)
     log_report(sweep)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ COLUMNS = (
     *("look_from", "look_to"),
     *("label", "sentence", "expected", "error"),
 )
-# First characters that make a spreadsheet take a text for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# First characters that make a spreadsheet take a text for a formula; also in their wide and small
+# forms, and after spaces of any kind.
+FORMULA = ("=", "+", "-", "@")
+BREAKS = ("\t", "\r", "\n")
 BOM = "\ufeff"  # without it Excel reads UTF-8 as the machine's old code page
 
 
@@ -107,4 +110,5 @@ def _harmless(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     line = "".join(char if char.isprintable() else " " for char in value)
-    return f"'{line}" if value.lstrip(" ").startswith(FORMULA) else line
+    starts_formula = unicodedata.normalize("NFKC", line).lstrip().startswith(FORMULA)
+    return f"'{line}" if starts_formula or value.startswith(BREAKS) else line

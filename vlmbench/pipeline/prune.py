@@ -17,6 +17,8 @@ from vlmbench.runs.identity import figure_settings
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import UserError
 
+log = logging.getLogger(__name__)
+
 Curve = Mapping[int, float]  # step -> balanced accuracy
 
 
@@ -63,7 +65,13 @@ def finished_curves(folder: RunDir) -> list[dict[int, float]]:
     others = [run for run in SweepDir(folder.path.parent).runs() if run.path != folder.path]
     finished = [run for run in others if run.read_status()["state"] == State.FINISHED]
 
-    curves = [run.validation_curve() for run in finished if _comparable_settings(run) == comparable]
+    curves = []
+    for run in finished:
+        try:
+            if _comparable_settings(run) == comparable:
+                curves.append(run.validation_curve())
+        except UserError as error:
+            log.warning("%s; the pruner leaves this run out", error)
     return [curve for curve in curves if curve]
 
 
@@ -77,7 +85,8 @@ def _comparable_settings(folder: RunDir) -> dict[str, Any]:
     status = folder.read_status()
     settings = figure_settings(folder.read_config())
     settings.pop("model", None)
-    eval_records = settings.pop("trainer", {}).get("eval_records")
+    trainer = settings.pop("trainer", None)
+    eval_records = trainer.get("eval_records") if isinstance(trainer, dict) else None
     return settings | {
         "model": status.get("model"),
         "data": (status.get("data"), settings.get("data")),

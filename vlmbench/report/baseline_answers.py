@@ -170,7 +170,7 @@ def tuned_answers(
     if not predictions or not all(map(has_labels, predictions)):
         return []
 
-    validation = by_task_and_view(RunDir(sweep / run.name).read_validation())
+    validation = by_task_and_view(run.validation)
     return decide(validation.get(kind, []), predictions, rule)
 
 

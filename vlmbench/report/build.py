@@ -20,10 +20,11 @@ from vlmbench.data.near_duplicates import NEAR_DUPLICATE
 from vlmbench.report.alarms import Alarm, alarms
 from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
-from vlmbench.report.escape import markdown, markdown_code
+from vlmbench.report.escape import markdown, markdown_code, without_controls
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
+from vlmbench.report.images import DataFolders, data_folders
 from vlmbench.report.plan import PlanFacts, level_of, look_at, missing_of, plan_facts
 from vlmbench.report.provenance import setting_differences, sweep_facts
 from vlmbench.report.questions import matches
@@ -50,6 +51,7 @@ from vlmbench.report.verdicts import Finding, Refusal, by_task_view, findings
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.system.files import write_whole
+from vlmbench.system.reading import refuse_link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,10 @@ def write_report(sweep: SweepDir, read: ReadSweep | None = None) -> Path:
     `read` is what `read_sweep` returned, so that nothing is read twice. Raise UserError if the
     folder holds no run.
     """
+    refuse_link(sweep.report)
     read = read or read_sweep(sweep)
-    content = _content(sweep.path.resolve().name, read)
+    folders = data_folders([run.config for run in read.runs], [sweep.path])
+    content = _content(sweep.path.resolve().name, read, folders)
 
     verdicts = {
         "alarms": [alarm.to_row() for alarm in read.alarms],
@@ -129,7 +133,7 @@ def state_table(sweep: SweepDir) -> str:
     return plain_states(read_runs(sweep))
 
 
-def _content(title: str, read: ReadSweep) -> dict[str, Any]:
+def _content(title: str, read: ReadSweep, folders: DataFolders) -> dict[str, Any]:
     """Return the values that the page and the Markdown are rendered from."""
     runs, answers, baselines = read.runs, read.answers, read.baselines
     return {
@@ -149,11 +153,11 @@ def _content(title: str, read: ReadSweep) -> dict[str, Any]:
         "steps": steps(runs, answers),
         "progress": progress(runs),
         "scores": task_view_scores(runs),
-        "gallery": gallery(runs, answers, baselines.asked),
-        "data_sets": data_sets(runs),
+        "gallery": gallery(runs, answers, baselines.asked, folders=folders),
+        "data_sets": data_sets(runs, folders),
         "near_limit": NEAR_DUPLICATE,
         "training_mixes": training_mixes(runs),
-        "sample_groups": sample_groups(runs),
+        "sample_groups": sample_groups(runs, folders),
         "provenance": sweep_facts(runs),
         "settings": setting_differences(runs),
         **_tables(runs),
@@ -241,6 +245,7 @@ def html_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("vlmbench.report"),
         autoescape=True,
+        finalize=without_controls,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

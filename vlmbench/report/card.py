@@ -101,7 +101,15 @@ def _figures(scores: Mapping[str, Any], tasks: Sequence[Task]) -> list[dict[str,
             for name, estimate in figures.items():
                 info = describe(name)
                 if info.on_card:
-                    rows.append({"task": task, "view": view, "name": info.card_title, **estimate})
+                    rows.append(
+                        {
+                            "task": task,
+                            "view": view,
+                            "name": info.card_title,
+                            "n_parts": "unknown",
+                            **estimate,
+                        }
+                    )
 
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbench.report.images import Thumbnail, thumbnail_of, thumbnails_of
+from vlmbench.report.images import DataFolders, Thumbnail, thumbnail_of, thumbnails_of
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.tables import task_view_title
 from vlmbench.types import Prediction, Probe, Task
@@ -81,8 +81,11 @@ class SampleGroup:
     records: tuple[SampleRecord, ...]
 
 
-def data_sets(runs: Sequence[RunResult]) -> list[DataSet]:
-    """Return every data set; a single one if all runs with figures share it."""
+def data_sets(runs: Sequence[RunResult], folders: DataFolders) -> list[DataSet]:
+    """Return every data set; a single one if all runs with figures share it.
+
+    Only images in `folders` are shown.
+    """
     users: dict[str, list[RunResult]] = {}
 
     for run in runs:
@@ -93,15 +96,17 @@ def data_sets(runs: Sequence[RunResult]) -> list[DataSet]:
             key = json.dumps(identity, default=str)
             users.setdefault(key, []).append(run)
 
-    return [_data_set(members, alone=len(users) == 1) for members in users.values()]
+    alone = len(users) == 1
+    return [_data_set(members, folders, alone=alone) for members in users.values()]
 
 
-def _data_set(members: Sequence[RunResult], *, alone: bool) -> DataSet:
+def _data_set(members: Sequence[RunResult], folders: DataFolders, *, alone: bool) -> DataSet:
     """Return the data set of runs that share it."""
     data = members[0].metrics["data"]
     source = members[0].config.get("source")
     settings = source.items() if isinstance(source, Mapping) else ()
     leaks = data.get("leaks") or {}
+    nearest = data.get("nearest")
 
     return DataSet(
         about=() if alone else tuple(run.label for run in members),
@@ -111,14 +116,14 @@ def _data_set(members: Sequence[RunResult], *, alone: bool) -> DataSet:
         rows=tuple(_split_row(row) for row in data.get("splits", ())),
         leaks=_leak_report(data),
         leaking=tuple(str(message) for message in leaks.get("first", ())),
-        nearest=None if "nearest" not in data else tuple(map(_near_pair, data["nearest"])),
+        nearest=None if nearest is None else tuple(_near_pair(pair, folders) for pair in nearest),
     )
 
 
-def _near_pair(pair: Mapping[str, Any]) -> NearPair:
+def _near_pair(pair: Mapping[str, Any], folders: DataFolders) -> NearPair:
     captions = [str(split) for split in pair["splits"]]
     images = tuple(
-        thumbnail_of(str(path), caption)
+        thumbnail_of(str(path), caption, folders)
         for path, caption in zip(pair["images"], captions, strict=True)
     )
     return NearPair(
@@ -190,8 +195,11 @@ def _span(numbers: Sequence[Any]) -> str:
     return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
 
 
-def sample_groups(runs: Sequence[RunResult]) -> list[SampleGroup]:
-    """Return held-out records of each task and view, from the first run that predicted them."""
+def sample_groups(runs: Sequence[RunResult], folders: DataFolders) -> list[SampleGroup]:
+    """Return held-out records of each task and view, from the first run that predicted them.
+
+    Only images in `folders` are shown.
+    """
     predictions: dict[tuple[Task, str], list[Prediction]] = {}
 
     for run in runs:
@@ -206,7 +214,9 @@ def sample_groups(runs: Sequence[RunResult]) -> list[SampleGroup]:
     groups = []
     for task, view in task_views:
         chosen = _choose_samples(predictions[task, view])
-        records = [SampleRecord(record=each, images=thumbnails_of(each)) for each in chosen]
+        records = [
+            SampleRecord(record=each, images=thumbnails_of(each, folders)) for each in chosen
+        ]
         groups.append(
             SampleGroup(
                 title=task_view_title(task, view),

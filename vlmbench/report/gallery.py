@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.report.baseline_answers import AskedBaseline
-from vlmbench.report.images import Thumbnail, heat_thumbnail, thumbnails_of
+from vlmbench.report.images import NO_FOLDERS, DataFolders, Thumbnail, heat_thumbnail, thumbnails_of
 from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import Finding
 from vlmbench.types import Prediction, Probe, Task, UserError
@@ -126,10 +126,13 @@ def gallery(
     runs: Sequence[RunResult],
     findings: Sequence[Finding],
     heat: Sequence[AskedBaseline] = (),
+    *,
+    folders: DataFolders = NO_FOLDERS,
 ) -> Gallery:
     """Return the most confident wrong answers of each task and view, over all finished runs.
 
-    The baselines in `heat` that have heat maps show where they see a difference.
+    The baselines in `heat` that have heat maps show where they see a difference. Only images in
+    `folders` are shown.
     """
     finished = tuple(run for run in runs if run.finished and run.predictions)
     by_key = [{_key(each): each for each in run.predictions} for run in finished]
@@ -141,7 +144,7 @@ def gallery(
         runs=finished,
         errors=tuple(_count_ordinary(own) for own in wrong),
         entries=tuple(
-            replace(_entry(key, by_key), heat=_heat_of(key, heat_maps))
+            replace(_entry(key, by_key, folders), heat=_heat_of(key, heat_maps, folders))
             for key in _choose_records(wrong)
         ),
         total=len({_key(each) for own in wrong for each in own}),
@@ -167,14 +170,16 @@ def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, tuple[str, HeatB
     return maps
 
 
-def _heat_of(key: Key, maps: Mapping[Key, tuple[str, HeatBytes]]) -> Thumbnail | None:
+def _heat_of(
+    key: Key, maps: Mapping[Key, tuple[str, HeatBytes]], folders: DataFolders
+) -> Thumbnail | None:
     """Return the query with the heat map of the record `key`; None without a map or an image."""
     if key not in maps:
         return None
 
     name, heat = maps[key]
     caption = f"where {name} sees a difference; this is not the tuned model's evidence"
-    return heat_thumbnail(key[-1], heat, caption)
+    return heat_thumbnail(key[-1], heat, caption, folders)
 
 
 def _wrong_predictions(run: RunResult) -> list[Prediction]:
@@ -280,7 +285,9 @@ def _in_turns(lists: Sequence[Sequence[Prediction]]) -> Iterator[Key]:
     yield from dict.fromkeys(_key(each) for each in turns)
 
 
-def _entry(key: Key, by_key: Sequence[Mapping[Key, Prediction]]) -> GalleryEntry:
+def _entry(
+    key: Key, by_key: Sequence[Mapping[Key, Prediction]], folders: DataFolders
+) -> GalleryEntry:
     """Return the record `key` with the answers of all runs; `by_key` has a mapping a run."""
     answers = [
         RunAnswer(
@@ -294,6 +301,6 @@ def _entry(key: Key, by_key: Sequence[Mapping[Key, Prediction]]) -> GalleryEntry
     record = answers[0].prediction
     return GalleryEntry(
         record=record,
-        images=thumbnails_of(record),
+        images=thumbnails_of(record, folders),
         answers=tuple(answers),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from PIL import Image, ImageOps
 from vlmbench.data.images import BROKEN, FORMATS
 from vlmbench.types import Prediction
 
+MAX_BYTES = 500_000_000  # of an image's file
 THUMBNAIL = 224  # pixels of the longer edge: two thumbnails fit a phone
 HOT = (230, 30, 20)  # the colour of the hottest location of a heat map
 
@@ -32,16 +35,67 @@ class Thumbnail:
     blank: bool = False
 
 
-def thumbnails_of(prediction: Prediction) -> tuple[Thumbnail, ...]:
+@dataclass(frozen=True, slots=True)
+class DataFolders:
+    """The folders whose images a report may show. Its runs may come from strangers."""
+
+    paths: tuple[Path, ...]
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is in one of the folders: not by a link, and not hidden."""
+        try:
+            path = Path(name).resolve()
+        except (OSError, ValueError, RuntimeError):
+            return False
+        return any(
+            path.is_relative_to(folder) and not _is_hidden(path.relative_to(folder))
+            for folder in self.paths
+        )
+
+
+NO_FOLDERS = DataFolders(())
+
+
+def data_folders(configs: Iterable[Mapping[str, Any]], others: Iterable[Path] = ()) -> DataFolders:
+    """Return the folders of the data of runs with these configurations, and the `others`.
+
+    A folder above the user's own is left out: a stranger's run must not show the user's images.
+    """
+    named = [Path(path) for path in others]
+    for config in configs:
+        source = config.get("source")
+        path = source.get("path") if isinstance(source, Mapping) else None
+        texts = [config.get("data_dir"), config.get("cache_dir"), path]
+        named += [Path(text) for text in texts if isinstance(text, str) and text.isprintable()]
+
+    folders = []
+    for path in dict.fromkeys(named):
+        folder = path.resolve()
+        folder = folder.parent if folder.is_file() else folder
+        if not Path.home().parent.is_relative_to(folder):
+            folders.append(folder)
+    return DataFolders(tuple(folders))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def thumbnails_of(prediction: Prediction, folders: DataFolders) -> tuple[Thumbnail, ...]:
     """Return the thumbnails of a record, the reference before the query."""
     paths = prediction.images
     captions = ("reference", "query") if len(paths) == 2 else ("query",) * len(paths)
 
-    return tuple(thumbnail_of(path, caption) for path, caption in zip(paths, captions, strict=True))
+    return tuple(
+        thumbnail_of(path, caption, folders) for path, caption in zip(paths, captions, strict=True)
+    )
 
 
-def thumbnail_of(path: str, caption: str) -> Thumbnail:
-    """Return the thumbnail of a file; "" as the path means a blank reference."""
+def thumbnail_of(path: str, caption: str, folders: DataFolders | None = None) -> Thumbnail:
+    """Return the thumbnail of a file; "" as the path means a blank reference.
+
+    Only a file in `folders` is opened. With None, the user named the file.
+    """
     if path == "":
         return Thumbnail(
             caption=caption,
@@ -52,16 +106,18 @@ def thumbnail_of(path: str, caption: str) -> Thumbnail:
     return Thumbnail(
         caption=caption,
         name=Path(path).name,
-        uri=_thumbnail_uri(path),
+        uri=_thumbnail_uri(path) if folders is None or folders.has(path) else "",
     )
 
 
-def heat_thumbnail(path: str, heat: NDArray[np.uint8], caption: str) -> Thumbnail | None:
+def heat_thumbnail(
+    path: str, heat: NDArray[np.uint8], caption: str, folders: DataFolders | None = None
+) -> Thumbnail | None:
     """Return the image in grey under a heat map (rows, columns); red is the hottest, 255.
 
-    None if the file cannot be shown.
+    None if the file cannot be shown, or is not in `folders`.
     """
-    small = _small_image(path)
+    small = _small_image(path) if folders is None or folders.has(path) else None
     if small is None:
         return None
 
@@ -87,7 +143,7 @@ def _small_image(path: str) -> Image.Image | None:
     """Return the image as a thumbnail in RGB; None if the file is missing or is no image."""
     try:
         # Reading a pipe would wait for its writer.
-        if not Path(path).is_file():
+        if not Path(path).is_file() or Path(path).stat().st_size > MAX_BYTES:
             return None
 
         with Image.open(path, formats=tuple(FORMATS)) as image:

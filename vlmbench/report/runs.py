@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.types import Prediction, Probe, Task
+from vlmbench.types import Prediction, Probe, Task, UserError
 
 # These overrides are shown as properties of the run, so they are no part of its setting.
 NAMED_OVERRIDES = ("model", "data", "seed")
@@ -35,6 +35,7 @@ class RunResult:
     log: Sequence[Mapping[str, Any]]
     predictions: Sequence[Prediction]
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    validation: Sequence[Prediction] = ()
 
     @property
     def state(self) -> str:
@@ -166,12 +167,18 @@ def read_runs(sweep: SweepDir) -> list[RunResult]:
     return read_folders(sweep.runs())
 
 
-def read_folders(folders: Sequence[RunDir]) -> list[RunResult]:
-    """Return the runs of these folders, in any state and in this order."""
+def read_folders(folders: Sequence[RunDir], *, strict: bool = False) -> list[RunResult]:
+    """Return the runs of these folders, in any state and in this order.
+
+    A run with a damaged file counts as failed. With `strict`, its UserError is raised.
+    """
     overrides = [_other_overrides(folder) for folder in folders]
     common = frozenset.intersection(*(frozenset(own) for own in overrides))
 
-    return [_read_run(folder, own, common) for folder, own in zip(folders, overrides, strict=True)]
+    runs = []
+    for folder, own in zip(folders, overrides, strict=True):
+        runs.append(_read_run(folder, own, common, strict=strict))
+    return runs
 
 
 def _other_overrides(folder: RunDir) -> list[str]:
@@ -188,23 +195,44 @@ def _read_run(
     folder: RunDir,
     overrides: Sequence[str],
     common: frozenset[str],
+    *,
+    strict: bool,
 ) -> RunResult:
-    """Return the run in `folder`; the overrides in `common` are left out of its setting."""
+    """Return the run in `folder`; the overrides in `common` are left out of its setting.
+
+    A run with a damaged file counts as failed, and its error names the file.
+    """
     status = folder.read_status()
+    try:
+        files = _read_files(folder)
+    except UserError as error:
+        if strict:
+            raise
+        known = str(status.get("error") or "") if status.get("state") == State.FAILED else ""
+        status = {**status, "state": State.FAILED, "error": known or str(error)}
+        files = {"config": {}, "env": {}, "metrics": {}, "log": (), "predictions": ()}
+
     return RunResult(
         name=folder.path.name,
         model=str(status.get("model", "")),
         data=str(status.get("data", "")),
         seed=status.get("seed"),
         setting=" ".join(override for override in overrides if override not in common),
-        config=folder.read_config(),
         status=status,
-        env=folder.read_env(),
-        metrics=folder.read_metrics(),
-        log=folder.read_train_log(),
-        predictions=folder.read_predictions(),
-        calibration=folder.read_calibration(),
+        **files,
     )
+
+
+def _read_files(folder: RunDir) -> dict[str, Any]:
+    return {
+        "config": folder.read_config(),
+        "env": folder.read_env(),
+        "metrics": folder.read_metrics(),
+        "log": folder.read_train_log(),
+        "predictions": folder.read_predictions(),
+        "calibration": folder.read_calibration(),
+        "validation": folder.read_validation(),
+    }
 
 
 def _join_names(*names: str) -> str:

@@ -19,12 +19,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.runs.files import read_rows
 from vlmbench.runs.folder import RunDir, to_json, write_json_lines
 from vlmbench.system.files import find_damage, make_folder, seal, write_whole
+from vlmbench.system.reading import read_regular, refuse_link
 from vlmbench.types import Prediction, Task, UserError
 
 FOLDER = "baselines"
 KEY = re.compile(r"[0-9a-f]{32}")
+MAX_FACTS = 5_000_000  # bytes of facts.json
 MAX_HEAT = 256  # rows or columns; a baseline writes at most 48
 ASK_AGAIN = "remove the folder and repeat the run's command with stage=evaluate"
 
@@ -89,6 +92,7 @@ class BaselineDir:
 
         The answers of another run that was faster stay.
         """
+        refuse_link(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = make_folder(self.path.parent, prefix=f".{self.key}.")
 
@@ -112,8 +116,8 @@ class BaselineDir:
     def read_facts(self) -> BaselineFacts:
         path = self.path / "facts.json"
         try:
-            return _FACTS.decode(path.read_bytes())
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return _FACTS.decode(read_regular(path, limit=MAX_FACTS))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: the file is damaged ({error}); {ASK_AGAIN}") from error
 
     def read_validation(self) -> list[Prediction]:
@@ -125,14 +129,12 @@ class BaselineDir:
     def read_heat(self) -> dict[HeatKey, NDArray[np.uint8]]:
         """Return the heat map (rows, columns) of each held-out record that has one."""
         path = self.path / "heat.jsonl"
-        lines = path.read_bytes().splitlines() if path.exists() else []
-
         heat: dict[HeatKey, NDArray[np.uint8]] = {}
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_rows(path), start=1):
             try:
                 row = _HEAT.decode(line)
                 heat[row.id, row.task, row.view] = _to_map(row)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{path}:{number}: the line is damaged ({error}); {ASK_AGAIN}"
                 ) from error

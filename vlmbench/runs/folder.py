@@ -19,12 +19,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import yaml
 from filelock import Timeout
 
+from vlmbench.runs import files, schemas
+from vlmbench.runs.files import RUN_AGAIN
 from vlmbench.system.files import find_damage, hash_file, no_room_message, write_whole
 from vlmbench.system.locks import cure_of, hold
+from vlmbench.system.reading import UnreadableError, open_to_append, refuse_links
 from vlmbench.system.text import typed_setting
 from vlmbench.types import Prediction, UserError
 
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 VALIDATION_METRIC = "eval_balanced_accuracy"  # its name in the training log
 RESULTS = ("predictions.jsonl", "metrics.json", "validation.jsonl", "calibration.json")
-RUN_AGAIN = "start the run's command again, which makes it anew"
-_PREDICTION = msgspec.json.Decoder(Prediction)
 
 
 class State(StrEnum):
@@ -88,8 +87,12 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process. Raise UserError if another process runs this run."""
+        """Hold the folder for this process. Raise UserError if another process runs this run.
+
+        Raise UserError too for a link in the folder: what is written must not leave it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        refuse_links(self.path)
 
         try:
             with hold(self.path / ".lock", timeout=0):
@@ -107,29 +110,22 @@ class RunDir:
         write_whole(self.config, text)
 
     def read_config(self) -> dict[str, Any]:
-        """Return the resolved configuration as plain values, without interpolation.
+        """Return the resolved configuration as plain values; empty if there is none.
 
-        Empty if there is none. Raise UserError if the file is not YAML.
+        Raise UserError if the file is damaged. Nothing in it is resolved.
         """
-        if not self.config.exists():
-            return {}
+        return files.read_config(self.config)
 
-        try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise UserError(
-                f"{self.config}: the file is not valid YAML ({error}); "
-                "run this run again, or remove the file"
-            ) from error
-
-        return config if isinstance(config, dict) else {}
+    def read_config_choices(self) -> dict[str, str]:
+        """Return the choice of each config group; empty if Hydra wrote none."""
+        return files.read_choices(self.path / ".hydra" / "hydra.yaml")
 
     def read_env(self) -> dict[str, Any]:
-        return self._read_json("env.json")
+        return self._read_json("env.json", schemas.Env)
 
     def read_choices(self) -> dict[str, Any]:
         """Return what the run chose by itself, so that it goes on with the same after a break."""
-        return self._read_json("choices.json")
+        return self._read_json("choices.json", schemas.Choices)
 
     def write_choices(self, choices: Mapping[str, Any]) -> None:
         write_whole(self.path / "choices.json", to_json(dict(choices)))
@@ -143,17 +139,10 @@ class RunDir:
         (None: unknown), what identifies the run in its sweep, and `note` for a pruned run. A
         damaged file gives a failed state without `run_hash`.
         """
-        path = self.path / "status.json"
         try:
-            status = self._read_json("status.json")
+            return self._read_json("status.json", schemas.Status)
         except UserError as error:
             return {"state": State.FAILED, "error": str(error), "time": 0.0}
-
-        has_state = status.get("state") in list(State)
-        has_time = isinstance(status.get("time"), int | float)
-        if status and not (has_state and has_time):
-            return {"state": State.FAILED, "error": f"{path} is not a run's status", "time": 0.0}
-        return status
 
     def write_start(self, env: Mapping[str, Any], *, run_hash: str, **identity: Any) -> None:
         """Write that an attempt is running, and in which environment."""
@@ -195,11 +184,16 @@ class RunDir:
 
     def damage(self) -> str:
         """Return which file of a finished run has changed since it was written; "" if none has."""
-        checksums = self.read_status().get("xxh3_128", {})
-        for name, expected in checksums.items():
-            path = self.path / name
-            if not path.is_file() or hash_file(path) != expected:
-                return f"{path} is missing or damaged"
+        for name in self.read_status().get("xxh3_128", {}):
+            if name not in RESULTS or not (self.path / name).is_file():
+                return f"{self.path / name} is missing"
+
+        readers = (self.read_env, self.read_metrics, self.read_calibration, self.read_baselines)
+        try:
+            for read in (*readers, self.read_predictions, self.read_validation):
+                read()
+        except UserError as error:
+            return str(error)
 
         why = find_damage(self.adapter)
         return f"{self.adapter} cannot be trusted: {why}" if why else ""
@@ -211,14 +205,11 @@ class RunDir:
 
         Lines that a crash cut short or a disk damaged are left out: nothing is trained from them.
         """
-        if not self.train_log.exists():
-            return []
-        rows = map(_parse_row, self.train_log.read_bytes().splitlines(keepends=True))
-        return [row for row in rows if row is not None and "step" in row]
+        return files.read_log(self.train_log)
 
     def append_train_log(self, row: Mapping[str, Any]) -> None:
-        with self.train_log.open("a", encoding="utf-8") as file:
-            file.write(to_json(dict(row), indent=None) + "\n")
+        with open_to_append(self.train_log) as file:
+            file.write(to_json(dict(row), indent=None).encode() + b"\n")
 
     def cut_train_log(self, after_step: int) -> None:
         """Remove rows after a checkpoint's step, so that a resumed run logs each step once."""
@@ -255,7 +246,7 @@ class RunDir:
         With a sealed test split, `validation_scores` has the figures, and `test` is "sealed".
         """
         self._refuse_damaged("metrics.json")
-        return self._read_json("metrics.json")
+        return self._read_json("metrics.json", schemas.Metrics)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_whole(self.path / "metrics.json", to_json(dict(metrics)))
@@ -281,57 +272,35 @@ class RunDir:
 
     def read_calibration(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return `[task][view]`: the numbers of a calibration, or `error` if there is none."""
-        return self._read_json("calibration.json")
+        self._refuse_damaged("calibration.json")
+        return self._read_json("calibration.json", schemas.Calibrations)
 
     def write_calibration(self, numbers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         write_whole(self.path / "calibration.json", to_json(numbers))
 
     def read_baselines(self) -> dict[str, Any]:
         """Return name -> {`key`: of its answers in the sweep} or {`error`: why it has none}."""
-        return self._read_json("baselines.json")
+        return self._read_json("baselines.json", schemas.Baselines)
 
     def write_baselines(self, rows: Mapping[str, Mapping[str, str]]) -> None:
         write_whole(self.path / "baselines.json", to_json(rows))
 
     def _read_predictions(self, name: str) -> list[Prediction]:
-        path = self.path / name
         self._refuse_damaged(name)
-        lines = path.read_bytes().splitlines() if path.exists() else []
-
-        predictions = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                predictions.append(_PREDICTION.decode(line))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise UserError(
-                    f"{path}:{number}: the line is damaged ({error}); {RUN_AGAIN}"
-                ) from error
-        return predictions
+        return files.read_predictions(self.path / name)
 
     def _refuse_damaged(self, name: str) -> None:
         path = self.path / name
         expected = self.read_status().get("xxh3_128", {}).get(name)
-        if expected is not None and path.exists() and hash_file(path) != expected:
-            raise UserError(f"{path}: the file is damaged (its checksum changed); {RUN_AGAIN}")
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.exists():
-            return {}
+        if expected is None or not path.is_file():
+            return
 
         try:
-            value = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise UserError(f"{path}: the file is damaged; {RUN_AGAIN}")
-        return value
+            is_same = hash_file(path) == expected
+        except UnreadableError as error:
+            raise files.damaged_file(path, error) from error
+        if not is_same:
+            raise UserError(f"{path}: the file is damaged (its checksum changed); {RUN_AGAIN}")
 
-
-def _parse_row(line: bytes) -> dict[str, Any] | None:
-    """Return the object of a line; None if the line is cut short or damaged."""
-    try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
+    def _read_json(self, name: str, schema: Any) -> dict[str, Any]:
+        return files.read_json(self.path / name, schema)

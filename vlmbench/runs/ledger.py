@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import msgspec
 from filelock import Timeout
@@ -20,6 +20,7 @@ from msgspec import Meta
 from vlmbench.runs.folder import to_json
 from vlmbench.runs.plan import Date, Text
 from vlmbench.system.locks import hold
+from vlmbench.system.reading import UnreadableError, exists, open_regular, open_to_append
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ LEDGER_FILE = "ledger.jsonl"
 LOCK_FILE = ".ledger.lock"
 PATIENCE_S = 10.0
 MAX_LINE = 20_000  # bytes
+MAX_BYTES = 500_000_000
 MAX_NAMED = 5  # damaged lines in a sentence
 
 
@@ -68,8 +70,11 @@ def append_row(path: Path, row: LedgerRow) -> None:
     line = to_json(msgspec.to_builtins(row), indent=None).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with hold(path.with_name(LOCK_FILE), timeout=PATIENCE_S), path.open("ab+") as file:
-            file.write(_missing_newline(file_end(path)) + line)
+        with (
+            hold(path.with_name(LOCK_FILE), timeout=PATIENCE_S),
+            open_to_append(path) as file,
+        ):
+            file.write(_missing_newline(_file_end(file)) + line)
             file.flush()
             os.fsync(file.fileno())
     except (OSError, Timeout, NotImplementedError) as error:  # some disks know no locks
@@ -81,12 +86,11 @@ def append_row(path: Path, row: LedgerRow) -> None:
         )
 
 
-def file_end(path: Path) -> bytes:
+def _file_end(file: IO[bytes]) -> bytes:
     """Return the last byte of a file; b"" of an empty one."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read(1)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    return file.read(1)
 
 
 def read_ledger(path: Path) -> tuple[list[LedgerRow], tuple[int, ...]]:
@@ -122,18 +126,18 @@ def _missing_newline(end: bytes) -> bytes:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the number and the bytes of each line, too long ones cut."""
-    if not path.is_file():
+    if not exists(path):
         return
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path, limit=MAX_BYTES) as file:
             number = 0
             while line := file.readline(MAX_LINE):
                 number += 1
                 yield number, line
                 while line and not line.endswith(b"\n"):
                     line = file.readline(MAX_LINE)
-    except OSError as error:
+    except (OSError, UnreadableError) as error:
         log.warning("%s: the ledger cannot be read (%s)", path, error)
 
 

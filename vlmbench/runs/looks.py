@@ -30,6 +30,7 @@ from vlmbench.runs.plan import (
 )
 from vlmbench.runs.planning import lock_plan, now
 from vlmbench.system.files import write_whole
+from vlmbench.system.reading import UnreadableError, exists, read_regular
 from vlmbench.system.version import __version__
 from vlmbench.types import Prediction
 
@@ -213,11 +214,11 @@ def _read_looks(sweep: Path, plan: Plan | None) -> LookFile:
     """Return the looks so far. A damaged file is kept under another name and counts as removed."""
     path = sweep / LOOKS_FILE
     file = LookFile()
-    if path.is_file():
+    if exists(path):
         try:
-            file = _decode_looks(path)
+            file = msgspec.json.decode(read_regular(path, limit=MAX_BYTES), type=LookFile)
         except (ValueError, RecursionError) as error:
-            path.replace(sweep / DAMAGED_FILE)
+            _set_aside(path)
             log.warning(
                 "%s: the list of looks is damaged (%s); it is now %s, and earlier looks are "
                 "unknown",
@@ -233,18 +234,22 @@ def _read_looks(sweep: Path, plan: Plan | None) -> LookFile:
     return file
 
 
-def _decode_looks(path: Path) -> LookFile:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    return msgspec.json.decode(path.read_bytes(), type=LookFile)
+def _set_aside(path: Path) -> None:
+    """Give a damaged file another name, which may be taken."""
+    target = path.with_name(DAMAGED_FILE)
+    number = 1
+    while target.is_dir():
+        number += 1
+        target = path.with_name(f"{number}_{DAMAGED_FILE}")
+    path.replace(target)
 
 
 def _was_read(sweep: Path) -> bool:
     """Return whether a report shows a verdict already."""
     verdicts = sweep / "report" / "verdicts.json"
     try:
-        return b'"verdict"' in verdicts.read_bytes()
-    except OSError:
+        return b'"verdict"' in read_regular(verdicts, limit=MAX_BYTES)
+    except UnreadableError:
         return False
 
 

@@ -22,6 +22,7 @@ from vlmbench.config import HeldOut, Primary
 from vlmbench.runs.folder import State, to_json
 from vlmbench.runs.identity import NOT_HASHED, PLAN_SETTINGS, figure_settings
 from vlmbench.system.files import write_whole
+from vlmbench.system.reading import exists, read_regular
 from vlmbench.types import UserError
 
 PLAN_FILE = "plan.json"
@@ -155,13 +156,11 @@ class PlannedState(NamedTuple):
 def read_plan(sweep: Path) -> Plan | None:
     """Return the plan of a sweep; None if it has none. Raise UserError if it is damaged."""
     path = sweep / PLAN_FILE
-    if not path.is_file():
+    if not exists(path):
         return None
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        return msgspec.json.decode(read_regular(path, limit=MAX_BYTES), type=Plan)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UserError(
             f"{path}: the plan is damaged ({error}); bring the file back from a copy, "

@@ -10,12 +10,14 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import xxhash
 
+from vlmbench.system.reading import UnreadableError, open_regular, read_regular
 from vlmbench.types import UserError
 
 SEAL = "checksums.json"  # the last file that is written into a complete folder
@@ -25,6 +27,8 @@ NO_ROOM = frozenset(
 )
 MAX_NAME = 255  # bytes in the name of a file or folder
 BLOCK = 1 << 20  # bytes of one read
+MAX_SEAL = 5_000_000  # bytes of checksums.json
+MAX_SEALED = 20_000_000_000  # bytes of all files in a sealed folder
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -100,10 +104,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the 128-bit XXH3 hash of a file's bytes."""
+    """Return the 128-bit XXH3 hash of a file. Raise UnreadableError for a link or a pipe."""
     checksum = xxhash.xxh3_128()
 
-    with path.open("rb") as file:
+    with open_regular(path, limit=MAX_SEALED) as file:
         while block := file.read(BLOCK):
             checksum.update(block)
 
@@ -133,25 +137,51 @@ def find_damage(folder: Path, *, of: str | None = None) -> str:
     With `of` None, any owner is valid.
     """
     path = folder / SEAL
+    if folder.is_symlink():
+        return "it is a link, and must be a folder"
     if not path.exists():
         return f"it is incomplete ({SEAL} is missing)"
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, limit=MAX_SEAL))
         checksums, owner = dict(content["xxh3_128"]), content["of"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return f"{SEAL} is damaged"
 
     if of is not None and owner != of:
         return "it belongs to a run with other settings or other data"
+    return _find_changed(folder, checksums)
 
+
+def _find_changed(folder: Path, checksums: Mapping[str, Any]) -> str:
+    """Return which file of a sealed folder is not as it was sealed; "" if all are."""
+    size = 0
     for name, expected in checksums.items():
-        if not (folder / name).is_file():
+        path = folder / name
+        if not _is_inside(folder, name):
+            return f"{SEAL} names {name!r}, which is outside of the folder"
+        if not path.is_file():
             return f"{name} is missing"
-        if hash_file(folder / name) != expected:
+
+        size += path.stat().st_size
+        if size > MAX_SEALED:
+            return f"it has more than {MAX_SEALED} bytes"
+        try:
+            is_same = hash_file(path) == expected
+        except UnreadableError as error:
+            return f"{name} cannot be read: {error}"
+        if not is_same:
             return f"{name} is damaged (its checksum differs)"
 
     return ""
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Return whether the name of a sealed file, and the file itself, stay in the folder."""
+    is_name = name.isprintable() and not PurePosixPath(name).is_absolute()
+    if not is_name or ".." in PurePosixPath(name).parts:
+        return False
+    return (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager
@@ -168,6 +198,11 @@ def explain_disk_errors(target: str) -> Iterator[None]:
             raise UserError(
                 f"{error.filename or target}: {error.strerror} (a name has at most {MAX_NAME} "
                 "bytes, and a Japanese letter has 3); name another path"
+            ) from error
+        if isinstance(error, IsADirectoryError):
+            raise UserError(
+                f"{error.filename} is a folder, and a file must be there; move the folder, "
+                "then run the same command again"
             ) from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             path = Path(error.filename or "")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmbench.config import TrackingConfig, TrackingMode
+from vlmbench.system.reading import read_regular
+from vlmbench.system.working_folder import leave_working_folder
 from vlmbench.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ VERDICT_COLUMNS = (
 )
 MAX_FAILURE = 200  # characters of an error of W&B
 MAX_SENTENCES = 10  # verdicts in the summary of a report; the table holds all
+MAX_REPORT = 200_000_000  # bytes of a file
 REPORT_FILES = ("index.html", "report.md", "verdicts.json")
 
 
@@ -48,6 +51,18 @@ class Tracker(Protocol):
 
     def finish(self, *, failed: bool) -> None:
         """End the run, marked failed or not."""
+
+
+def import_wandb() -> Any:
+    """Return W&B with the settings of the environment and the user's home.
+
+    Settings of the working folder are not read: they could send the user's key to another server.
+    """
+    with leave_working_folder():
+        import wandb
+
+        wandb.setup()
+    return wandb
 
 
 class NoTracker:
@@ -163,7 +178,7 @@ def start_tracker(
             name=name,
             id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
             config=_without_home(dict(config)),
-            dir=folder,
+            dir=folder.absolute(),
         )
         run.define_metric("step")
         run.define_metric("num_tokens", step_metric="step")
@@ -190,9 +205,9 @@ def publish_report(settings: TrackingConfig, *, folder: Path, sweep: str) -> Non
 
 def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
     """Return a W&B run; offline if W&B's servers do not answer in time."""
-    import wandb
     from wandb.errors import CommError
 
+    wandb = import_wandb()
     limits = wandb.Settings(
         silent=True,
         console="off",
@@ -219,6 +234,7 @@ def _start(mode: TrackingMode, settings: TrackingConfig, **facts: Any) -> Any:
                 "W&B does not answer (%s); logging offline, wandb sync uploads it later", error
             )
             wandb.teardown()  # it still holds the run's id
+            import_wandb()
     return wandb.init(mode="offline", **arguments)
 
 
@@ -267,8 +283,7 @@ def _without_home(value: Any) -> Any:
 
 
 def _has_key() -> bool:
-    import wandb
-
+    wandb = import_wandb()
     return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
@@ -315,13 +330,13 @@ def verdict_summary(folder: Path) -> dict[str, str]:
 
 
 def _read_verdicts(folder: Path) -> Any:
-    return json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    return json.loads(read_regular(folder / "verdicts.json", limit=MAX_REPORT))
 
 
 def _page(folder: Path) -> Any:
     import wandb
 
-    html = (folder / "index.html").read_text(encoding="utf-8")
+    html = read_regular(folder / "index.html", limit=MAX_REPORT).decode()
     return wandb.Html(html, inject=False)
 
 

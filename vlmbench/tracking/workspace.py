@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vlmbench.config import TrackingConfig
 from vlmbench.metrics import figures_in
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.tracking.tracker import BY_TOKENS
+from vlmbench.tracking.tracker import BY_TOKENS, import_wandb
 from vlmbench.types import Task, UserError
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
+
+log = logging.getLogger(__name__)
 
 
 def save(settings: TrackingConfig, sweep: SweepDir) -> str:
@@ -27,6 +30,7 @@ def save(settings: TrackingConfig, sweep: SweepDir) -> str:
         )
 
     workspace = make_workspace(settings, sweep)
+    import_wandb()
     try:
         workspace.save()
     except Exception as error:  # whatever W&B raises, the user can mend it there
@@ -58,17 +62,19 @@ def make_workspace(settings: TrackingConfig, sweep: SweepDir) -> Workspace:
 
 def _task_views(sweep: SweepDir) -> list[tuple[str, str]]:
     """Return every task and view with figures, pairs of raw images first."""
-    task_views = {
-        (task, view)
-        for run in sweep.runs()
-        for task, views in run.read_metrics().get("scores", {}).items()
-        for view in views
-    }
-    tasks = list(Task)
+    task_views: set[tuple[str, str]] = set()
+    for run in sweep.runs():
+        try:
+            scores = run.read_metrics().get("scores", {})
+        except UserError as error:
+            log.warning("%s; the dashboard leaves this run out", error)
+            continue
+        task_views |= {(task, view) for task, views in scores.items() for view in views}
+    order_of = {str(task): number for number, task in enumerate(Task)}
 
     def order(task_view: tuple[str, str]) -> tuple[int, bool, str]:
         task, view = task_view
-        return tasks.index(Task(task)), view != "raw", view
+        return order_of.get(task, len(order_of)), view != "raw", view
 
     return sorted(task_views, key=order)
 

@@ -73,7 +73,7 @@ def load_model(cache_dir: Path, *, aligned: bool = True) -> SmolForConditionalGe
     The projector is vlmbench's own; with `aligned` false, it is random.
     """
     language_model = LlamaForCausalLM.from_pretrained(
-        _unpacked_folder(cache_dir), dtype=torch.float32
+        _unpacked_folder(cache_dir), dtype=torch.float32, use_safetensors=True
     )
 
     # On the meta device: the loaded decoder replaces the new one, which needs no memory.

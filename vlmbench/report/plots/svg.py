@@ -36,13 +36,15 @@ def draw(
 
     `key` must be unique on the page. `label` describes the plot to screen readers.
     """
-    with matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": key,
-            "font.size": 9,
-        }
-    ):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # nothing of a matplotlibrc
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": key,
+                "font.size": 9,
+            }
+        )
         figure = Figure(
             figsize=size,
             layout="constrained",
