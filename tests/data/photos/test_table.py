@@ -185,9 +185,9 @@ def test_all_invalid_rows_are_named_in_one_error(tmp_path: Path) -> None:
         ([], "source.path=.*mine: the folder does not exist; put photos into .*mine/good and"),
         (
             ["ok/", "ng/", "list.csv"],
-            r"good/ .* in it, which has list.csv, ng/, ok/; .* set source.table=list.csv",
+            r"good/ .*. It has ng/, ok/, list.csv; .* set source.table=list.csv",
         ),
-        (["good/"], r"bad/ does not exist in it, which has good/; put photos into good/ and bad/"),
+        (["good/"], r"or bad/. It has good/; put photos into good/ and bad/"),
     ],
 )
 def test_the_missing_folder_of_another_layout_is_named(

@@ -1,4 +1,4 @@
-"""Folders of your own photos become pairs: good/ and bad/, or a CSV file with their labels."""
+"""Folders of photos become pairs; folders' names, label files, masks or a table label them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
-from vlmbench.config import schema, setting
+from vlmbench.config import read_mapping, schema, setting
+from vlmbench.data.annotations.folders import check_folder_labels
+from vlmbench.data.annotations.offers import unlabelled_error
+from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import path_cure
-from vlmbench.data.photos.photo import BAD, GOOD, PartRule, Photo, list_images, part_of
+from vlmbench.data.photos.part_names import check_part_names
+from vlmbench.data.photos.photo import GOOD, PartRule, Photo, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
-from vlmbench.system.text import typed_setting
 from vlmbench.types import Split, UserError
 
 # The other columns of a table go into `meta`.
 COLUMNS = ("path", "label", "group", "defect", "category", "split")
 SPLITS = ("", *Split)
-FOLDERS = {GOOD: "good", BAD: "bad"}
 MAX_QUOTED = 60  # characters of a field in an error message
-MAX_LISTED = 5  # files and folders in an error message
 
 NearNames = Callable[[Path], Mapping[str, str]]
 
@@ -36,18 +38,37 @@ class FolderConfig(PhotoSourceConfig):
 
     `table` is a CSV file in the folder with the columns `path` and `label`. More columns are
     possible: `group` (the part), `defect` (what is wrong, in words), `category` (photos are
-    compared within it) and `split` (train, val or test). Without a table, photos are in good/ and
-    bad/, and `parts` decides which photos show one part.
+    compared within it) and `split` (train, val or test). Without a table, the folders' names say
+    which photos are good, or `annotations` does. `parts` decides which photos show one part.
     """
 
-    path: str = setting(MISSING, "Folder that holds good/ and bad/, or the table.", cure="photos")
+    path: str = setting(MISSING, "Folder of the photos, with their labels.", cure="photos")
+    annotations: Format | None = setting(
+        None, "Label files or masks to use: voc, coco, yolo or masks; null: none."
+    )
+    # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
+    folders: Any = setting(
+        None,
+        "Labels of folders, such as {OK: normal, NG: abnormal}; null: the usual names, such as "
+        "good/ and bad/.",
+    )
+    regions: bool = setting(
+        True, 'Answers say where a marked defect is: "abnormal: scratch, upper left".'
+    )
     table: str | None = setting(
-        None, "CSV file in the folder with the columns path and label; null: good/ and bad/."
+        None, "CSV file in the folder with the columns path and label; null: no table."
     )
-    parts: PartRule = setting(
-        PartRule.name,
-        'Part of a photo; name: its file name up to the last "_"; photo: each is its own part.',
+    parts: PartRule | None = setting(
+        None,
+        'Part of a photo; name: its file name up to the last "_"; photo: each is its own part; '
+        "folder: each folder is a part; null: name, unless the names turn out to be classes.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        self.folders = read_mapping("source.folders", self.folders, "{OK: normal, NG: abnormal}")
+        check_folder_labels(self.folders)
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
@@ -58,24 +79,27 @@ class FolderConfig(PhotoSourceConfig):
             raise UserError(f"source.path={root}: the folder does not exist; {cure}")
 
         if self.table is not None:
-            return self._photos_of_table(root)
+            photos = self._photos_of_table(root)
+        else:
+            photos = read_photos(root, self._choices())
 
-        _require_folders(root)
-        photos: list[Photo] = []
-        for label, folder in FOLDERS.items():
-            for path in list_images(root / folder):
-                name = path.relative_to(root).as_posix()
-                part = part_of(name, self.parts)
-                photos.append(
-                    Photo(
-                        name=name,
-                        path=path,
-                        label=label,
-                        part=part,
-                    )
-                )
-
+        if not photos:
+            raise unlabelled_error(root, is_chosen=bool(self.annotations or self.folders))
+        if self.parts is None:
+            check_part_names(photos, self.path)
         return photos
+
+    def _part_of(self, name: str) -> str:
+        return part_of(name, self.parts or PartRule.name)
+
+    def _choices(self) -> Choices:
+        return Choices(
+            annotations=self.annotations,
+            folders=self.folders,
+            labels=self.labels,
+            regions=self.regions,
+            part_of=self._part_of,
+        )
 
     def _photos_of_table(self, root: Path) -> list[Photo]:
         """Return the photos of the table. Raise UserError with all of its invalid lines."""
@@ -125,7 +149,7 @@ class FolderConfig(PhotoSourceConfig):
             name=name,
             path=path,
             label=label,
-            part=fields.get("group") or part_of(name, self.parts),
+            part=fields.get("group") or self._part_of(name),
             words=defect,
             category=fields.get("category", ""),
             split=split,
@@ -177,24 +201,3 @@ def _near_names(folder: Path) -> dict[str, str]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
 
     return {path.stem.casefold(): path.name for path in paths if path.suffix.lower() in SUFFIXES}
-
-
-def _require_folders(root: Path) -> None:
-    """Raise UserError with the folder's content unless it has good/ and bad/."""
-    missing = [name for name in FOLDERS.values() if not (root / name).is_dir()]
-    if not missing:
-        return
-
-    paths = [path for path in sorted(root.iterdir()) if path.is_dir() or _is_table(path)]
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
-    content = f", which has {', '.join(names[:MAX_LISTED])}" if names else ""
-    table = next((path.name for path in paths if _is_table(path)), "labels.csv")
-    raise UserError(
-        f"source.path={root}: the folder {missing[0]}/ does not exist in it{content}; put photos "
-        "into good/ and bad/, or list them in a CSV file with the columns path and label and set "
-        f"{typed_setting('source.table', table)}"
-    )
-
-
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"

@@ -1,8 +1,8 @@
 """Data sets in the layout of MVTec AD (also LOCO, AD 2 and VisA's one-class split) or of VisA.
 
 MVTec AD   <category>/train/good, test/good, test/<defect>. Masks are
-           ground_truth/<defect>/<name>_mask.png. LOCO has a folder of masks for each photo:
-           ground_truth/<defect>/<name>/. AD 2 has validation/good and
+           ground_truth/<defect>/<name>_mask.png, or <name>_GT.png and the like. LOCO has a folder
+           of masks for each photo: ground_truth/<defect>/<name>/. AD 2 has validation/good and
            test_public/{good,bad,ground_truth}.
 VisA       <category>/Data/Images/Normal and Data/Images/Anomaly. Masks are
            Data/Masks/Anomaly/<name>.png. <category>/image_anno.csv (image, label) names defects.
@@ -17,7 +17,8 @@ like any other photos.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import logging
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +27,8 @@ import numpy as np
 from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
-from vlmbench.data.images import file_version, image_size, open_mask, turn_upright
+from vlmbench.data.annotations.masks import list_masks, upright_mask
+from vlmbench.data.images import file_version
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import path_cure
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, list_images
@@ -34,6 +36,8 @@ from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
 from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
 
 # The folders of an MVTec category that hold good/ and defects.
 SPLIT_FOLDERS = ("train", "validation", "test", "test_public")
@@ -65,6 +69,8 @@ class MvtecConfig(PhotoSourceConfig):
                 f"source.path={root}: the folder has no photos; unpack the data set there again"
             )
 
+        if self.regions:
+            _warn_of_masks_without_photo(root, categories, photos)
         return photos
 
     def _categories(self, root: Path) -> list[Path]:
@@ -109,7 +115,7 @@ class MvtecConfig(PhotoSourceConfig):
                 if kind.name == GROUND_TRUTH:
                     continue
                 for path in list_images(kind):
-                    masks = _list_masks(truth / kind.name, path.stem)
+                    masks = list_masks(truth / kind.name, path.stem)
                     yield self._photo(category, path, kind.name, masks)
 
     def _photos_of_visa(self, category: Path) -> Iterator[Photo]:
@@ -122,7 +128,7 @@ class MvtecConfig(PhotoSourceConfig):
 
         for path in list_images(data / "Images" / "Anomaly"):
             kind = defects.get(path.name, "defect")
-            masks = _list_masks(data / "Masks" / "Anomaly", path.stem)
+            masks = list_masks(data / "Masks" / "Anomaly", path.stem)
             yield self._photo(category, path, kind, masks)
 
     def _photo(self, category: Path, path: Path, kind: str, masks: list[Path]) -> Photo:
@@ -161,10 +167,26 @@ class MvtecConfig(PhotoSourceConfig):
         version = tuple(file_version(file, root) for file in (path, *masks))
 
         if version not in _regions:
-            marked = np.logical_or.reduce([_upright_mask(mask, path, root) for mask in masks])
+            marked = np.logical_or.reduce([upright_mask(mask, path, root) for mask in masks])
             _regions[version] = describe_region(marked)
 
         return _regions[version]
+
+
+def _warn_of_masks_without_photo(
+    root: Path, categories: Sequence[Path], photos: Sequence[Photo]
+) -> None:
+    """Warn if there are masks, but not one of them belongs to a photo by its name."""
+    masks = [next(category.glob(f"**/{GROUND_TRUTH}/*/*"), None) for category in categories]
+    unused = [mask for mask in masks if mask is not None]
+
+    if unused and not any("region" in photo.meta for photo in photos):
+        log.warning(
+            "source.path=%s: no mask belongs to a photo by its name, such as %s; name masks as in "
+            "scratch/000_mask.png for test/scratch/000.png",
+            root,
+            unused[0].relative_to(root),
+        )
 
 
 # Regions by file versions: a run needs each region several times.
@@ -194,34 +216,3 @@ def _is_category(folder: Path) -> bool:
     is_mvtec = any((folder / name / "good").is_dir() for name in SPLIT_FOLDERS)
 
     return is_visa or is_mvtec
-
-
-def _list_masks(folder: Path, stem: str) -> list[Path]:
-    """Return the masks of the photo `stem`: a file, or all files in a folder. [] without masks."""
-    for name in (f"{stem}_mask.png", f"{stem}.png"):
-        if (folder / name).is_file():
-            return [folder / name]
-
-    return list_images(folder / stem) if (folder / stem).is_dir() else []
-
-
-def _upright_mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
-    """Return the mask for the upright photo, (height, width).
-
-    Raise UserError if the mask has neither the photo's stored size nor its upright size.
-    """
-    marked = open_mask(mask, inside=root)
-    width, height = image_size(photo, inside=root)
-    if marked.shape == (height, width):
-        return turn_upright(marked, photo, inside=root)
-
-    upright = turn_upright(np.zeros((height, width), np.bool_), photo, inside=root)
-    if marked.shape == upright.shape:
-        return marked
-
-    is_turned = upright.shape != (height, width)
-    turned = f" ({height} x {width} upright)" if is_turned else ""
-    raise UserError(
-        f"{mask}: the mask has {marked.shape[1]} x {marked.shape[0]} pixels, its photo has {width} "
-        f"x {height}{turned}; replace the mask, or set source.regions=false"
-    )
