@@ -7,6 +7,7 @@ import sys
 
 import hydra
 
+from vlmbench.cli.look import explain_folder
 from vlmbench.cli.mistakes import (
     Refused,
     explain_config_errors,
@@ -94,6 +95,7 @@ def main() -> None:
 
             refuse_secrets(arguments)
             refuse_unknown_options(arguments)
+            explain_folder(arguments)
             hydra.main(
                 version_base="1.3",
                 config_path=str(CONF),

@@ -1,1 +1,1 @@
-"""The labels that a folder has for its photos: label files, masks, names. A file for each format."""
+"""Labels that a folder has for its photos: label files, masks, names. Each format is a file."""

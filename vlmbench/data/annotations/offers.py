@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 from vlmbench.data.annotations.coco import is_coco
-from vlmbench.data.annotations.files import Files, PhotoIndex, list_files, read_bytes
-from vlmbench.data.annotations.folders import BAD_NAMES, GOOD_NAMES
+from vlmbench.data.annotations.files import NEUTRAL, Files, PhotoIndex, list_files, read_bytes
+from vlmbench.data.annotations.folders import BAD_NAMES, GOOD_NAMES, SPLIT_NAMES
 from vlmbench.data.annotations.masks import find_masks
 from vlmbench.data.annotations.voc import is_voc
 from vlmbench.data.annotations.yolo import NAMES, is_yolo, label_texts
@@ -18,6 +18,7 @@ from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 MAX_LISTED = 8  # folders and files in a message
+MAX_NAMED = 30  # folders in source.folders
 SAMPLE = 5  # files of a kind that are opened
 MOST = 20_000_000  # bytes of a file that is opened
 
@@ -80,7 +81,7 @@ def unlabelled_error(root: Path, *, is_chosen: bool) -> UserError:
     With `is_chosen`, the user chose folders or a format that label nothing.
     """
     files = list_files(root)
-    folders = sorted({name.rpartition("/")[0] for name in files.images} - {""})
+    folders = label_folders(files.images)
     content = _content(root)
     problem = (
         "no photo is in a folder that source.folders or source.annotations labels"
@@ -112,16 +113,31 @@ def _label_cure(files: Files, folders: Sequence[str]) -> str:
     )
 
 
+def label_folders(names: Iterable[str]) -> list[str]:
+    """Return the names of the lowest folders that hold photos, without train/, images/ and such."""
+    folders: dict[str, None] = {}
+    for name in names:
+        own = [
+            folder
+            for folder in PurePosixPath(name).parent.parts
+            if folder.casefold() not in NEUTRAL | SPLIT_NAMES
+        ]
+        if own:
+            folders[own[-1]] = None
+
+    return list(folders)
+
+
 def mapping_of_folders(folders: Sequence[str]) -> str | None:
     """Return source.folders as it can be typed; None for names that cannot be typed.
 
     The folder that sounds most like good parts is normal.
     """
-    names = list(dict.fromkeys(folder.rpartition("/")[2] for folder in folders))[:MAX_LISTED]
-    if len(names) < 2:  # the same name in several folders
-        names = list(folders)[:MAX_LISTED]
+    if not folders:
+        return None
 
-    best = max(range(len(names)), key=lambda i: (_sounds_good(names[i]), -i))
+    names = list(folders)[:MAX_NAMED]
+    best = max(range(len(names)), key=lambda i: (sounds_good(names[i]), -i))
     labels = {name: GOOD if i == best else BAD for i, name in enumerate(names)}
     mapping = ", ".join(f"{name}: {label}" for name, label in labels.items())
     if TYPED_KEYS.fullmatch(mapping):
@@ -131,7 +147,7 @@ def mapping_of_folders(folders: Sequence[str]) -> str | None:
     return None
 
 
-def _sounds_good(name: str) -> int:
+def sounds_good(name: str) -> int:
     """Return how well a folder's name fits good parts: 2 for a usual word, 1 for one within it."""
     words = re.split(r"[^\w]|_|(?<=[a-z])(?=[A-Z])", name)
     is_word = any(word.casefold() in (*GOOD_NAMES, "free") for word in words)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from vlmbench.data.annotations.coco import read_coco
+from vlmbench.data.annotations.deeppcb import read_deeppcb
 from vlmbench.data.annotations.files import Files, list_files
 from vlmbench.data.annotations.folders import FolderLabel, folder_label
 from vlmbench.data.annotations.marks import Mark, Problems, Reading
@@ -31,6 +32,7 @@ class Format(StrEnum):
     voc = "voc"  # Pascal VOC: an XML file for each photo
     coco = "coco"  # COCO: a JSON file for many photos
     yolo = "yolo"  # YOLO: a text file for each photo
+    deeppcb = "deeppcb"  # DeepPCB: a text file for each tested photo
     masks = "masks"  # an image for each photo whose white pixels are the defect
 
 
@@ -38,6 +40,7 @@ READERS: Mapping[Format, Callable[[Files], Reading]] = {
     Format.voc: read_voc,
     Format.coco: read_coco,
     Format.yolo: read_yolo,
+    Format.deeppcb: read_deeppcb,
     Format.masks: read_masks,
 }
 
@@ -47,10 +50,12 @@ class Choices:
     """How to read a folder.
 
     `folders` and `labels` map folders and class names to "normal" and "abnormal". With `regions`,
-    answers say where a defect is. `part_of` returns the part of a photo by its name.
+    answers say where a defect is. `part_of` returns the part of a photo by its name. Photos for
+    which `is_reference` is true are good whatever folder they are in.
     """
 
     part_of: Callable[[str], str]
+    is_reference: Callable[[str], bool]
     annotations: Format | None = None
     folders: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +70,7 @@ def read_photos(root: Path, choices: Choices) -> list[Photo]:
     files = list_files(root)
     reading = _read_marks(files, choices)
     names = [name for name in files.images if name not in reading.not_photos]
-    known = {name: folder_label(name, choices.folders) for name in names}
+    known = {name: _folder_label(name, choices) for name in names}
     has_categories = _have_both_labels([found for found in known.values() if found])
 
     photos: list[Photo] = []
@@ -87,6 +92,13 @@ def read_photos(root: Path, choices: Choices) -> list[Photo]:
     if photos:
         _log_notes(files, reading, left_out, choices)
     return photos
+
+
+def _folder_label(name: str, choices: Choices) -> FolderLabel | None:
+    found = folder_label(name, choices.folders)
+    if choices.is_reference(name):
+        return FolderLabel(label=GOOD, word="", category=found.category if found else "")
+    return found
 
 
 def _read_marks(files: Files, choices: Choices) -> Reading:

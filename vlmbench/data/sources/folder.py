@@ -14,6 +14,7 @@ from vlmbench.config import read_mapping, schema, setting
 from vlmbench.data.annotations.folders import check_folder_labels
 from vlmbench.data.annotations.offers import unlabelled_error
 from vlmbench.data.annotations.read import Choices, Format, read_photos
+from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import path_cure
@@ -44,7 +45,7 @@ class FolderConfig(PhotoSourceConfig):
 
     path: str = setting(MISSING, "Folder of the photos, with their labels.", cure="photos")
     annotations: Format | None = setting(
-        None, "Label files or masks to use: voc, coco, yolo or masks; null: none."
+        None, "Label files or masks to use: voc, coco, yolo, deeppcb or masks; null: none."
     )
     # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
     folders: Any = setting(
@@ -60,8 +61,8 @@ class FolderConfig(PhotoSourceConfig):
     )
     parts: PartRule | None = setting(
         None,
-        'Part of a photo; name: its file name up to the last "_"; photo: each is its own part; '
-        "folder: each folder is a part; null: name, unless the names turn out to be classes.",
+        'Part of a photo: name (file name up to the last "_"), photo (its own part) or folder; '
+        "null: name, unless names are classes.",
     )
 
     def __post_init__(self) -> None:
@@ -85,12 +86,30 @@ class FolderConfig(PhotoSourceConfig):
 
         if not photos:
             raise unlabelled_error(root, is_chosen=bool(self.annotations or self.folders))
-        if self.parts is None:
+        if len({photo.label for photo in photos}) == 1:
+            self._suggest_layout(root, photos[0].label)
+        if self.parts is None and not self.pairs.is_by_name:
             check_part_names(photos, self.path)
         return photos
 
+    def _suggest_layout(self, root: Path, label: str) -> None:
+        """Raise UserError if another source reads the folder, whose photos all have one label."""
+        layout = recognise(root)
+        if layout is not None and layout.settings[0] != "source=folder":
+            raise UserError(
+                f"source.path={root}: all photos are {label} by their folders' names, both labels "
+                f"are needed. The folder looks like {layout.name}; set {layout.settings[0]}"
+            )
+
     def _part_of(self, name: str) -> str:
+        if self.pairs.is_by_name:
+            key = self.pairs.reference_key(name) or self.pairs.query_key(name)
+            return key or name
+
         return part_of(name, self.parts or PartRule.name)
+
+    def _is_reference(self, name: str) -> bool:
+        return self.pairs.is_by_name and self.pairs.reference_key(name) is not None
 
     def _choices(self) -> Choices:
         return Choices(
@@ -99,6 +118,7 @@ class FolderConfig(PhotoSourceConfig):
             labels=self.labels,
             regions=self.regions,
             part_of=self._part_of,
+            is_reference=self._is_reference,
         )
 
     def _photos_of_table(self, root: Path) -> list[Photo]:
