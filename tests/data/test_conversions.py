@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlmbench.data.image_modes import Conversion
 from vlmbench.data.images import (
-    Conversion,
     image_facts,
     image_path_error,
     open_image,

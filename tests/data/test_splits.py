@@ -63,7 +63,7 @@ def test_parts_that_share_an_image_stay_together(manifest: ManifestBuilder) -> N
 
         for number in range(0, 10, 2):
             assert split_of[f"part-{number}"] == split_of[f"part-{number + 1}"]
-        assert find_leaks(records, splits, {}) == []
+        assert find_leaks(records, splits, None) == []
 
 
 def test_one_reference_for_all_is_refused_and_the_cure_works(manifest: ManifestBuilder) -> None:
@@ -78,7 +78,7 @@ def test_one_reference_for_all_is_refused_and_the_cure_works(manifest: ManifestB
 
     splits = split_records(records, SHARES, seed=0, by_part_only=True)
     assert np.bincount(splits).tolist() == [18, 6, 6]
-    assert {leak.shared for leak in find_leaks(records, splits, {})} == {"the same image"}
+    assert {leak.shared for leak in find_leaks(records, splits, None)} == {"the same image"}
 
 
 def test_a_fixed_split_is_kept_and_its_leak_is_found(manifest: ManifestBuilder) -> None:
@@ -87,7 +87,7 @@ def test_a_fixed_split_is_kept_and_its_leak_is_found(manifest: ManifestBuilder) 
     records = open_manifest(manifest.write())
     splits = split_records(records, SHARES, seed=0)
     assert [SPLITS[split] for split in splits[:3]] == [Split.TRAIN, Split.TEST, Split.TRAIN]
-    leaks = find_leaks(records, splits, {})
+    leaks = find_leaks(records, splits, None)
     assert (0, 1) in {(leak.first, leak.second) for leak in leaks}
     assert all(1 in (leak.first, leak.second) for leak in leaks)
 

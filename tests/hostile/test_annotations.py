@@ -139,9 +139,17 @@ def test_a_label_file_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
         photos_of(root, Format.voc)
 
 
-def test_pipes_and_links_in_circles_are_passed_over(tmp_path: Path) -> None:
+def test_pipes_and_links_in_circles_are_refused(tmp_path: Path) -> None:
     root = layouts.voc(tmp_path / "set")
-    os.mkfifo(root / "Annotations" / "pipe.xml")
-    (root / "JPEGImages" / "again").symlink_to(root, target_is_directory=True)
-    (root / "JPEGImages" / "self.jpg").symlink_to(root / "JPEGImages" / "self.jpg")
-    assert len(photos_of(root, Format.voc)) == 24
+    pipe, again, own = (root / "JPEGImages" / name for name in ("pipe.xml", "again", "self.jpg"))
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="no plain file"):
+        photos_of(root, Format.voc)
+    pipe.unlink()
+    again.symlink_to(root, target_is_directory=True)
+    with pytest.raises(UserError, match="links to folders are not followed"):
+        photos_of(root, Format.voc)
+    again.unlink()
+    own.symlink_to(own)
+    with pytest.raises(UserError, match="links to files that do not exist"):
+        photos_of(root, Format.voc)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ManifestBuilder
-from vlmbench.data.images import Conversion
+from vlmbench.data.image_modes import Conversion
 from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.data.prepared import write_invalid_rows
 from vlmbench.report.datasheet import contact_sheet, warnings_before_training, write_datasheet

@@ -7,17 +7,21 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from vlmbench.data.image_limits import MAX_PIXELS, check_content, check_size, check_tags
+from vlmbench.data.image_modes import Conversion, to_rgb
+from vlmbench.data.lines import read_error
+from vlmbench.data.paths import describe_missing
 from vlmbench.types import FileVersion, UserError
 
 FORMATS = {
@@ -28,8 +32,7 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 1_000_000_000  # of a file
+MAX_BYTES = 500_000_000  # of a file
 MAX_NAME = 255  # bytes of a file's or a folder's name
 MAX_PATH = 1000  # bytes
 # Pillow's decoders raise these errors on damaged bytes.
@@ -41,6 +44,9 @@ BROKEN = (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 THUMBNAIL = 64  # pixels: width and height of the grey thumbnail that finds near-duplicates
 ORIENTATION = 0x0112  # the EXIF tag
+RAW_EXIF = "Raw profile type exif"  # the text of a PNG that holds EXIF in hexadecimal
+ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", RAW_EXIF)  # they name the orientation
+Check = Callable[[Path, bytes], None]  # raises UserError for unexpected bytes
 # EXIF orientation -> the function that turns stored pixels upright, as ImageOps.exif_transpose does
 UPRIGHT: Mapping[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
     2: np.fliplr,
@@ -53,17 +59,15 @@ UPRIGHT: Mapping[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
 }
 
 
-class Conversion(StrEnum):
-    """A change to a file's image. Models see 8-bit RGB, upright."""
-
-    UPRIGHT = "turned upright by its EXIF orientation"
-    DEPTH = "16-bit grey scaled to 8 bits (divided by 257)"
-    CHANNEL_DEPTH = "16 bits a channel cut to the upper 8"
-    FLOAT = "floats from 0 to 1 scaled to 8 bits"
-    INK = "CMYK to RGB by Pillow's formula, without colour profile"
-    WHITE = "transparency laid over white"
-    COLOURS = "grey, 1-bit, palette or YCbCr to RGB"
-    FIRST_FRAME = "the first of several frames"
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ class ImageFacts:
 
     Leak checks use the file's `sha256`, `phash` (64-bit perceptual hash) and `thumbnail` ((64, 64)
     uint8, grey). The datasheet uses `mode` in Pillow's words and `conversions`. The mode "RGB;16"
-    has 16 bits a channel.
+    has 16 bits a channel. `version` is the file's when it was read.
     """
 
     sha256: str
@@ -82,6 +86,7 @@ class ImageFacts:
     thumbnail: NDArray[np.uint8] = field(compare=False)
     mode: str = "RGB"
     conversions: tuple[Conversion, ...] = ()
+    version: FileVersion | None = field(default=None, compare=False)
 
 
 def image_path_error(name: str) -> str | None:
@@ -105,14 +110,39 @@ def image_path_error(name: str) -> str | None:
     return None
 
 
-def open_image(path: Path, *, inside: Path | None = None) -> Image.Image:
+def open_image(
+    path: Path, *, inside: Path | None = None, check: Check | None = None
+) -> Image.Image:
     """Return the image in RGB, converted as `Conversion` documents.
+
+    `check` sees the file's bytes before they are decoded.
 
     Raises UserError for a file that does not exist, is outside the folder `inside` (also by a
     symbolic link), is empty, damaged or too large. Raises UserError too if the suffix does not
     match the format, and if values do not fit into 8 bits.
     """
-    return _open_converted(path, inside)[0]
+    return decode_image(path, read_image(path, inside=inside, check=check))
+
+
+def read_image(path: Path, *, inside: Path | None = None, check: Check | None = None) -> bytes:
+    """Return the bytes of an image file. Raise UserError as `open_image` does.
+
+    Decoders get these bytes. They would map the file, and a mapped file must not be cut.
+    """
+    _check_file(path, inside)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise read_error(path, error) from error
+
+    if check is not None:
+        check(path, content)
+    return content
+
+
+def decode_image(path: Path, content: bytes) -> Image.Image:
+    """Return the image in RGB from the bytes of its file. Raise UserError as `open_image` does."""
+    return _decode(path, content)[0]
 
 
 def open_mask(path: Path, *, inside: Path | None = None) -> NDArray[np.bool_]:
@@ -137,7 +167,7 @@ def file_version(path: Path, inside: Path | None) -> FileVersion | None:
     except OSError:
         return None
 
-    return path, inside, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
+    return path, inside, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def image_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
@@ -160,24 +190,30 @@ def turn_upright(
     The image's EXIF orientation decides. Raises UserError as `open_image` does.
     """
     with _open_file(path, inside) as image, _report_damage(path):
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        image.load()
+        turn = UPRIGHT.get(_orientation(path, image) or 1)
         return stored if turn is None else turn(stored)
 
 
 def image_facts(path: Path, *, inside: Path | None = None) -> ImageFacts:
     """Return the facts of an image. Raises UserError as `open_image` does."""
-    image, mode, conversions = _open_converted(path, inside)
-    grey = image.convert("L")
-    small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    version = file_version(path, None)  # before the bytes: a later change shows
+    content = read_image(path, inside=inside)
+    image, mode, conversions = _decode(path, content)
+    with _report_damage(path):
+        grey = image.convert("L")
+        small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        phash = int(str(imagehash.phash(grey)), 16)
 
     return ImageFacts(
-        sha256=file_sha256(path),
+        sha256=hashlib.sha256(content).hexdigest(),
         width=grey.width,
         height=grey.height,
-        phash=int(str(imagehash.phash(grey)), 16),
+        phash=phash,
         thumbnail=np.asarray(small, dtype=np.uint8),
         mode=mode,
         conversions=conversions,
+        version=version,
     )
 
 
@@ -187,27 +223,40 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open_converted(
-    path: Path,
-    inside: Path | None,
-) -> tuple[Image.Image, str, tuple[Conversion, ...]]:
+def _decode(path: Path, content: bytes) -> tuple[Image.Image, str, tuple[Conversion, ...]]:
     """Return the image as models see it, its file's mode and its conversions."""
-    with _open_file(path, inside) as image, _report_damage(path):
+    with _open_content(path, content) as image, _report_damage(path):
         tiles = getattr(image, "tile", ())
         is_deep = not image.mode.startswith("I") and any(";16" in str(tile) for tile in tiles)
         mode = f"{image.mode};16" if is_deep else image.mode
 
+        image.load()
         conversions: list[Conversion] = []
-        if image.getexif().get(ORIENTATION, 1) in UPRIGHT:
+        orientation = _orientation(path, image)
+        if orientation in UPRIGHT:
             conversions.append(Conversion.UPRIGHT)
         if is_deep:
             conversions.append(Conversion.CHANNEL_DEPTH)
         if getattr(image, "is_animated", False):
             conversions.append(Conversion.FIRST_FRAME)
 
-        image.load()
-        rgb, rgb_conversions = _to_rgb(path, ImageOps.exif_transpose(image))
+        upright = image if orientation not in TURNS else image.transpose(TURNS[orientation])
+        if orientation in TURNS:
+            for name in ORIENTED:  # otherwise a processor turns the image once more
+                upright.info.pop(name, None)
+        rgb, rgb_conversions = to_rgb(path, upright)
         return rgb, mode, (*conversions, *rgb_conversions)
+
+
+def _orientation(path: Path, image: Image.Image) -> int | None:
+    """Return the EXIF orientation of a loaded image; None for another value than a number."""
+    exif = image.info.get("exif") or b""
+    with suppress(ValueError, TypeError):
+        exif = exif or bytes.fromhex("".join(image.info.get(RAW_EXIF, "").split("\n")[3:]))
+    check_tags(path, exif.removeprefix(b"Exif\0\0"))
+
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) else None
 
 
 @contextmanager
@@ -225,9 +274,16 @@ def _report_damage(path: Path) -> Iterator[None]:
 @contextmanager
 def _open_file(path: Path, inside: Path | None) -> Iterator[Image.Image]:
     """Open the file after checks of its path, size and header. Pixels are not decoded."""
-    _check_file(path, inside)
+    with _open_content(path, read_image(path, inside=inside)) as image:
+        yield image
+
+
+@contextmanager
+def _open_content(path: Path, content: bytes) -> Iterator[Image.Image]:
+    """Open the bytes of a file after checks of its size and header. Pixels are not decoded."""
+    check_content(path, content)
     try:
-        image = Image.open(path, formats=tuple(FORMATS))
+        image = Image.open(BytesIO(content), formats=tuple(FORMATS))
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{path}: {error}; the limit is {MAX_PIXELS} pixels, scale the image down"
@@ -254,7 +310,7 @@ def _check_file(path: Path, inside: Path | None) -> None:
         ) from error
 
     if not exists:
-        raise UserError(f"{path}: the image does not exist; fix the path or add the file")
+        raise UserError(f"{path}: {describe_missing(path)}")
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
         raise UserError(
             f"{path}: the link leads out of the folder {inside}; copy the image into the folder"
@@ -269,11 +325,7 @@ def _check_file(path: Path, inside: Path | None) -> None:
 
 def _check_header(path: Path, image: Image.Image) -> None:
     """Raise UserError for too many pixels, and for a suffix that does not match the format."""
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(
-            f"{path}: the image has {image.width} x {image.height} pixels, the limit is "
-            f"{MAX_PIXELS}; scale it down"
-        )
+    check_size(path, image.width, image.height)
 
     # MPO: phones put several JPEGs into one file.
     suffixes = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
@@ -281,35 +333,3 @@ def _check_header(path: Path, image: Image.Image) -> None:
         raise UserError(
             f"{path}: the file holds a {image.format} image; rename it to {suffixes[0]}"
         )
-
-
-def _to_rgb(path: Path, image: Image.Image) -> tuple[Image.Image, list[Conversion]]:
-    """Return the image in 8-bit RGB. Pillow's own conversion clips 16 bits and floats at 255."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.float64)
-        return _scale(path, values, most=65535, valid="16-bit values"), [Conversion.DEPTH]
-    if image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        return _scale(path, values, most=1, valid="floats from 0 to 1"), [Conversion.FLOAT]
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB"), [Conversion.WHITE]
-
-    if image.mode not in ("RGB", "CMYK", "L", "1", "P", "YCbCr"):
-        raise UserError(f"{path}: image mode {image.mode} is not supported; save it as RGB")
-    conversions = {"RGB": [], "CMYK": [Conversion.INK]}.get(image.mode, [Conversion.COLOURS])
-    return image.convert("RGB"), conversions
-
-
-def _scale(path: Path, values: NDArray[np.float64], *, most: float, valid: str) -> Image.Image:
-    """Return values from 0 to `most` as an RGB image. Raises UserError for other values."""
-    low, high = values.min(), values.max()
-    if not np.isfinite(values).all() or low < 0 or high > most:
-        raise UserError(
-            f"{path}: the image has values from {low:g} to {high:g}, but {valid} are needed; "
-            "save it with 8 or 16 bits"
-        )
-
-    scaled = (values * (255 / most)).round().astype(np.uint8)
-    return Image.fromarray(scaled).convert("RGB")

@@ -7,26 +7,37 @@ import logging
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from vlmbench.data.images import Conversion, ImageFacts, image_facts
+from vlmbench.data.image_modes import Conversion
+from vlmbench.data.images import ImageFacts, file_version, image_facts
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.manifest import Manifest, hash_name
 from vlmbench.data.nearest import NearImages, near_images
+from vlmbench.data.paths import find_path
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
-from vlmbench.types import Record, Split, Task, UserError
+from vlmbench.data.unchanged import ReadFiles
+from vlmbench.types import FileVersion, Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
 
 MAX_LEAKS = 10  # leaks named in one message
 FACTS_REVISION = 3  # raise it when other facts are read, or stored in another format
+# Name hash of an image -> its name, and its file's version
+Versions = dict[int, tuple[str, FileVersion | None]]
+# Errors of a damaged file in NumPy's format
+DAMAGED = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
 FACT_NAMES = ("keys", "sha256", "sizes", "phash", "thumbnails", "modes", "conversions")
 
 
@@ -49,6 +60,11 @@ class Data:
     near: tuple[NearImages, ...]
     warnings: tuple[str, ...]
     components: Mapping[tuple[Task, int], str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> ReadFiles:
+        """Return what checks that the run reads the files that it hashed."""
+        return ReadFiles(self.manifest, self.facts)
 
     def component(self, task: Task, group: str) -> str:
         """Return the name of a part's component; "" if its records share no image with others."""
@@ -91,18 +107,17 @@ def load_data(
         leaks=tuple(leaks),
         near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
-        components={} if allow_leak else component_names(manifest),
+        components={} if allow_leak else component_names(manifest, facts),
     )
 
 
 def data_hash(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> str:
     """Return the SHA-256 of the manifest's bytes and of every image that it names."""
-    with manifest.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+    digest = manifest.digest()
     for name, image in sorted(facts.items()):
         digest.update(f"{name:016x} {image.sha256}\n".encode())
 
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
@@ -115,8 +130,9 @@ def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
         for image in record.images:
             first_rows.setdefault(manifest.image_name(image.path), index)
 
-    cached = cache_dir / "images" / f"{_files_version(manifest, first_rows)}.npz"
-    facts = _load_facts(cached) if cached.exists() else None
+    versions = _file_versions(manifest, first_rows)
+    cached = cache_dir / "images" / f"{_files_hash(manifest, versions)}.npz"
+    facts = _load_facts(cached, versions) if cached.exists() else None
     if facts is None:
         facts = _read_facts(manifest, first_rows)
         _save_facts(cached, facts)
@@ -136,7 +152,7 @@ def _leak_error(leaks: Sequence[str]) -> UserError:
 
 
 def _warnings(manifest: Manifest, leaks: Sequence[str]) -> list[str]:
-    warnings = []
+    warnings = list(manifest.warnings)
     left_out = read_invalid_rows(manifest.path)
     if left_out:
         warnings.append(left_out.sentence)
@@ -156,7 +172,8 @@ def _read_facts(manifest: Manifest, first_rows: Mapping[str, int]) -> dict[int, 
     )
     for name, index in progress:
         try:
-            facts[hash_name(name)] = image_facts(manifest.folder / name, inside=manifest.folder)
+            path = find_path(manifest.folder, name)
+            facts[hash_name(name)] = image_facts(path, inside=manifest.folder)
         except UserError as error:
             errors.append(f"{manifest.location(index)}: {error}")
             if len(errors) >= MAX_ERRORS:
@@ -181,17 +198,19 @@ def _check_declared_hashes(manifest: Manifest, facts: Mapping[int, ImageFacts]) 
                 )
 
 
-def _files_version(manifest: Manifest, names: Mapping[str, int]) -> str:
+def _file_versions(manifest: Manifest, names: Iterable[str]) -> Versions:
+    """Return the name of each image and its file's version, None without a file, by name hash."""
+    return {
+        hash_name(name): (name, file_version(find_path(manifest.folder, name), None))
+        for name in names
+    }
+
+
+def _files_hash(manifest: Manifest, versions: Versions) -> str:
     """Return a hash that changes whenever an image file may have changed."""
     digest = hashlib.sha256(f"{FACTS_REVISION} {manifest.folder.resolve()}".encode())
-    for name in names:
-        try:
-            stat = (manifest.folder / name).stat()
-        except OSError:  # read_images reports it with its row
-            continue
-
-        # st_ctime too: another image may have the same size and st_mtime.
-        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
+    for name, version in versions.values():
+        digest.update(f"{name} {version}\n".encode("utf-8", "surrogateescape"))
 
     return digest.hexdigest()[:32]
 
@@ -216,12 +235,13 @@ def _save_facts(path: Path, facts: Mapping[int, ImageFacts]) -> None:
         unfinished.replace(path)
 
 
-def _load_facts(path: Path) -> dict[int, ImageFacts] | None:
-    """Return the cached facts. Return None for a damaged file, which is removed."""
+def _load_facts(path: Path, versions: Versions) -> dict[int, ImageFacts] | None:
+    """Return the cached facts of these images. Return None for a damaged file: it is removed."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             columns = [stored[name] for name in FACT_NAMES]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        facts = _facts_of(columns, versions)
+    except DAMAGED as error:
         log.warning(
             "%s: the cached facts of the images are damaged (%s); the images are read again",
             path,
@@ -230,6 +250,11 @@ def _load_facts(path: Path) -> dict[int, ImageFacts] | None:
         path.unlink(missing_ok=True)
         return None
 
+    return facts
+
+
+def _facts_of(columns: Sequence[Any], versions: Versions) -> dict[int, ImageFacts]:
+    """Return the facts in the columns. Raise ValueError unless they are of exactly these images."""
     facts: dict[int, ImageFacts] = {}
     for key, sha256, size, phash, thumbnail, mode, names in zip(*columns, strict=True):
         conversions = tuple(Conversion[name] for name in str(names).split("|") if name)
@@ -241,5 +266,8 @@ def _load_facts(path: Path) -> dict[int, ImageFacts] | None:
             thumbnail=thumbnail,
             mode=str(mode),
             conversions=conversions,
+            version=versions[int(key)][1],
         )
+    if facts.keys() != versions.keys():
+        raise ValueError("they are of other images")
     return facts

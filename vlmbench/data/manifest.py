@@ -7,14 +7,14 @@ decoded on access, and the first REMEMBERED rows stay decoded. Nothing in a row 
 
 from __future__ import annotations
 
-import mmap
+import hashlib
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -22,14 +22,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.manifest_format import Row, make_record, row_errors
-from vlmbench.data.paths import path_cure
+from vlmbench.data.lines import MAX_LINE, LineFile, changed_error
+from vlmbench.data.manifest_format import Row, make_record, normal_row, row_errors
+from vlmbench.data.paths import blurred_name, is_plain_file, normal_path, normal_text, path_cure
 from vlmbench.types import Record, Role, Split, Task, UserError
 
 MAX_INVALID_ROWS = 1000  # reading stops after so many
-MAX_LINE = 1_000_000  # bytes
 REMEMBERED = 20_000  # decoded records of a manifest
-BOM = b"\xef\xbb\xbf"  # some editors begin a file with it
+MAX_ALIKE = 3  # pairs of parts that look alike, named in warnings
 
 CHOICES: Mapping[str, type[StrEnum]] = {"task": Task, "split": Split, "role": Role}
 TASKS = tuple(Task)
@@ -55,6 +55,7 @@ class Manifest(Sequence[Record]):
     `labels` maps the user's words to the tasks' labels. `tasks` (N,) and `splits` (N,) hold indices
     into TASKS and SPLITS; NO_SPLIT: the manifest does not fix the split. `groups` (N,) and
     `images` (N, 2) hold 64-bit hashes of names. A record with one image has its hash twice.
+    `warnings` name parts that look alike.
     """
 
     path: Path
@@ -63,9 +64,8 @@ class Manifest(Sequence[Record]):
     splits: SplitIndices
     groups: Hashes
     images: Hashes
-    _offsets: Indices
-    _lines: NDArray[np.int32]
-    _bytes: mmap.mmap
+    warnings: tuple[str, ...]
+    _rows: LineFile
     _decoded: dict[int, Record] = field(default_factory=dict)
 
     @property
@@ -73,16 +73,17 @@ class Manifest(Sequence[Record]):
         return self.path.parent
 
     def image_name(self, image: Path) -> str:
-        """Return a record's image path as its row names it: relative to the manifest."""
+        """Return the one spelling of a record's image path, relative to the manifest."""
         # Path.relative_to takes ten times as long.
-        return image.as_posix().removeprefix(f"{self.folder.as_posix().rstrip('/')}/")
+        name = image.as_posix().removeprefix(f"{self.folder.as_posix().rstrip('/')}/")
+        return name if name.isascii() else normal_path(name)
 
     def location(self, index: int) -> str:
         """Return the file and line of a record, for messages: "mine.jsonl:812"."""
-        return f"{self.path}:{self._lines[index]}"
+        return f"{self.path}:{self._rows.line_number(index)}"
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self.tasks)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -100,12 +101,25 @@ class Manifest(Sequence[Record]):
         return record
 
     def _decode(self, index: int) -> Record:
-        start = int(self._offsets[index])
-        newline = self._bytes.find(b"\n", start)
-        end = len(self._bytes) if newline < 0 else newline
+        row = normal_row(_decoder.decode(self._rows.read(index)))
+        try:
+            return make_record(row, self.folder, self.labels)
+        except UserError as error:
+            raise UserError(f"{self.location(index)}: {error}") from error
 
-        row = _decoder.decode(self._bytes[start:end])
-        return make_record(row, self.folder, self.labels)
+    def digest(self) -> Any:
+        """Return the SHA-256 object of the manifest's bytes as they were read, to be continued."""
+        return self._rows.digest()
+
+    def check_unchanged(self) -> None:
+        """Raise UserError if the file at the manifest's path is not as it was read."""
+        try:
+            with self.path.open("rb") as file:
+                now = hashlib.file_digest(file, "sha256").digest()
+        except OSError:
+            now = b""
+        if now != self.digest().digest():
+            raise changed_error(self.path)
 
 
 def open_manifest(
@@ -121,7 +135,7 @@ def open_manifest(
     and the record's label is then "". Raises UserError that names the invalid rows by line, value
     and cure, each reason once. Reading stops after MAX_INVALID_ROWS invalid rows.
     """
-    if not _is_file(path):
+    if not is_plain_file(path):
         cure = path_cure(
             "source.path", path, is_folder=False, otherwise="fix source.path, or add the file"
         )
@@ -131,7 +145,9 @@ def open_manifest(
         raise UserError(f"{path}: the manifest is empty; write one JSON record a line")
 
     version = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    label_pairs = tuple(sorted((labels or {}).items()))
+    label_pairs = tuple(
+        sorted((normal_text(word), label) for word, label in (labels or {}).items())
+    )
     return _scan_file(path, version, label_pairs, frozenset(views), labelled)
 
 
@@ -151,15 +167,13 @@ def _scan_file(
         views=views,
         labelled=labelled,
     )
-    with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    scan.read(content)
+    scan.read()
 
     if scan.invalid_rows:
         stopped = len(scan.invalid_rows) >= MAX_INVALID_ROWS
         note = f"reading {path} stopped after {MAX_INVALID_ROWS} invalid rows" if stopped else ""
         raise invalid_rows_error(scan.invalid_rows, cure=note)
-    if not scan.offsets:
+    if not len(scan.rows):
         raise UserError(f"{path}: the manifest has no record; write one JSON record a line")
 
     return Manifest(
@@ -169,17 +183,9 @@ def _scan_file(
         splits=np.array(scan.splits, dtype=np.int8),
         groups=np.array(scan.groups, dtype=np.uint64),
         images=np.array(scan.images, dtype=np.uint64).reshape(-1, 2),
-        _offsets=np.array(scan.offsets, dtype=np.int64),
-        _lines=np.array(scan.lines, dtype=np.int32),
-        _bytes=content,
+        warnings=tuple(scan.alike),
+        _rows=scan.rows,
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no file can have such a name
-        return False
 
 
 class _Scan:
@@ -202,30 +208,23 @@ class _Scan:
         self.splits = array("b")
         self.groups = array("Q")
         self.images = array("Q")
-        self.offsets = array("q")
-        self.lines = array("i")
+        self.rows = LineFile(path)
         self.invalid_rows: list[InvalidRow] = []
+        self.alike: list[str] = []
 
         self._line_of_id: dict[int, int] = {}
+        self._blurred_groups: dict[int, tuple[int, int]] = {}  # -> hash of the group, line
         self._task_index = {task: index for index, task in enumerate(TASKS)}
         self._split_index = {None: NO_SPLIT} | {split: index for index, split in enumerate(SPLITS)}
 
-    def read(self, content: mmap.mmap) -> None:
+    def read(self) -> None:
         """Read the lines up to the last one, or up to MAX_INVALID_ROWS invalid rows."""
-        offset = 0
-        if content[: len(BOM)] == BOM:
-            content.seek(len(BOM))
-            offset = len(BOM)
-
-        for number, line in enumerate(iter(content.readline, b""), start=1):
-            self._add(line, number, offset)
-            offset += len(line)
+        for number, line in self.rows.scan():
+            self._add(line, number)
             if len(self.invalid_rows) >= MAX_INVALID_ROWS:
                 break
 
-    def _add(self, line: bytes, number: int, offset: int) -> None:
-        if not line.strip():
-            return
+    def _add(self, line: bytes, number: int) -> None:
         row = self._decode(line, number)
         if row is None:
             return
@@ -241,11 +240,11 @@ class _Scan:
                 self._refuse(number, error)
             return
 
-        self._add_columns(row, number, offset)
+        self._add_columns(row)
+        self._compare_group(row.group, number)
 
-    def _add_columns(self, row: Row, number: int, offset: int) -> None:
-        self.offsets.append(offset)
-        self.lines.append(number)
+    def _add_columns(self, row: Row) -> None:
+        self.rows.keep()
         self.tasks.append(self._task_index[row.task])
         self.splits.append(self._split_index[row.split])
         self.groups.append(hash_name(row.group))
@@ -253,15 +252,32 @@ class _Scan:
         images = [hash_name(image.path) for image in row.images]
         self.images.extend((images[0], images[-1]))
 
+    def _compare_group(self, group: str, number: int) -> None:
+        """Warn if an earlier row has another group that looks the same."""
+        own = self.groups[-1]
+        blurred = hash_name(blurred_name(group))
+        first, line = self._blurred_groups.setdefault(blurred, (own, number))
+        if first == own:
+            return
+
+        self._blurred_groups[blurred] = (own, number)
+        if len(self.alike) < MAX_ALIKE:
+            self.alike.append(
+                f"{self.path}:{number}: group {group!r} looks like the group of line {line}, but "
+                "its characters differ (case, width or blanks); they count as two parts. Write "
+                "one name if they are one part"
+            )
+
     def _decode(self, line: bytes, number: int) -> Row | None:
         if len(line) > MAX_LINE:
             self._refuse(
-                number, f"the line has {len(line)} bytes, the limit is {MAX_LINE}; shorten it"
+                number,
+                f"the line is too long, the limit is {MAX_LINE} bytes; shorten it",
             )
             return None
 
         try:
-            return _decoder.decode(line)
+            return normal_row(_decoder.decode(line))
         except UnicodeDecodeError as error:
             self._refuse(
                 number, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8"

@@ -9,6 +9,7 @@ import msgspec
 
 from vlmbench.data.images import image_path_error
 from vlmbench.data.labels import mapping_cure
+from vlmbench.data.paths import find_path, normal_name, normal_path, normal_text
 from vlmbench.system.text import typed_setting
 from vlmbench.types import LABELS, NUM_IMAGES, ImageRef, Record, Role, Split, Task
 
@@ -41,6 +42,22 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
     meta: dict[str, str] = {}
 
 
+def normal_row(row: Row) -> Row:
+    """Give each name and path of a row its one spelling, in place, and return the row.
+
+    Every reader of rows calls this first.
+    """
+    row.id = normal_name(row.id)
+    row.group = normal_name(row.group)
+    row.label = normal_name(row.label)
+    row.answer = normal_text(row.answer)
+    for image in row.images:
+        image.path = normal_path(image.path)
+        image.sha256 = image.sha256.lower()
+
+    return row
+
+
 def row_errors(
     row: Row,
     labels: Mapping[str, str],
@@ -70,7 +87,7 @@ def make_record(row: Row, folder: Path, labels: Mapping[str, str]) -> Record:
 
     images = tuple(
         ImageRef(
-            path=folder / image.path,
+            path=find_path(folder, image.path),
             role=image.role,
             view=image.view,
             sha256=image.sha256,

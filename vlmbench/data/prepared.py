@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +19,13 @@ from filelock import FileLock
 
 from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.system.files import sync, sync_tree
-from vlmbench.types import Record
+from vlmbench.types import Record, UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 INVALID_ROWS = "invalid_rows.json"
+MAX_BYTES = 10_000_000  # of INVALID_ROWS
 MAX_NAMED = 100  # invalid rows with location and reason
 
 
@@ -54,7 +60,31 @@ def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Pa
     with FileLock(data_dir / f".{target.name}.lock"):
         if not target.exists():
             _fill_folder(target, fill)
+    if not (target / MANIFEST).is_file():
+        raise UserError(
+            f"{target}: {MANIFEST} is missing in this prepared folder; {removal_cure(target)}"
+        )
     return target / MANIFEST
+
+
+def removal_cure(folder: Path) -> str:
+    """Return the cure for a prepared folder that somebody changed."""
+    return f"remove the folder, and it is prepared again: rm -r {shlex.quote(str(folder))}"
+
+
+@contextmanager
+def explain_damage(manifest: Path, data_dir: Path) -> Iterator[None]:
+    """Add the cure to errors of the block, if the manifest is in a prepared folder."""
+    try:
+        yield
+    except UserError as error:
+        is_prepared = manifest.name == MANIFEST and manifest.parent.parent == data_dir
+        if not is_prepared:
+            raise
+        raise UserError(
+            f"{error}\nvlmbench prepared this folder, so it was changed since; "
+            f"{removal_cure(manifest.parent)}"
+        ) from error
 
 
 def _fill_folder(target: Path, fill: Callable[[Path], None]) -> None:
@@ -133,4 +163,12 @@ def read_invalid_rows(manifest: Path) -> LeftOutRows | None:
     if manifest.name != MANIFEST or not path.is_file():
         return None
 
-    return msgspec.json.decode(path.read_bytes(), type=LeftOutRows)
+    try:
+        with path.open("rb") as file:
+            rows = msgspec.json.decode(file.read(MAX_BYTES), type=LeftOutRows)
+        if not 0 < rows.count <= rows.total or not rows.named:
+            raise ValueError("its numbers do not fit together")
+    except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
+        log.warning("%s: passed over, vlmbench did not write it (%s); rename the file", path, error)
+        return None
+    return rows

@@ -15,6 +15,7 @@ from vlmbench.config import RunConfig
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
+from vlmbench.data.prepared import explain_damage
 from vlmbench.data.probes import choose_pairs, limit_probes, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, check_labels, limit_records
@@ -112,7 +113,13 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
         monitored=followed.spread(config.trainer.eval_records),
         validation=limit_records(followed, config.eval.limit),
         held_out=[*test, *_make_all_probes(config, test)],
-        viewer=make_viewer(manifest.folder, data.train, view=config.view, cache_dir=cache_dir),
+        viewer=make_viewer(
+            manifest.folder,
+            data.train,
+            view=config.view,
+            cache_dir=cache_dir,
+            files=data.files,
+        ),
         wording=wording,
         notes=tuple(config.data.notes(data.train.count_tasks())),
         token_counts=tuple(_token_count(row) for row in counts[train.indices]),
@@ -147,7 +154,9 @@ def load_run_data(config: RunConfig) -> Data:
 def run_data_hash(config: RunConfig) -> str:
     """Return the hash of the run's manifest and images; unchanged files are not read again."""
     manifest = open_run_manifest(config)
-    return data_hash(manifest, read_images(manifest, Path(config.cache_dir)))
+    with explain_damage(manifest.path, Path(config.data_dir)):
+        facts = read_images(manifest, Path(config.cache_dir))
+    return data_hash(manifest, facts)
 
 
 def open_run_manifest(config: RunConfig) -> Manifest:

@@ -125,19 +125,23 @@ def _join(groups: Hashes, images: Hashes) -> Components:
     return components.astype(np.int32)
 
 
-def component_names(manifest: Manifest) -> dict[tuple[Task, int], str]:
+def component_names(
+    manifest: Manifest, facts: Mapping[int, ImageFacts]
+) -> dict[tuple[Task, int], str]:
     """Return (task, hash of a part) -> name of its component, for components of several parts.
 
-    A component is made of parts that share images in records of one task. Such records are not
-    independent, so statistics take them together. Records of other tasks may join more parts: these
-    stay in one split, but judgements of them share no image. The name is the component's smallest
-    part hash, so it does not depend on the order of the rows.
+    A component is made of parts that share images in records of one task. A file that has several
+    names is one image. Such records are not independent, so statistics take them together. Records
+    of other tasks may join more parts: these stay in one split, but judgements of them share no
+    image. The name is the component's smallest part hash, so it does not depend on the order of the
+    rows.
     """
     names: dict[tuple[Task, int], str] = {}
+    contents = _contents(manifest, facts)
     for index in np.unique(manifest.tasks).tolist():
         members = np.flatnonzero(manifest.tasks == index)
         all_groups = manifest.groups[members]
-        components = _join(all_groups, manifest.images[members])
+        components = _join(all_groups, contents[members])
         groups, first = np.unique(all_groups, return_index=True)
         component_of = components[first]
         sizes = np.bincount(component_of)
@@ -183,14 +187,14 @@ def _check_splits(
 def find_leaks(
     manifest: Manifest,
     splits: SplitIndices,
-    facts: Mapping[int, ImageFacts],
+    facts: Mapping[int, ImageFacts] | None,
     near: Sequence[NearImages] = (),
 ) -> list[Leak]:
     """Return the leaks between splits, at most one for each pair of rows, in order.
 
     A leak is a shared group, a shared image (by path or by content) or a pair of near-duplicates
-    among `near`. `facts` maps the manifest's 64-bit image hashes to the images' facts. Images
-    without facts are compared by path only.
+    among `near`. `facts` maps the manifest's 64-bit image hashes to the images' facts; with None,
+    images are compared by path only. Raise UserError if an image has no facts.
     """
     records = np.arange(len(manifest))
     images = manifest.images.ravel()
@@ -198,13 +202,8 @@ def find_leaks(
     leaks = _find_shared(manifest.groups, splits, records, "group")
     leaks += _find_shared(images, splits[owners], owners, "image")
 
-    if facts:
-        has_facts = np.array([image in facts for image in images.tolist()])
-        images = images[has_facts]
-        owners = owners[has_facts]
-
-        hashes = [facts[image].sha256 for image in images.tolist()]
-        contents = np.array([int(sha256[:16], 16) for sha256 in hashes], dtype=np.uint64)
+    if facts is not None:
+        contents = _contents(manifest, facts).ravel()
         leaks += _find_shared(contents, splits[owners], owners, "image content")
 
     leaks += [_near_leak(pair) for pair in near if pair.likeness.is_near_duplicate]
@@ -212,6 +211,25 @@ def find_leaks(
     # The first of several leaks between two rows stays.
     unique = {(leak.first, leak.second): leak for leak in reversed(leaks)}
     return sorted(unique.values(), key=lambda leak: (leak.first, leak.second))
+
+
+def _contents(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> Hashes:
+    """Return 64 bits of the hash of each record's image files (N, 2).
+
+    Raise UserError if an image has no facts: a check must not pass over what it does not know.
+    """
+    names, positions = np.unique(manifest.images, return_inverse=True)
+    unknown = [name for name in names.tolist() if name not in facts]
+    if unknown:
+        row = int(np.argwhere(manifest.images == unknown[0])[0, 0])
+        raise UserError(
+            f"{manifest.location(row)}: an image of this row was not read, so leaks cannot be "
+            "found; start the command again with an empty cache_dir"
+        )
+
+    hashes = [int(facts[name].sha256[:16], 16) for name in names.tolist()]
+    contents: Hashes = np.array(hashes, dtype=np.uint64)[positions]
+    return contents.reshape(manifest.images.shape)
 
 
 def _find_shared(keys: Hashes, splits: SplitIndices, owners: Indices, name: str) -> list[Leak]:

@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image
 
 from vlmbench.config import ViewConfig
 from vlmbench.data.changes import CHANGES
-from vlmbench.data.images import file_sha256, file_version, open_image
+from vlmbench.data.images import (
+    Check,
+    decode_image,
+    file_sha256,
+    file_version,
+    open_image,
+    read_image,
+)
 from vlmbench.data.prompts import Wording
+from vlmbench.data.unchanged import ReadFiles
 from vlmbench.system.files import sync
 from vlmbench.types import ImageRef, LazyImage, Record, Role, Sample, UserError
 
@@ -29,7 +38,8 @@ class Viewer:
     """Show images in their views: raw images as they are, processed images from a cache.
 
     Each processed image is made once. The cache names it by its view and by the raw file's SHA-256.
-    Raw images must lie in `folder`, unless `folder` is None.
+    Raw images must lie in `folder`, unless `folder` is None. `check` sees the bytes of each raw
+    image that is opened.
     """
 
     def __init__(
@@ -40,8 +50,10 @@ class Viewer:
         process: Callable[[Image.Image], Image.Image],
         fingerprint: str,
         cache: Path,
+        check: Check | None = None,
     ) -> None:
         self._folder = folder
+        self._check = check
         self._name = name
         self._process = process
         self._cache = cache / "views" / fingerprint
@@ -71,10 +83,10 @@ class Viewer:
     def _open_unchanged(self, image: ImageRef) -> Image.Image:
         path = self.path(image)
         if path is None:
-            size = open_image(image.path, inside=self._folder).size
+            size = self._open_raw(image.path).size
             return Image.new("RGB", size, BLANK_GREY)
         if path == image.path:
-            return open_image(path, inside=self._folder)
+            return self._open_raw(path)
 
         try:
             return open_image(path)
@@ -82,6 +94,9 @@ class Viewer:
             log.warning("%s; the image is processed again", error)
             path.unlink(missing_ok=True)
             return open_image(self._write_processed(image.path))
+
+    def _open_raw(self, path: Path) -> Image.Image:
+        return open_image(path, inside=self._folder, check=self._check)
 
     def lazy_image(self, image: ImageRef, *, of: str) -> LazyImage:
         """Return the image in its view, opened on first use. Errors then name the record `of`."""
@@ -98,10 +113,12 @@ class Viewer:
 
     def _write_processed(self, path: Path) -> Path:
         """Return the cached file of a processed image; write the file if it does not exist."""
-        raw = open_image(path, inside=self._folder)
-        target = self._cache / f"{file_sha256(path)}.png"
+        content = read_image(path, inside=self._folder, check=self._check)
+        target = self._cache / f"{sha256(content).hexdigest()}.png"
         if target.exists():
             return target
+
+        raw = decode_image(path, content)
 
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_name(f".{target.stem}.{os.getpid()}.png")
@@ -163,17 +180,29 @@ def without_images(record: Record, *, wording: Wording) -> Sample:
 
 
 def make_viewer(
-    folder: Path | None, train: Iterable[Record], *, view: ViewConfig, cache_dir: Path
+    folder: Path | None,
+    train: Iterable[Record],
+    *,
+    view: ViewConfig,
+    cache_dir: Path,
+    files: ReadFiles,
 ) -> Viewer:
     """Return what shows images as a run that trains on `train` does.
 
-    They must lie in `folder`; None: anywhere.
+    They must lie in `folder`; None: anywhere. `files` are the run's own: its reference images are
+    checked, and each image that is shown if `folder` is the run's.
     """
     references = reference_images(train)
+    process = view.build(references)
+    fingerprint = view.fingerprint([file_sha256(path) for path in references])
+    for path in references:
+        files.check_file(path)
+
     return Viewer(
         folder,
         name=view.name,
-        process=view.build(references),
-        fingerprint=view.fingerprint([file_sha256(path) for path in references]),
+        process=process,
+        fingerprint=fingerprint,
         cache=cache_dir,
+        check=files.check if folder == files.manifest.folder else None,
     )

@@ -125,4 +125,10 @@ def viewer_for(run: Run, views: Iterable[str], inside: Path | None) -> Viewer:
         )
 
     data = load_run_data(config)
-    return make_viewer(inside, data.train, view=config.view, cache_dir=run.cache_dir)
+    return make_viewer(
+        inside,
+        data.train,
+        view=config.view,
+        cache_dir=run.cache_dir,
+        files=data.files,
+    )

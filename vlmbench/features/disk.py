@@ -6,6 +6,7 @@ A file appears under its name only when it is complete.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 TENSOR, CHECKSUM = "tokens", "xxh3_128"
 SUFFIX, UNFINISHED = ".safetensors", ".unfinished"
+MAX_HEADER = 100_000  # bytes; ours have about 150
+TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8}
 ABANDONED = 3600  # seconds: no process still writes an unfinished file of this age
 ROOM = 0.9  # of the budget remains in use after old entries are removed
 CLOCK = 1.0  # seconds by which a file's time may precede its use
@@ -60,20 +63,20 @@ class DiskLevel:
     def describe(self, key: str) -> Tensor | None:
         """Return a meta tensor of the entry's shape and type, or None if there is no entry."""
         entry = self._open(key)
-        return None if entry is None else entry[0].to("meta")
+        return None if entry is None else entry[0]
 
-    def read(self, key: str, make: Callable[[Tensor], Tensor] = torch.empty_like) -> Tensor | None:
+    def read(self, key: str, make: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
         """Return the tensor, or None if there is no valid entry.
 
-        `make(like)` returns the memory for a tensor like `like`. The checksum is compared in that
-        memory.
+        `make(like)` returns the host memory for a tensor like the meta tensor `like`. The checksum
+        is compared in that memory.
         """
         entry = self._open(key)
         if entry is None:
             return None
 
-        path, (mapped, expected) = self.path(key), entry
-        tensor = make(mapped)
+        path, (like, expected) = self.path(key), entry
+        tensor = torch.empty_like(like, device="cpu") if make is None else make(like)
         try:
             _read_into(tensor, path)
         except FileNotFoundError:  # another process removed it just now
@@ -90,14 +93,13 @@ class DiskLevel:
         return tensor
 
     def _open(self, key: str) -> tuple[Tensor, str | None] | None:
-        """Return the mapped entry, not read yet, and the checksum that it names; or None."""
+        """Return a meta tensor like the entry, and the checksum that it names; or None."""
         path = self.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(TENSOR), (file.metadata() or {}).get(CHECKSUM)
+            return _read_header(path)
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
             self._remove_damaged(path, str(error))
             return None
 
@@ -207,6 +209,26 @@ class DiskLevel:
         for future in self._queue:
             future.result()
         self._queue = []
+
+
+def _read_header(path: Path) -> tuple[Tensor, str | None]:
+    """Return a meta tensor like the file's, and its checksum. Raise ValueError for a cut file.
+
+    safetensors would map the file, and a mapped file must not be cut.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise ValueError("its header is too long")
+        header = json.loads(file.read(length))
+        size = os.fstat(file.fileno()).st_size
+
+    entry = header[TENSOR]
+    tensor = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]], device="meta")
+    if size != 8 + length + tensor.nbytes:
+        raise ValueError("it was cut")
+
+    return tensor, header.get("__metadata__", {}).get(CHECKSUM)
 
 
 def _read_into(tensor: Tensor, path: Path) -> None:

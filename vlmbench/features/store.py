@@ -156,7 +156,7 @@ class TokenStore:
         shapes = zip(unknown, self._openers.map(self._disk.describe, unknown), strict=True)
         self._shapes |= {key: shape for key, shape in shapes if shape is not None}
 
-        make = torch.empty_like if self._copies is None else self._pinned.empty_like
+        make = None if self._copies is None else self._pinned.empty_like
         return {
             key: Reading(
                 host=self._readers.submit(self._disk.read, key, make),

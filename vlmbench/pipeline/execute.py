@@ -7,7 +7,9 @@ from pathlib import Path
 
 from vlmbench.backbones.devices import explain_gpu_errors
 from vlmbench.data.images import open_image
-from vlmbench.data.run_records import run_data_hash
+from vlmbench.data.lines import changed_error
+from vlmbench.data.load import data_hash as hash_data
+from vlmbench.data.run_records import RunRecords, run_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import mark_followed, write_calibration
@@ -58,15 +60,20 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
                 attempt.tracker.adapter(run.folder.adapter)
 
             if evaluates and processes.is_leader():
-                evaluate(run, attempt, fitted)
+                evaluate(run, attempt, fitted, data_hash)
+            elif processes.is_leader():
+                check_data(fitted.records, data_hash)
 
             store = fitted.backbone.store
             log.info("vision tokens: %s", "not stored" if store is None else store.report())
             attempt.end(State.FINISHED if evaluates else State.RUNNING)
 
 
-def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
-    """Answer validation and held-out records; write calibration, predictions and figures."""
+def evaluate(run: Run, attempt: Attempt, fitted: Fitted, data_hash: str) -> None:
+    """Answer validation and held-out records; write calibration, predictions and figures.
+
+    Raise UserError if the data are not those of `data_hash`. Then no figures are written.
+    """
     records = fitted.records
     asker = run.asker(fitted.backbone, records)
 
@@ -78,6 +85,7 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
         write_calibration(run.folder, validation)
         answers = answer_held_out(run, asker, records, validation)
 
+    check_data(records, data_hash)
     scores = measure(answers.predictions, seed=run.config.data.split_seed)
     summary = data_summary(records, fitted.cost)
     notes = [*answers.notes, *records.notes, *batch_notes(run.folder)]
@@ -87,6 +95,14 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted) -> None:
     ordinary = [one for one in answers.predictions if one.probe is Probe.NONE]
     attempt.tracker.summary(flatten(scores, prefix=answers.prefix))
     attempt.tracker.predictions(ordinary, lambda path: open_image(Path(path)))
+
+
+def check_data(records: RunRecords, expected: str) -> None:
+    """Raise UserError if the run's data changed while it ran. `expected` is their hash."""
+    data = records.data
+    data.files.check_all()
+    if hash_data(data.manifest, data.facts) != expected:
+        raise changed_error(data.manifest.path)
 
 
 def _pruned_note(run: Run) -> str:

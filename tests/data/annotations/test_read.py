@@ -136,7 +136,7 @@ def test_unused_label_files_are_offered(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         assert answers(photos_of(root)) == {"abnormal": 8, "normal": 16}
     assert "1 YOLO label files, such as bad/b0.txt" in caplog.text
-    assert "1 files of the operating system" in caplog.text
+    assert "1 file (Thumbs.db) passed over" in caplog.text
     found = answers(photos_of(root, annotations=Format.yolo))
     assert found == {"abnormal: hole, centre": 1, "abnormal": 7, "normal": 16}
 

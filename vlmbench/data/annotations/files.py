@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +9,16 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from vlmbench.data.images import SUFFIXES
+from vlmbench.data.paths import normal_text
+from vlmbench.data.photos.left_out import (
+    is_litter,
+    pass_over,
+    refuse_endings,
+    refuse_missing,
+    walk,
+)
 from vlmbench.types import UserError
 
-# Files and folders that Windows, macOS and Linux write by themselves, in lower case.
-LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
 # Folders that say only what kind of file they hold, in lower case.
 IMAGE_FOLDERS = frozenset(
     {"image", "images", "img", "imgs", "jpegimages", "photo", "photos", "data", "pcbdata"}
@@ -25,6 +30,8 @@ MASK_FOLDERS = frozenset(
     {"ground_truth", "groundtruth", "gt", "mask", "masks", "segmentation", "label", "labels"}
 )
 NEUTRAL = IMAGE_FOLDERS | LABEL_FOLDERS | MASK_FOLDERS
+# Files that may describe photos, however many they are
+LABEL_SUFFIXES = frozenset({".xml", ".txt", ".json", ".yaml", ".yml", ".names", ".csv", ".tsv"})
 MAX_FILES = 2_000_000
 
 
@@ -32,13 +39,12 @@ MAX_FILES = 2_000_000
 class Files:
     """The files of a folder by their sorted names, relative to it and with slashes.
 
-    `litter` counts the files that are passed over.
+    The names are spelled as on the disk.
     """
 
     root: Path
     images: tuple[str, ...]
     others: tuple[str, ...]
-    litter: int
 
     @cached_property
     def images_set(self) -> frozenset[str]:
@@ -51,37 +57,43 @@ class Files:
 
 
 def list_files(root: Path) -> Files:
-    """Return the files of a folder and its subfolders, without hidden ones.
+    """Return the files of a folder and its subfolders. Litter is passed over, and said once.
 
-    Links to folders are not followed. Raise UserError for a name that cannot be printed.
+    Raise UserError for names that cannot be printed, and for links that lead nowhere.
     """
-    images: list[str] = []
-    others: list[str] = []
-    litter = 0
+    found = walk(root)
+    litter = [path for path in found if is_litter(path, root)]
+    pass_over(litter, root, reason="hidden files and litter of the system are no photos")
 
-    for folder, subfolders, names in os.walk(root):
-        is_litter_folder = [name for name in subfolders if _is_litter(name)]
-        litter += len(is_litter_folder)
-        subfolders[:] = sorted(name for name in subfolders if not _is_skipped(name))
+    paths = [path for path in found if not is_litter(path, root)]
+    if len(paths) > MAX_FILES:
+        raise UserError(
+            f"{root}: the folder has more than {MAX_FILES:,} files; name a smaller folder"
+        )
 
-        for name in sorted(names):
-            path = Path(folder) / name
-            litter += _is_litter(name)
-            if _is_skipped(name) or not path.is_file():
-                continue
+    refuse_missing(paths, root)
+    for path in paths:
+        _check_name(path)
 
-            _check_name(name, folder)
-            target = images if path.suffix.lower() in SUFFIXES else others
-            target.append(path.relative_to(root).as_posix())
-
-        if len(images) + len(others) > MAX_FILES:
-            raise UserError(
-                f"{root}: the folder has more than {MAX_FILES:,} files; name a smaller folder"
-            )
-
+    names = {path: path.relative_to(root).as_posix() for path in paths}
     return Files(
-        root=root, images=tuple(sorted(images)), others=tuple(sorted(others)), litter=litter
+        root=root,
+        images=tuple(name for path, name in names.items() if path.suffix.lower() in SUFFIXES),
+        others=tuple(name for path, name in names.items() if path.suffix.lower() not in SUFFIXES),
     )
+
+
+def refuse_unknown_files(files: Files, names: Iterable[str]) -> None:
+    """Raise UserError if files beside the photos `names` may be photos in an unknown format."""
+    folders = {name.rpartition("/")[0] for name in names}
+    unknown: dict[str, list[Path]] = defaultdict(list)
+    for name in files.others:
+        folder = name.rpartition("/")[0]
+        if folder in folders and suffix_of(name) not in LABEL_SUFFIXES:
+            unknown[folder].append(files.root / name)
+
+    for folder, paths in unknown.items():
+        refuse_endings(paths, files.root / folder, SUFFIXES)
 
 
 def read_bytes(root: Path, name: str, *, most: int) -> bytes:
@@ -118,8 +130,8 @@ class PhotoIndex:
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for image in images:
             path = PurePosixPath(image)
-            self._by_stem[path.stem.casefold()].append(image)
-            self._by_name[path.name.casefold()].append(image)
+            self._by_stem[_fold(path.stem)].append(image)
+            self._by_name[_fold(path.name)].append(image)
 
     def find(self, name: str, stem: str | None = None) -> str | None:
         """Return the photo with the stem of the file `name`, or with `stem`; None without one.
@@ -128,13 +140,13 @@ class PhotoIndex:
         as images/ and labels/ do not count. None too if two photos are equally near.
         """
         path = PurePosixPath(name)
-        wanted = (path.stem if stem is None else stem).casefold()
+        wanted = _fold(path.stem if stem is None else stem)
         return _nearest(path, [one for one in self._by_stem.get(wanted, []) if one != name])
 
     def find_file(self, name: str) -> str | None:
         """Return the photo with the file name of `name`; None without one, or with several."""
         path = PurePosixPath(name)
-        return _nearest(path, self._by_name.get(path.name.casefold(), []))
+        return _nearest(path, self._by_name.get(_fold(path.name), []))
 
 
 def _nearest(path: PurePosixPath, photos: list[str]) -> str | None:
@@ -149,23 +161,19 @@ def _nearest(path: PurePosixPath, photos: list[str]) -> str | None:
     return None
 
 
+def _fold(name: str) -> str:
+    return normal_text(name).casefold()
+
+
 def _key(path: PurePosixPath) -> tuple[str, ...]:
     """Return the folders of a file, without those that name only a kind of file."""
     folders = (folder.casefold() for folder in path.parent.parts)
     return tuple(folder for folder in folders if folder not in NEUTRAL)
 
 
-def _is_litter(name: str) -> bool:
-    return name.casefold() in LITTER or name == ".DS_Store" or name.startswith("._")
-
-
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or _is_litter(name)
-
-
-def _check_name(name: str, folder: str) -> None:
-    if not name.isprintable():  # true also for bytes that are not text
+def _check_name(path: Path) -> None:
+    if not path.name.isprintable():  # true also for bytes that are not text
         raise UserError(
-            f"{folder}: the file name {name!r} has characters that cannot be printed; rename the "
-            "file"
+            f"{path.parent}: the file name {path.name!r} has characters that cannot be printed; "
+            "rename the file"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vlmbench.data.annotations.files import NEUTRAL
+from vlmbench.data.paths import normal_text
 from vlmbench.data.photos.photo import BAD, GOOD
 from vlmbench.types import UserError
 
@@ -41,7 +42,7 @@ def folder_label(name: str, mapping: Mapping[str, str]) -> FolderLabel | None:
     names are understood. Folders below the one that names the label are the defect's word. So is
     that folder itself, if its name is not a usual one.
     """
-    folders = PurePosixPath(name).parent.parts
+    folders = PurePosixPath(normal_text(name)).parent.parts
     depth, label = _find_label(folders, mapping)
     if label is None:
         return None
@@ -71,7 +72,9 @@ def check_folder_labels(folders: Mapping[str, str]) -> None:
 
 def _find_label(folders: tuple[str, ...], mapping: Mapping[str, str]) -> tuple[int, str | None]:
     """Return the number of folders down to the one that names a label, and the label."""
-    labels = {key.strip("/").casefold(): label for key, label in mapping.items()} or LABEL_OF
+    labels = {
+        normal_text(key).strip("/").casefold(): label for key, label in mapping.items()
+    } or LABEL_OF
 
     for depth in range(1, len(folders) + 1):
         path = "/".join(folders[:depth]).casefold()

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from vlmbench.data.annotations.files import MASK_FOLDERS, Files, PhotoIndex, suffix_of
 from vlmbench.data.annotations.marks import Mark, Reading
 from vlmbench.data.images import image_size, open_image, open_mask, turn_upright
+from vlmbench.data.paths import find_path, is_plain_file, normal_path
+from vlmbench.data.photos.photo import list_images
 from vlmbench.types import UserError
 
 # The end of a mask's name, after its photo's name.
@@ -95,12 +97,12 @@ def list_masks(folder: Path, stem: str) -> list[Path]:
     """Return the masks of the photo `stem` in `folder`: a file, or all files in a folder."""
     for ending in ENDINGS:
         for suffix in SUFFIXES:
-            path = folder / f"{stem}{ending}{suffix}"
-            if path.is_file():
+            path = find_path(folder, normal_path(f"{stem}{ending}{suffix}"))
+            if is_plain_file(path):
                 return [path]
 
-    masks = folder / stem
-    return sorted(path for path in masks.iterdir() if path.is_file()) if masks.is_dir() else []
+    masks = find_path(folder, normal_path(stem))
+    return list_images(masks) if masks.is_dir() else []
 
 
 def white_pixels(mask: Path, root: Path) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlmbench.data.annotations.coco import read_coco
 from vlmbench.data.annotations.deeppcb import read_deeppcb
-from vlmbench.data.annotations.files import Files, list_files
+from vlmbench.data.annotations.files import Files, list_files, refuse_unknown_files
 from vlmbench.data.annotations.folders import FolderLabel, folder_label
 from vlmbench.data.annotations.marks import Mark, Problems, Reading
 from vlmbench.data.annotations.masks import find_masks, read_masks
@@ -20,6 +20,7 @@ from vlmbench.data.annotations.voc import read_voc
 from vlmbench.data.annotations.where import describe_marks, join_words
 from vlmbench.data.annotations.yolo import read_yolo
 from vlmbench.data.labels import GOOD_WORDS
+from vlmbench.data.paths import normal_path
 from vlmbench.data.photos.photo import BAD, GOOD, Photo
 from vlmbench.types import UserError
 
@@ -89,6 +90,7 @@ def read_photos(root: Path, choices: Choices) -> list[Photo]:
             photos.append(photo if has_categories else replace(photo, category=""))
 
     problems.raise_any()
+    refuse_unknown_files(files, [photo.path.relative_to(root).as_posix() for photo in photos])
     if photos:
         _log_notes(files, reading, left_out, choices)
     return photos
@@ -142,10 +144,10 @@ def _photo(
     meta = {key: word for key, word in known.items() if word}
 
     return Photo(
-        name=name,
+        name=normal_path(name),
         path=root / name,
         label=label,
-        part=choices.part_of(name),
+        part=choices.part_of(normal_path(name)),
         words=", ".join(filter(None, (defect, region))),
         category=found.category if found else "",
         meta=meta,
@@ -169,9 +171,6 @@ def _have_both_labels(found: Sequence[FolderLabel]) -> bool:
 
 def _log_notes(files: Files, reading: Reading, left_out: Sequence[str], choices: Choices) -> None:
     notes = list(reading.notes)
-    if files.litter:
-        notes.append(f"{files.litter} files of the operating system, such as Thumbs.db, are passed "
-                     "over")  # fmt: skip
     if left_out:
         folders = Counter(name.rpartition("/")[0] or "." for name in left_out)
         named = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(5))

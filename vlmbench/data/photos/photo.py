@@ -20,6 +20,16 @@ from vlmbench.data.images import (
     image_path_error,
 )
 from vlmbench.data.invalid_rows import MAX_ERRORS
+from vlmbench.data.lines import changed_error, read_error
+from vlmbench.data.paths import describe_missing, is_folder, is_plain_file
+from vlmbench.data.photos.left_out import (
+    is_litter,
+    pass_over,
+    refuse_endings,
+    refuse_missing,
+    walk,
+)
+from vlmbench.system.files import explain_disk_errors
 from vlmbench.types import ImageRef, Role, Split, UserError
 
 GOOD, BAD = "normal", "abnormal"
@@ -107,25 +117,30 @@ def part_of(name: str, rule: PartRule) -> str:
 def list_images(folder: Path) -> list[Path]:
     """Return the images of a folder and its subfolders, sorted by name.
 
-    Hidden files are left out. Raise UserError if the folder does not exist or has no files, or if
-    a file is not an image by its name.
+    Litter is passed over. Raise UserError if the folder does not exist or has no files, if a link
+    leads nowhere, or if a file is not an image by its name.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: the folder does not exist; create it with photos in it")
 
-    files = (path for path in folder.rglob("*") if path.is_file())
-    paths = sorted(path for path in files if not _is_hidden(path, folder))
+    found = walk(folder)
+    litter = [path for path in found if is_litter(path, folder)]
+    pass_over(litter, folder, reason="hidden files and litter of the system are no photos")
+
+    paths = [path for path in found if not is_litter(path, folder)]
+    refuse_missing(paths, folder)
     for path in paths:
         _check_file_name(path, folder)
 
-    if not paths:
+    others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
+    if others:
+        refuse_endings(others, folder, SUFFIXES)
+
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    if not images:
         raise UserError(f"{folder}: the folder is empty; add photos to it")
 
-    return paths
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return images
 
 
 def _check_file_name(path: Path, folder: Path) -> None:
@@ -135,11 +150,18 @@ def _check_file_name(path: Path, folder: Path) -> None:
             "the file"
         )
 
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"{path}: the file's suffix is not one of {', '.join(sorted(SUFFIXES))}; convert the "
-            "file, or move it to another folder"
-        )
+
+def check_names(photos: Sequence[Photo]) -> None:
+    """Raise UserError if two files have one name in different Unicode forms."""
+    paths: dict[str, Path] = {}
+    for photo in photos:
+        first = paths.setdefault(photo.name, photo.path)
+        if first != photo.path:
+            raise UserError(
+                f"{photo.path.parent}: the names {first.name!a} and "
+                f"{photo.path.name!a} look the same and differ only in their Unicode form; "
+                "rename one of them"
+            )
 
 
 def copy_photos(
@@ -196,10 +218,18 @@ def copy_image(name: str, path: Path, *, root: Path, folder: Path) -> Path:
     if path.is_relative_to(folder):
         return path
 
-    hash_file(path, inside=root)
+    expected = hash_file(path, inside=root)
     target = folder / "img" / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
+    if target.exists():  # the data folder's disk does not tell capital letters apart
+        raise UserError(
+            f"{path}: another photo has the same name in other capital letters; rename one of them"
+        )
+
+    with explain_disk_errors(str(target)):
+        shutil.copyfile(path, target)
+    if file_sha256(target) != expected:
+        raise changed_error(path)
 
     return target
 
@@ -216,15 +246,18 @@ def hash_file(path: Path, *, inside: Path) -> str:
     require_file(path, inside=inside)
     version = file_version(path, inside)
     if version not in _hashes:
-        _hashes[version] = file_sha256(path)
+        try:
+            _hashes[version] = file_sha256(path)
+        except OSError as error:
+            raise read_error(path, error) from error
 
     return _hashes[version]
 
 
 def require_file(path: Path, *, inside: Path) -> None:
     """Raise UserError if an image does not exist or is outside the folder `inside`."""
-    if not path.is_file():
-        raise UserError(f"{path}: the image does not exist; fix the path, or add the file")
+    if not is_plain_file(path):
+        raise UserError(f"{path}: {describe_missing(path)}")
 
     if not path.resolve().is_relative_to(inside.resolve()):
         raise UserError(

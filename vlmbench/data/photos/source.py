@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig, setting
 from vlmbench.data.labels import mapping_cure
+from vlmbench.data.paths import look_alikes, normal_name
 from vlmbench.data.photos.comparisons import (
     PhotoComparison,
     make_comparison_records,
@@ -74,6 +75,7 @@ class PhotoSourceConfig(PairedSourceConfig):
         root = Path(self.path)
         photos = self.photos()
         check_both_labels(photos, self.path)
+        warn_of_look_alikes(photos, self.path)
 
         key = _CacheKey(
             settings=asdict(self),
@@ -161,6 +163,21 @@ def _warn_of_lots_without_comparisons(
         )
 
 
+def warn_of_look_alikes(photos: Sequence[Photo], source_path: str) -> None:
+    """Log the names of parts that look alike but count as different parts."""
+    pairs = look_alikes(photo.part for photo in photos)
+    if pairs:
+        first, second = pairs[0]
+        log.warning(
+            "source.path=%s: %d names of parts look like another one, such as %r and %r; they "
+            "count as different parts. Write one name if they are one part",
+            source_path,
+            len(pairs),
+            first,
+            second,
+        )
+
+
 def check_label_words(labels: Mapping[str, str]) -> None:
     """Raise UserError if `source.labels` maps a word to anything but "normal" or "abnormal".
 
@@ -177,7 +194,9 @@ def check_label_words(labels: Mapping[str, str]) -> None:
 
 def label_of(word: str, labels: Mapping[str, str]) -> str:
     """Return "normal" or "abnormal" for the user's word. Raise UserError for an unmapped word."""
-    label = labels.get(word, word)
+    words_of = {normal_name(name): label for name, label in labels.items()}
+    word = normal_name(word)
+    label = words_of.get(word, word)
 
     if label not in (GOOD, BAD):
         words = ", ".join(repr(name) for name in (*labels, GOOD, BAD))

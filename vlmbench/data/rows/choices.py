@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vlmbench.data.paths import normal_path
 from vlmbench.data.rows.source import Draft
 from vlmbench.types import Task
 
@@ -35,7 +36,7 @@ def choice_draft(
         images=images,
         label=answer,
         answer=answer,
-        group=query,
+        group=normal_path(query),
         question=question.strip(),
         options={letter.strip(): text for letter, text in options.items()},
         meta={key: value for key, value in meta.items() if value},

@@ -17,6 +17,7 @@ import msgspec
 
 from vlmbench.config import setting
 from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.data.paths import normal_name, normal_path, normal_text
 from vlmbench.data.photos.source import check_label_words
 from vlmbench.data.rows.read import decode, read_rows
 from vlmbench.data.rows.source import Draft, RowSourceConfig
@@ -125,7 +126,7 @@ class ConversationConfig(RowSourceConfig):
     def _group(self, fields: Mapping[str, Any], conversation: Conversation) -> str:
         """Return the name of the row's part. Raise UserError if the row does not have one."""
         if self.group is None:
-            return conversation.images[-1]
+            return normal_path(conversation.images[-1])
 
         group = fields.get(self.group)
         if not isinstance(group, str | int):
@@ -196,7 +197,8 @@ def split_label(answer: str, labels: Mapping[str, str]) -> tuple[str, str]:
     them. A word must end at a boundary: "normally ..." does not start with "normal".
     """
     own_names = {label: label for label in LABELS[Task.JUDGE_PAIR]}
-    label_of_word = {**own_names, **labels}
+    label_of_word = {**own_names, **{normal_name(word): labels[word] for word in labels}}
+    answer = normal_text(answer)
 
     for word in sorted(label_of_word, key=len, reverse=True):
         start, rest = answer[: len(word)], answer[len(word) :]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from vlmbench.data.paths import path_cure
+from vlmbench.data.lines import BOM, MAX_LINE, read_error
+from vlmbench.data.paths import is_plain_file, path_cure
 from vlmbench.types import UserError
 
 T = TypeVar("T")
-MAX_BYTES = 4_000_000_000
-BOM = b"\xef\xbb\xbf"
+MAX_BYTES = 500_000_000  # the file is read into memory
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, msgspec.Raw]]:
@@ -28,7 +29,11 @@ def read_rows(path: Path) -> Iterator[tuple[str, msgspec.Raw]]:
             yield f"{path}: row {number}", row
         return
 
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(BytesIO(content), start=1):
+        if len(line) > MAX_LINE:
+            raise UserError(
+                f"{path}:{number}: the line is too long, the limit is {MAX_LINE} bytes; shorten it"
+            )
         if line.strip():
             yield f"{path}:{number}", msgspec.Raw(line)
 
@@ -38,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raise UserError if the file does not exist, is empty, or has more than MAX_BYTES.
     """
-    if not path.is_file():
+    if not is_plain_file(path):
         cure = path_cure(
             "source.path", path, is_folder=False, otherwise="fix the path, or add the file"
         )
@@ -51,7 +56,10 @@ def read_bytes(path: Path) -> bytes:
             "split it into several files"
         )
 
-    content = path.read_bytes().removeprefix(BOM)
+    try:
+        content = path.read_bytes().removeprefix(BOM)
+    except OSError as error:
+        raise read_error(path, error) from error
     if not content.strip():
         raise UserError(f"source.path={path}: the file is empty; write rows into it")
 

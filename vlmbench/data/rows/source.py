@@ -17,6 +17,7 @@ from vlmbench.config import SourceConfig, setting
 from vlmbench.data.images import open_image
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.manifest_format import ImageRow, Row, row_errors
+from vlmbench.data.paths import find_path, normal_name, normal_path, normal_text
 from vlmbench.data.photos.photo import copy_image, hash_file, require_file
 from vlmbench.data.prepared import prepared_folder, write_invalid_rows, write_manifest
 from vlmbench.types import ImageRef, Record, Role, Task, UserError
@@ -88,7 +89,7 @@ class RowSourceConfig(SourceConfig):
         key = _CacheKey(
             settings=asdict(self),
             file=sha256(file.read_bytes()).hexdigest(),
-            images=tuple((name, hash_file(root / name, inside=root)) for name in names),
+            images=tuple((name, hash_file(find_path(root, name), inside=root)) for name in names),
         )
 
         def fill(folder: Path) -> None:
@@ -107,11 +108,12 @@ class RowSourceConfig(SourceConfig):
                 invalid_rows.append(row)
                 continue
 
-            reason = _draft_error(row, root)
+            draft = _normal_draft(row)
+            reason = _draft_error(draft, root)
             if reason is None:
-                drafts.append(row)
+                drafts.append(draft)
             else:
-                invalid_rows.append(InvalidRow(location=row.location, reason=reason))
+                invalid_rows.append(InvalidRow(location=draft.location, reason=reason))
 
         self._check_rows(drafts, invalid_rows)
 
@@ -165,6 +167,17 @@ def _image_names(drafts: Sequence[Draft]) -> list[str]:
     return list(dict.fromkeys(name for draft in drafts for name in draft.images))
 
 
+def _normal_draft(draft: Draft) -> Draft:
+    """Return the draft with one spelling of each name and path."""
+    return replace(
+        draft,
+        images=tuple(map(normal_path, draft.images)),
+        group=normal_name(draft.group),
+        label=normal_name(draft.label),
+        answer=normal_text(draft.answer),
+    )
+
+
 def _draft_error(draft: Draft, root: Path) -> str | None:
     """Return why the row is invalid or which image does not exist. Return None for a valid row."""
     images = [
@@ -187,7 +200,7 @@ def _draft_error(draft: Draft, root: Path) -> str | None:
 
     try:
         for name in draft.images:
-            require_file(root / name, inside=root)
+            require_file(find_path(root, name), inside=root)
     except UserError as error:
         return str(error)
 
@@ -212,7 +225,7 @@ def _copy_images(
         disable=len(names) < 100,
     ):
         try:
-            target = copy_image(name, root / name, root=root, folder=folder)
+            target = copy_image(name, find_path(root, name), root=root, folder=folder)
             open_image(target, inside=folder)
         except UserError as error:
             damage[name] = str(error).replace(str(folder / "img"), str(root))

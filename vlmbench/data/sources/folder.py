@@ -17,9 +17,17 @@ from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
+from vlmbench.data.paths import (
+    describe_missing,
+    find_path,
+    is_folder,
+    is_plain_file,
+    normal_path,
+    path_cure,
+)
+from vlmbench.data.photos.left_out import is_litter, pass_over, walk
 from vlmbench.data.photos.part_names import check_part_names
-from vlmbench.data.photos.photo import GOOD, PartRule, Photo, part_of
+from vlmbench.data.photos.photo import GOOD, PartRule, Photo, check_names, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
 from vlmbench.types import Split, UserError
@@ -73,7 +81,7 @@ class FolderConfig(PhotoSourceConfig):
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
-        if not root.is_dir():
+        if not is_folder(root):
             cure = path_cure(
                 "source.path", root, otherwise=f"put photos into {root}/good and {root}/bad"
             )
@@ -90,6 +98,8 @@ class FolderConfig(PhotoSourceConfig):
             self._suggest_layout(root, photos[0].label)
         if self.parts is None and not self.pairs.is_by_name:
             check_part_names(photos, self.path)
+
+        check_names(photos)
         return photos
 
     def _suggest_layout(self, root: Path, label: str) -> None:
@@ -145,11 +155,13 @@ class FolderConfig(PhotoSourceConfig):
         if invalid_rows:
             raise invalid_rows_error(invalid_rows)
 
+        unlisted = _images_below(root) - {photo.path for photo in photos.values()}
+        pass_over(sorted(unlisted), root, reason=f"{self.table} does not list them")
         return list(photos.values())
 
     def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
         """Return the photo of a line of the table. Raise UserError for an invalid line."""
-        name = fields["path"]
+        name = normal_path(fields["path"])
         path = _existing_path(root, name, near_names)
         split = _split_of(fields)
         label = label_of(fields["label"], self.labels)
@@ -177,6 +189,13 @@ class FolderConfig(PhotoSourceConfig):
         )
 
 
+def _images_below(root: Path) -> set[Path]:
+    """Return the images in a folder, and links that may lead to images, without hidden ones."""
+    return {
+        path for path in walk(root) if path.suffix.lower() in SUFFIXES and not is_litter(path, root)
+    }
+
+
 def _require_new(photo: Photo, locations: Mapping[str, str]) -> None:
     """Raise UserError if an earlier line has the same photo."""
     if photo.name in locations:
@@ -191,11 +210,12 @@ def _existing_path(root: Path, name: str, near_names: NearNames) -> Path:
     if path_error is not None:
         raise UserError(path_error)
 
-    path = root / name
-    if not path.is_file():
+    path = find_path(root, name)
+    if not is_plain_file(path):
         near = near_names(path.parent).get(path.stem.casefold())
-        cure = f"did you mean {near}?" if near else "fix the path, or add the file"
-        raise UserError(f"{path}: the image does not exist; {cure}")
+        if near:
+            raise UserError(f"{path}: the image does not exist; did you mean {near}?")
+        raise UserError(f"{path}: {describe_missing(path)}")
 
     return path
 

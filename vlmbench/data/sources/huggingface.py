@@ -7,23 +7,35 @@ row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from omegaconf import MISSING
 from PIL import Image
 
 from vlmbench.config import schema, setting
+from vlmbench.data.arrow import (
+    SAVED,
+    ArrowRows,
+    check_saved,
+    image_bytes,
+    read_object,
+    read_schema,
+    saved_files,
+)
+from vlmbench.data.image_limits import check_pointer
 from vlmbench.data.images import FORMATS, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
+from vlmbench.data.paths import is_folder, is_plain_file, normal_text, path_cure
+from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
 from vlmbench.data.photos.photo import BAD, Photo, hash_file
 from vlmbench.data.photos.source import (
     REVISION,
@@ -33,14 +45,20 @@ from vlmbench.data.photos.source import (
     write_photos,
 )
 from vlmbench.data.prepared import prepared_folder
+from vlmbench.system.files import explain_disk_errors, no_room_message
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 HUB_FORMATS = ("arrow", "parquet")
-SAVED = ("state.json", "dataset_dict.json")  # the files that save_to_disk writes
+LIBRARY_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SUFFIXES = (".arrow", ".parquet", ".json")  # the files that a data set depends on
 MAX_QUOTED = 60  # characters of a value in an error message
 MAX_REASON = 300  # characters of the library's error in an error message
+MAX_INVALID_ROWS = 1000  # reading stops after so many
+MAX_UNPACKED = 20  # times the size of the files, beyond SMALL: images hardly shrink any more
+HEAD = 1000  # bytes of a file that may be a pointer
+SMALL = 100_000_000  # bytes of images
 
 
 @schema("source", "huggingface")
@@ -77,13 +95,13 @@ class HuggingFaceConfig(PairedSourceConfig):
 
     def prepare(self, data_dir: Path) -> Path:
         path = Path(self.path)
-        if path.is_file():
+        if is_plain_file(path):
             raise UserError(
                 f"source.path={self.path}: this is a file, must be a folder; set "
                 f"{typed_setting('source.path', path.parent)}"
             )
 
-        rows, version = self._open_local() if path.is_dir() else self._open_hub()
+        rows, version = self._open_local() if is_folder(path) else self._open_hub()
         key = _CacheKey(settings=asdict(self), version=version)
 
         def fill(folder: Path) -> None:
@@ -100,29 +118,36 @@ class HuggingFaceConfig(PairedSourceConfig):
     def _open_local(self) -> tuple[Any, str]:
         """Return the rows of a folder, and a hash of its files."""
         root = Path(self.path)
-        files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
+        found = [path for path in walk(root) if not is_litter(path, root)]
+        files = [path for path in found if path.suffix in SUFFIXES]
+        refuse_missing(files, root)
+        for path in files:
+            check_pointer(path, path.read_bytes()[:HEAD])
         lines = [f"{path.name} {hash_file(path, inside=root)}" for path in files]
         version = sha256("".join(lines).encode()).hexdigest()
 
         is_saved = any((root / name).is_file() for name in SAVED)
         rows = self._load_saved(root) if is_saved else self._load_parquet(root, files)
+        unread = [path for path in found if path.suffix != ".json" and path not in rows.files]
+        pass_over(unread, root, reason="only the files of one split in parquet or arrow are read")
 
         return rows, version
 
     def _load_saved(self, root: Path) -> Any:
         """Return the rows of a folder that save_to_disk wrote."""
-        import datasets
-
         with _explain_dataset_errors(self.path):
-            _check_saved(root)
-            saved = datasets.load_from_disk(str(root))
-            return self._split_of(saved) if isinstance(saved, dict) else saved
+            check_saved(root)
+            folder = root
+            if (root / SAVED[1]).is_file():
+                splits = read_object(root / SAVED[1]).get("splits")
+                names = splits if isinstance(splits, list) else []
+                folder = root / self._split_of([name for name in names if isinstance(name, str)])
+
+            return _rows_of(saved_files(folder))
 
     def _load_parquet(self, root: Path, files: list[Path]) -> Any:
         """Return the rows of a folder of parquet files."""
-        import datasets
-
-        parquet = [str(path) for path in files if path.suffix == ".parquet"]
+        parquet = [path for path in files if path.suffix == ".parquet"]
         if not parquet:
             raise UserError(
                 f"source.path={root}: the folder has neither a saved data set "
@@ -130,9 +155,7 @@ class HuggingFaceConfig(PairedSourceConfig):
             )
 
         with _explain_dataset_errors(self.path):
-            return datasets.load_dataset(
-                "parquet", data_files={"all": parquet}, split="all", streaming=True
-            )
+            return _rows_of(parquet)
 
     def _open_hub(self) -> tuple[Any, str]:
         """Return the rows of a data set on the hub, and its version there."""
@@ -156,34 +179,50 @@ class HuggingFaceConfig(PairedSourceConfig):
             )
             return rows, str(builder.hash)
 
-    def _split_of(self, saved: Mapping[str, Any]) -> Any:
-        if self.split not in saved:
-            names = list(saved)
+    def _split_of(self, names: Sequence[str]) -> str:
+        """Return the name of the split to read, which is a folder's name."""
+        if self.split not in names or image_path_error(self.split) is not None:
             closest = (get_close_matches(self.split, names, n=1) or names or ["train"])[0]
             raise UserError(
                 f"source.split={self.split}: {self.path} has no such split, it has "
                 f"{', '.join(names)}; set {typed_setting('source.split', closest)}"
             )
 
-        return saved[self.split]
+        return self.split
 
     def _write_images(self, folder: Path, rows: Any) -> Iterator[Photo]:
         """Write the image of each row, and yield the photos. Raise UserError for invalid rows."""
         rows, names = self._select_columns(rows)
+        most = MAX_UNPACKED * rows.num_bytes + SMALL if isinstance(rows, ArrowRows) else None
         invalid_rows: list[InvalidRow] = []
+        written = 0
 
-        with _explain_dataset_errors(self.path):
-            for number, row in enumerate(rows):
-                if self.limit is not None and number >= self.limit:
+        for number, row in enumerate(self._read_rows(rows)):
+            try:
+                photo, content = self._photo(folder, number, row, names)
+            except UserError as error:
+                location = f"{self.path}: row {number}"
+                invalid_rows.append(InvalidRow(location=location, reason=str(error)))
+                if len(invalid_rows) >= MAX_INVALID_ROWS:
                     break
-                try:
-                    yield self._photo(folder, number, row, names)
-                except UserError as error:
-                    location = f"{self.path}: row {number}"
-                    invalid_rows.append(InvalidRow(location=location, reason=str(error)))
+                continue
+
+            written += len(content)
+            if most is not None and written > most:
+                raise UserError(
+                    f"source.path={self.path}: the images of {number + 1} rows have {written:,} "
+                    f"bytes, more than {MAX_UNPACKED} times the files; set source.limit={number}"
+                )
+            with explain_disk_errors(str(photo.path)):
+                photo.path.write_bytes(content)
+            yield photo
 
         if invalid_rows:
             raise invalid_rows_error(invalid_rows)
+
+    def _read_rows(self, rows: Any) -> Iterator[Mapping[str, Any]]:
+        with _explain_dataset_errors(self.path):
+            yield from islice(rows, self.limit)
 
     def _select_columns(self, rows: Any) -> tuple[Any, list[str]]:
         """Return the rows with images as bytes, and the names of the label's numbers."""
@@ -203,7 +242,8 @@ class HuggingFaceConfig(PairedSourceConfig):
                     f"{', '.join(names)}; set {typed_setting(f'source.{key}', closest)}"
                 )
 
-        if isinstance(features[self.image], datasets.Image):
+        is_decoded = isinstance(features[self.image], datasets.Image)
+        if is_decoded and not isinstance(rows, ArrowRows):
             rows = rows.cast_column(self.image, datasets.Image(decode=False))
 
         label = features[self.label]
@@ -211,31 +251,31 @@ class HuggingFaceConfig(PairedSourceConfig):
 
         return rows.select_columns(list(columns.values())), names
 
-    def _photo(self, folder: Path, number: int, row: Mapping[str, Any], names: list[str]) -> Photo:
-        """Write the image of a row and return its photo. Raise UserError for an invalid row."""
+    def _photo(
+        self, folder: Path, number: int, row: Mapping[str, Any], names: list[str]
+    ) -> tuple[Photo, bytes]:
+        """Return the photo of a row and its image's bytes. Raise UserError for an invalid row."""
         word = row[self.label]
         if names and isinstance(word, int) and 0 <= word < len(names):
             word = names[word]
 
         label = label_of(str(word), self.labels)
-        content = _image_bytes(row[self.image], self.image)
+        content = image_bytes(row[self.image], self.image)
         name = f"{number:06d}{_suffix_of(content)}"
-        path = folder / "img" / name
-        path.write_bytes(content)
-
         defect = _text(row, self.defect)
         category = _text(row, self.category)
         meta = {"defect": defect, "category": category}
 
-        return Photo(
+        photo = Photo(
             name=name,
-            path=path,
+            path=folder / "img" / name,
             label=label,
             part=_text(row, self.group) or name,
             words=defect if label == BAD else "",
             category=category,
             meta={key: text for key, text in meta.items() if text},
         )
+        return photo, content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +294,10 @@ def _explain_dataset_errors(source_path: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
-        reason = str(error).strip().partition("\n")[0][:MAX_REASON]
+    except (*LIBRARY_ERRORS, DatasetsError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # the library's cache
+            raise UserError(no_room_message("the cache of Hugging Face", error)) from error
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:MAX_REASON]
         cure = path_cure(
             "source.path",
             Path(source_path),
@@ -266,34 +308,22 @@ def _explain_dataset_errors(source_path: str) -> Iterator[None]:
         ) from error
 
 
-def _check_saved(root: Path) -> None:
-    """Raise UserError if a saved data set names a file outside its folder."""
-    for state in root.rglob("state.json"):
-        content = msgspec.json.decode(state.read_bytes())
-        files = content.get("_data_files", []) if isinstance(content, dict) else []
+def _rows_of(files: list[Path]) -> ArrowRows:
+    """Return the rows of the files. Raise UserError if their columns differ."""
+    import datasets
 
-        for file in files:
-            name = str(file.get("filename", "")) if isinstance(file, dict) else ""
-            path_error = image_path_error(name)
-            if path_error is not None:
-                raise UserError(f"{state}: {path_error}")
+    if not files:
+        raise ValueError("it has no files")
+    schemas = [read_schema(path) for path in files]
+    for path, found in zip(files, schemas, strict=True):
+        if found.names != schemas[0].names:
+            raise UserError(
+                f"{path}: the columns are {', '.join(found.names)[:MAX_QUOTED]}, those of "
+                f"{files[0].name} are {', '.join(schemas[0].names)[:MAX_QUOTED]}; move one of the "
+                "files to another folder"
+            )
 
-
-def _image_bytes(value: Any, column: str) -> bytes:
-    """Return the content of the image's file.
-
-    A path in the row is not followed: otherwise the data set would choose which of this machine's
-    files are read.
-    """
-    content = value.get("bytes") if isinstance(value, dict) else value
-
-    if not isinstance(content, bytes) or not content:
-        raise UserError(
-            f"column {column!r} holds no bytes of an image; save the data set with its images in "
-            "it, or name the column of images with source.image"
-        )
-
-    return content
+    return ArrowRows(files=files, features=datasets.Features.from_arrow_schema(schemas[0]))
 
 
 def _suffix_of(content: bytes) -> str:
@@ -311,7 +341,7 @@ def _suffix_of(content: bytes) -> str:
 def _text(row: Mapping[str, Any], column: str | None) -> str:
     """Return a value of a row as text, "" for an empty value or if `column` is None."""
     value = row[column] if column is not None else None
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else normal_text(str(value).strip())
 
     if not text.isprintable():
         raise UserError(f"{column} {text[:MAX_QUOTED]!r} has control characters; remove them")

@@ -17,8 +17,7 @@ like any other photos.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,16 +27,15 @@ from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
 from vlmbench.data.annotations.masks import list_masks, upright_mask
-from vlmbench.data.images import file_version
+from vlmbench.data.images import SUFFIXES, file_version
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import path_cure
-from vlmbench.data.photos.photo import BAD, GOOD, Photo, list_images
+from vlmbench.data.paths import is_folder, normal_path, normal_text, path_cure
+from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
+from vlmbench.data.photos.photo import BAD, GOOD, Photo, check_names, list_images
 from vlmbench.data.photos.regions import describe_region
 from vlmbench.data.photos.source import PhotoSourceConfig
 from vlmbench.data.photos.table import read_table
 from vlmbench.types import UserError
-
-log = logging.getLogger(__name__)
 
 # The folders of an MVTec category that hold good/ and defects.
 SPLIT_FOLDERS = ("train", "validation", "test", "test_public")
@@ -69,13 +67,12 @@ class MvtecConfig(PhotoSourceConfig):
                 f"source.path={root}: the folder has no photos; unpack the data set there again"
             )
 
-        if self.regions:
-            _warn_of_masks_without_photo(root, categories, photos)
+        check_names(photos)
         return photos
 
     def _categories(self, root: Path) -> list[Path]:
         """Return the folders of the selected categories. Raise UserError if there are none."""
-        if not root.is_dir():
+        if not is_folder(root):
             cure = path_cure("source.path", root, otherwise="unpack the data set there")
             raise UserError(f"source.path={root}: the folder does not exist; {cure}")
 
@@ -110,12 +107,16 @@ class MvtecConfig(PhotoSourceConfig):
             has_own_truth = (folder / GROUND_TRUTH).is_dir()
             truth = (folder if has_own_truth else category) / GROUND_TRUTH
             kinds = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+            _check_loose_files(folder)
 
             for kind in kinds:
-                if kind.name == GROUND_TRUTH:
+                if kind.name == GROUND_TRUTH or is_litter(kind, folder):
                     continue
-                for path in list_images(kind):
-                    masks = list_masks(truth / kind.name, path.stem)
+                masks_of = {
+                    path: list_masks(truth / kind.name, path.stem) for path in list_images(kind)
+                }
+                _say_unused_masks(truth / kind.name, masks_of.values())
+                for path, masks in masks_of.items():
                     yield self._photo(category, path, kind.name, masks)
 
     def _photos_of_visa(self, category: Path) -> Iterator[Photo]:
@@ -127,13 +128,13 @@ class MvtecConfig(PhotoSourceConfig):
             yield self._photo(category, path, "good", [])
 
         for path in list_images(data / "Images" / "Anomaly"):
-            kind = defects.get(path.name, "defect")
+            kind = defects.get(normal_text(path.name), "defect")
             masks = list_masks(data / "Masks" / "Anomaly", path.stem)
             yield self._photo(category, path, kind, masks)
 
     def _photo(self, category: Path, path: Path, kind: str, masks: list[Path]) -> Photo:
         """Return a photo. Each photo is a part of its own."""
-        name = path.relative_to(Path(self.path)).as_posix()
+        name = normal_path(path.relative_to(Path(self.path)).as_posix())
 
         if kind == "good":
             return Photo(
@@ -173,20 +174,29 @@ class MvtecConfig(PhotoSourceConfig):
         return _regions[version]
 
 
-def _warn_of_masks_without_photo(
-    root: Path, categories: Sequence[Path], photos: Sequence[Photo]
-) -> None:
-    """Warn if there are masks, but not one of them belongs to a photo by its name."""
-    masks = [next(category.glob(f"**/{GROUND_TRUTH}/*/*"), None) for category in categories]
-    unused = [mask for mask in masks if mask is not None]
+def _check_loose_files(folder: Path) -> None:
+    """Say which images lie beside the folders of good/ and of the defects, where none is read.
 
-    if unused and not any("region" in photo.meta for photo in photos):
-        log.warning(
-            "source.path=%s: no mask belongs to a photo by its name, such as %s; name masks as in "
-            "scratch/000_mask.png for test/scratch/000.png",
-            root,
-            unused[0].relative_to(root),
-        )
+    Raise UserError for links that lead nowhere.
+    """
+    loose = [
+        path
+        for path in sorted(folder.glob("*"))
+        if not path.is_dir() and not is_litter(path, folder)
+    ]
+    refuse_missing(loose, folder)
+    images = [path for path in loose if path.suffix.lower() in SUFFIXES]
+    pass_over(images, folder, reason="only images in good/ and in folders of defects are read")
+
+
+def _say_unused_masks(folder: Path, used: Iterable[Sequence[Path]]) -> None:
+    """Log the masks that belong to no photo by their names."""
+    if not folder.is_dir():
+        return
+
+    known = {mask for masks in used for mask in masks}
+    unused = [path for path in walk(folder) if path not in known and not is_litter(path, folder)]
+    pass_over(unused, folder, reason="no photo has these masks' names, such as <photo>_mask.png")
 
 
 # Regions by file versions: a run needs each region several times.

@@ -19,6 +19,7 @@ from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
 from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.data.paths import is_folder
 from vlmbench.data.rows.choices import choice_draft
 from vlmbench.data.rows.read import decode, read_bytes
 from vlmbench.data.rows.source import Draft, RowSourceConfig
@@ -66,7 +67,7 @@ class RobustMadConfig(RowSourceConfig):
 
     def file(self) -> Path:
         path = Path(self.path)
-        return path / FILE if path.is_dir() else path
+        return path / FILE if is_folder(path) else path
 
     def drafts(self) -> Iterator[Draft | InvalidRow]:
         file = self.file()

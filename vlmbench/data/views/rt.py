@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.config import ViewConfig, schema, setting
+from vlmbench.data.images import FORMATS
 from vlmbench.types import UserError
 
 Floats = NDArray[np.float64]
@@ -67,7 +69,8 @@ class RTConfig(ViewConfig):
 
         total = np.zeros((self.size, self.size), np.int64)  # integers: the order does not matter
         for path in references:
-            with Image.open(path) as image:
+            # Not by its path: Pillow maps some files, and a mapped file must not be cut.
+            with Image.open(BytesIO(path.read_bytes()), formats=tuple(FORMATS)) as image:
                 grey = image.convert("L")
             small = grey.resize((self.size, self.size), Image.Resampling.BILINEAR)
             total += np.asarray(small)

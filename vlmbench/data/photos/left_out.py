@@ -1,0 +1,108 @@
+"""Files of a folder of photos that are no photos: litter is passed over and said, the rest refused.
+
+A photo must not vanish in silence. Links that lead nowhere and unknown endings are errors. Other
+files beside the photos are passed over up to MAX_BESIDE.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
+
+MAX_BESIDE = 3  # files with other endings, such as a README, that one folder may hold
+MAX_NAMED = 3  # files that a message names
+LITTER = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+LITTER_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+# Endings of files that describe photos, or have nothing to do with them. All others may be photos.
+BESIDE = frozenset({".txt", ".md", ".pdf", ".csv", ".json", ".xml", ".log", ".yaml", ".yml", ""})
+_said: set[str] = set()
+
+
+def is_litter(path: Path, folder: Path) -> bool:
+    """Return whether a file is hidden, or one that Windows or macOS writes into folders."""
+    parts = path.relative_to(folder).parts
+    hidden = any(part.startswith(".") or part in LITTER_FOLDERS for part in parts)
+    return hidden or path.name.casefold() in LITTER
+
+
+def walk(folder: Path) -> list[Path]:
+    """Return all files below a folder, and links that lead nowhere. Other folders are not followed.
+
+    Raise UserError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename}: the folder cannot be read ({error.strerror}); allow reading it "
+            "(chmod u+rx), or move it away"
+        ) from error
+
+    paths = []
+    for root, names, files in os.walk(folder, onerror=refuse):
+        # os.walk does not follow links to folders: photos behind them would vanish.
+        links = [name for name in names if Path(root, name).is_symlink()]
+        paths += [Path(root, name) for name in [*files, *links]]
+
+    return sorted(paths)
+
+
+def refuse_missing(paths: Iterable[Path], folder: Path) -> None:
+    """Raise UserError if some paths lead to no file: links that lead nowhere, pipes, devices."""
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return
+
+    links = [path for path in missing if path.is_symlink()]
+    if not links:
+        raise UserError(
+            f"{folder}: {name_some(missing)} are no plain files; move them to another folder"
+        )
+
+    if any(path.is_dir() for path in links):
+        named = name_some([path for path in links if path.is_dir()])
+        raise UserError(
+            f"{folder}: {named} lead to folders, and links to folders are not followed; copy the "
+            "folders"
+        )
+    raise UserError(
+        f"{folder}: {name_some(links)} are links to files that do not exist; fetch the files "
+        "(dvc pull, or git annex get .), or remove the links"
+    )
+
+
+def pass_over(paths: Sequence[Path], folder: Path, *, reason: str) -> None:
+    """Log once for each folder how many files are passed over."""
+    if not paths or f"{folder} {reason}" in _said:
+        return
+
+    _said.add(f"{folder} {reason}")
+    log.warning("%s: %s passed over: %s", folder, name_some(paths), reason)
+
+
+def refuse_endings(paths: Sequence[Path], folder: Path, valid: Iterable[str]) -> None:
+    """Raise UserError if files with other endings than `valid` may be photos, or are many."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    if all(suffix in BESIDE for suffix in counts) and len(paths) <= MAX_BESIDE:
+        pass_over(paths, folder, reason="their endings are not those of photos")
+        return
+
+    endings = ", ".join(f"{suffix or 'none'} ({count})" for suffix, count in counts.most_common(5))
+    raise UserError(
+        f"{folder}: the suffix of {name_some(paths)} is not one of {', '.join(sorted(valid))}, "
+        f"but {endings}; convert the files, or move them to another folder"
+    )
+
+
+def name_some(paths: Sequence[Path]) -> str:
+    """Return the number of the files and the first ones: "16 files (a.png, b.png, ...)"."""
+    names = [path.name if path.name.isprintable() else ascii(path.name) for path in paths]
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    word = "file" if len(names) == 1 else "files"
+    return f"{len(names)} {word} ({', '.join(names[:MAX_NAMED])}{more})"
