@@ -23,6 +23,7 @@ NAMES = {
     "kolektor": "KolektorSDD",
     "magnetic_tile": "magnetic tiles",
     "deeppcb": "DeepPCB",
+    "elpv": "ELPV",
     "visa": "VisA",
     "plain": "folders of good and bad photos",
     "mvtec": "MVTec AD",
@@ -51,7 +52,7 @@ def test_the_printed_command_prepares_the_folder(cli: Cli, tmp_path: Path, layou
         "normal",
         "abnormal",
     }
-    if layout not in ("plain",):
+    if layout not in ("plain", "elpv"):
         answers = {record["answer"] for record in records}
         assert any("upper left" in answer for answer in answers), answers
 
@@ -112,3 +113,40 @@ def test_a_tree_of_mvtec_as_a_folder_names_its_source(cli: Cli, tmp_path: Path) 
     assert "The folder looks like MVTec AD (train/good, test/<defect>); set source=mvtec" in (
         refused.err
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "words", "settings"),
+    [
+        ("path,label", ("normal", "abnormal"), ()),
+        ("path;label", ("0", "1"), ("'source.labels={0: normal, 1: abnormal}'",)),
+        ("ID,file name,no", ("a", "b"), None),
+        (
+            "filename,class",
+            ("OK", "NG"),
+            (
+                "'source.columns={image: filename, label: class}'",
+                "'source.labels={OK: normal, NG: abnormal}'",
+            ),
+        ),
+        ("画像,判定", ("良", "不良"), (
+            "'source.columns=\"{image: 画像, label: 判定}\"'",
+            "'source.labels=\"{良: normal, 不良: abnormal}\"'",
+        )),
+    ],
+)  # fmt: skip
+def test_a_table_is_recognised(
+    tmp_path: Path, header: str, words: tuple[str, str], settings: tuple[str, ...] | None
+) -> None:
+    delimiter = ";" if ";" in header else ","
+    lines = [header]
+    for i in range(4):
+        layouts.photo(tmp_path / "set" / f"{i}.png", i)
+        lines.append(delimiter.join([f"{i}.png", words[i % 2]]))
+    (tmp_path / "set" / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+
+    layout = recognise(tmp_path / "set")
+    expected = settings and ("source=folder", "source.table=list.csv", *settings)
+    if settings == ():
+        expected = ("source=folder", "source.table=list.csv")
+    assert (layout and layout.settings) == expected

@@ -17,6 +17,7 @@ from vlmbench.data.annotations.offers import (
     mapping_of_folders,
     sounds_good,
 )
+from vlmbench.data.annotations.tables import find_table
 from vlmbench.data.photos.part_names import class_names
 from vlmbench.data.photos.photo import BAD, GOOD, PartRule, part_of
 from vlmbench.system.text import typed_setting
@@ -26,6 +27,7 @@ MVTEC_GOOD = re.compile(r"(?:^|/)(?:train|validation|test|test_public)/good/")
 MVTEC_TEST = re.compile(r"(?:^|/)(?:test|test_public)/([^/]+)/")
 VISA = re.compile(r"(?:^|/)Data/Images/(?:Normal|Anomaly)/")
 KOLEKTOR = re.compile(r"(?:^|/)kos\d+/", re.IGNORECASE)
+ELPV = re.compile(r"(?:^|/)cell\d{4}\.png$")
 MAGNETIC_TILE = re.compile(r"(?:^|/)MT_\w+/", re.IGNORECASE)
 
 
@@ -123,6 +125,18 @@ def _look_for_masks(files: Files) -> Layout | None:
     )
 
 
+def _look_for_table(files: Files) -> Layout | None:
+    found = find_table(files)
+    if found is None:
+        return None
+
+    name, settings = found
+    is_elpv = any(ELPV.search(image) for image in files.images)
+    title = "ELPV (labels.csv without header)" if is_elpv else f"photos with a table ({name})"
+    parts = () if is_elpv else _parts(files, files.images)
+    return Layout(name=title, settings=("source=folder", *settings, *parts))
+
+
 def _look_for_folders(files: Files) -> Layout | None:
     found = [folder_label(name, {}) for name in files.images]
     if {one.label for one in found if one} == {GOOD, BAD}:
@@ -153,5 +167,6 @@ LOOKS: tuple[Callable[[Files], Layout | None], ...] = (
     _look_for_mvtec,
     _look_for_label_files,
     _look_for_masks,
+    _look_for_table,
     _look_for_folders,
 )

@@ -25,7 +25,9 @@ from vlmbench.data.paths import (
     normal_path,
     path_cure,
 )
+from vlmbench.data.photos.columns import TableShape
 from vlmbench.data.photos.left_out import is_litter, pass_over, walk
+from vlmbench.data.photos.likely import UNSURE, check_unsure, likely_label
 from vlmbench.data.photos.part_names import check_part_names
 from vlmbench.data.photos.photo import GOOD, PartRule, Photo, check_names, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
@@ -67,6 +69,19 @@ class FolderConfig(PhotoSourceConfig):
     table: str | None = setting(
         None, "CSV file in the folder with the columns path and label; null: no table."
     )
+    columns: Any = setting(
+        None,
+        "Columns of the table, such as {image: filename, label: class}, or {image: 1, label: 2} "
+        "without header; null: path and label.",
+    )
+    encoding: str | None = setting(
+        None, "Encoding of the table, such as cp932 for Shift-JIS; null: UTF-8, or guessed."
+    )
+    unsure: list[float] = setting(
+        factory=lambda: [0.25, 0.75],
+        meaning="Labels such as 0.0 to 1.0 say how likely a defect is; photos between these two "
+        "are left out.",
+    )
     parts: PartRule | None = setting(
         None,
         'Part of a photo: name (file name up to the last "_"), photo (its own part) or folder; '
@@ -78,6 +93,8 @@ class FolderConfig(PhotoSourceConfig):
 
         self.folders = read_mapping("source.folders", self.folders, "{OK: normal, NG: abnormal}")
         check_folder_labels(self.folders)
+        self.columns = read_mapping("source.columns", self.columns, "{image: filename}")
+        check_unsure(self.unsure)
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
@@ -137,8 +154,12 @@ class FolderConfig(PhotoSourceConfig):
         locations: dict[str, str] = {}
         invalid_rows: list[InvalidRow] = []
         near_names = cache(_near_names)
+        unsure: list[Path] = []
         lines = read_table(
-            root / str(self.table), required=("path", "label"), invalid_rows=invalid_rows
+            root / str(self.table),
+            required=("path", "label"),
+            invalid_rows=invalid_rows,
+            shape=TableShape(encoding=self.encoding, columns=self.columns),
         )
 
         for location, fields in lines:
@@ -149,22 +170,28 @@ class FolderConfig(PhotoSourceConfig):
                 invalid_rows.append(InvalidRow(location=location, reason=str(error)))
                 continue
 
-            photos[photo.name] = photo
             locations[photo.name] = location
+            if photo.label == UNSURE:
+                unsure.append(photo.path)
+            else:
+                photos[photo.name] = photo
 
         if invalid_rows:
             raise invalid_rows_error(invalid_rows)
 
-        unlisted = _images_below(root) - {photo.path for photo in photos.values()}
+        pass_over(unsure, root, reason=f"their labels are between source.unsure={self.unsure}")
+        unlisted = _images_below(root) - {photo.path for photo in photos.values()} - {*unsure}
         pass_over(sorted(unlisted), root, reason=f"{self.table} does not list them")
         return list(photos.values())
 
     def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
         """Return the photo of a line of the table. Raise UserError for an invalid line."""
-        name = normal_path(fields["path"])
+        name = normal_path(fields["path"].replace("\\", "/"))
         path = _existing_path(root, name, near_names)
         split = _split_of(fields)
-        label = label_of(fields["label"], self.labels)
+        label = likely_label(fields["label"], self.unsure, self.labels)
+        if label is None:
+            label = label_of(fields["label"], self.labels)
         defect = fields.get("defect", "")
 
         if label == GOOD and defect:
