@@ -8,6 +8,7 @@ import sys
 import hydra
 
 from vlmbench.cli.arguments import read_command
+from vlmbench.cli.look import explain_folder
 from vlmbench.cli.mistakes import (
     Refused,
     explain_config_errors,
@@ -119,6 +120,7 @@ def _start_hydra(arguments: list[str]) -> None:
     from vlmbench.cli.job import run_job  # reads the plug-ins, which may be invalid
 
     refuse_secrets(arguments)
+    explain_folder(arguments)
     sys.argv[1:] = read_command(arguments).hydra_arguments
     if not processes.is_leader():
         sys.argv.append("hydra.output_subdir=null")  # the leader writes it

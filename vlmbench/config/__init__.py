@@ -2,7 +2,14 @@
 
 from vlmbench.config.choices import CONF, choices, default_choices
 from vlmbench.config.costs import CostConfig
-from vlmbench.config.data import PromptConfig, SourceConfig, SplitConfig, VariantConfig, ViewConfig
+from vlmbench.config.data import (
+    PromptConfig,
+    SourceConfig,
+    SplitConfig,
+    VariantConfig,
+    ViewConfig,
+    read_mapping,
+)
 from vlmbench.config.deploy import (
     DeployConfig,
     ExportConfig,
@@ -67,6 +74,7 @@ __all__ = [
     "default_choices",
     "describe_settings",
     "find_settings",
+    "read_mapping",
     "register_plugins",
     "runnable_models",
     "schema",

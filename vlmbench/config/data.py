@@ -35,16 +35,7 @@ class SourceConfig(Settings, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
 
-        labels = _read_quoted(self.labels) if isinstance(self.labels, str) else self.labels
-        if isinstance(labels, list):
-            labels = dict(enumerate(labels))
-        if not isinstance(labels, Mapping | None):
-            raise UserError(
-                f"source.labels must map your words to labels, got {labels}; "
-                "set 'source.labels={ng: abnormal}'"
-            )
-
-        self.labels = {str(word): str(label) for word, label in (labels or {}).items()}
+        self.labels = read_mapping("source.labels", self.labels, "{ng: abnormal}")
 
     @abstractmethod
     def prepare(self, data_dir: Path) -> Path:
@@ -53,6 +44,22 @@ class SourceConfig(Settings, ABC):
         Files that exist already stay. A hash of this configuration names the folder. The folder
         appears complete or not at all.
         """
+
+
+def read_mapping(setting: str, value: Any, example: str) -> dict[str, str]:
+    """Return what the user maps to what; {} for None. A list maps the numbers 0, 1 and so on.
+
+    Raise UserError, with the `example` as its cure, for any other value.
+    """
+    mapping = _read_quoted(value) if isinstance(value, str) else value
+    if isinstance(mapping, list):
+        mapping = dict(enumerate(mapping))
+    if not isinstance(mapping, Mapping | None):
+        raise UserError(
+            f"{setting} must map your words to labels, got {mapping}; set '{setting}={example}'"
+        )
+
+    return {str(word): str(label) for word, label in (mapping or {}).items()}
 
 
 def _read_quoted(text: str) -> Any:

@@ -29,6 +29,8 @@ IGNORED = {
 TYPES = {
     "trainer.batch_size": "int or auto",
     "source.labels": "mapping or list or null",
+    "source.folders": "mapping or null",
+    "source.columns": "mapping or null",
 }
 
 

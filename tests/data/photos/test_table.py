@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import logging
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 from tests.conftest import image
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import normal_text
+from vlmbench.data.photos.columns import TableShape
+from vlmbench.data.photos.photo import Photo
 from vlmbench.data.photos.table import DELIMITERS, read_table
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.types import Split, UserError
@@ -97,10 +101,103 @@ def test_a_bad_line_is_named(tmp_path: Path, content: str, message: str) -> None
         rows_of(tmp_path / "l.csv")
 
 
-def test_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "l.csv").write_bytes("path,label\n部品.png,良\n".encode("cp932"))
-    with pytest.raises(UserError, match="not UTF-8; save the file as 'CSV UTF-8'"):
-        rows_of(tmp_path / "l.csv")
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("cp932", "Shift-JIS"),
+        ("euc_jp", "EUC-JP"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16", ""),
+        ("utf-8", ""),
+    ],
+)
+def test_an_encoding_is_guessed_and_told(
+    tmp_path: Path, encoding: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "path,label\n部品.png,良\n" + "ネジ.png,不良\n" * 9
+    (tmp_path / "l.csv").write_bytes(text.encode(encoding))
+    with caplog.at_level(logging.WARNING):
+        assert rows_of(tmp_path / "l.csv")[0] == {"path": "部品.png", "label": "良"}
+    assert name in caplog.text
+    assert bool(caplog.text) is bool(name)
+
+
+def test_an_encoding_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_bytes("path,label\nä.png,gut\n".encode("cp1252"))
+    rows = read_table(
+        tmp_path / "l.csv",
+        required=("path", "label"),
+        invalid_rows=[],
+        shape=TableShape(encoding="cp1252"),
+    )
+    assert [fields["path"] for _, fields in rows] == ["ä.png"]
+
+    for encoding, message in (
+        ("ascii", "is not ascii; set source.encoding=null"),
+        ("nonsense", "no such encoding; set source.encoding=cp932"),
+        ("zip", "no such encoding"),
+        ("utf-16", "is not utf-16|no column"),
+    ):
+        shape = TableShape(encoding=encoding)
+        with pytest.raises(UserError, match=message):
+            list(read_table(tmp_path / "l.csv", required=("path",), invalid_rows=[], shape=shape))
+
+
+def photos_of_table(folder: Path, text: str, **settings: Any) -> list[Photo]:
+    for i in range(6):
+        (folder / "img").mkdir(exist_ok=True)
+        image(i).save(folder / "img" / f"{i}.png")
+    (folder / "labels.csv").write_text(text)
+    return FolderConfig(path=str(folder), table="labels.csv", **settings).photos()
+
+
+def test_columns_can_be_mapped(tmp_path: Path) -> None:
+    text = "No,Filename,Class,label\n1,img\\0.png,OK,x\n2,img\\1.png,NG,y\n"
+    labels = {"OK": "normal", "NG": "abnormal"}
+    with pytest.raises(UserError, match=r"or set 'source.columns=.image: Filename, label: label."):
+        photos_of_table(tmp_path, text, labels=labels)
+    columns = {"image": "filename", "label": "Class"}
+    photos = photos_of_table(tmp_path, text, labels=labels, columns=columns)
+    assert [(photo.name, photo.label) for photo in photos] == [
+        ("img/0.png", "normal"),
+        ("img/1.png", "abnormal"),
+    ]
+    with pytest.raises(UserError, match="names the column 'gone', which is not among No, Filename"):
+        photos_of_table(tmp_path, text, columns={"image": "gone"})
+
+
+def test_a_table_without_header_has_numbered_columns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "img/0.png  0.0  mono\nimg/1.png  1.0  poly\nimg/2.png  0.6666666666666666  poly\n"
+    with pytest.raises(UserError, match=r"set 'source.columns=.image: 1, label: 2.'"):
+        photos_of_table(tmp_path, text)
+    columns = {"image": 1, "label": 2, "category": 3}
+    with caplog.at_level(logging.WARNING):
+        photos = photos_of_table(tmp_path, text, columns=columns)
+    assert [(photo.label, photo.category) for photo in photos] == [
+        ("normal", "mono"),
+        ("abnormal", "poly"),
+    ]
+    assert "1 file (2.png) passed over: their labels are between source.unsure" in caplog.text
+    certain = photos_of_table(tmp_path, text, columns=columns, unsure=[0.0, 0.5])
+    assert [photo.label for photo in certain] == ["normal", "abnormal", "abnormal"]
+    with pytest.raises(UserError, match="names column 9, but the line has 3 fields"):
+        photos_of_table(tmp_path, text, columns={"image": 1, "label": 9})
+
+
+@pytest.mark.parametrize("unsure", [[0.5], [0.7, 0.2], [-1.0, 2.0], []])
+def test_the_bounds_of_unsure_labels_are_checked(unsure: list[float]) -> None:
+    with pytest.raises(UserError, match=r"set 'source.unsure=\[0.25,0.75\]'"):
+        FolderConfig(path="x", unsure=unsure)
+
+
+def test_whole_numbers_need_a_mapping(tmp_path: Path) -> None:
+    text = "path,label\nimg/0.png,0\nimg/1.png,1\n"
+    with pytest.raises(UserError, match=r"label '0' is not one of .* 'source.labels=\{0: normal\}"):
+        photos_of_table(tmp_path, text)
+    photos = photos_of_table(tmp_path, text, labels=["normal", "abnormal"])
+    assert [photo.label for photo in photos] == ["normal", "abnormal"]
 
 
 def source_of(tmp_path: Path, *lines: str) -> FolderConfig:
@@ -174,9 +271,7 @@ def test_all_invalid_rows_are_named_in_one_error(tmp_path: Path) -> None:
     assert errors[1].startswith(
         f"{table}:5: the line has 2 fields, the header has 7; add the missing"
     )
-    assert errors[2].startswith(
-        f"{table}:6: image path 'img\\\\4.png' has backslashes; give a path relative to"
-    )
+    assert errors[2].startswith(f"{table}:6: {tmp_path / 'img/4.png'}: the image does not exist")
     assert errors[3].startswith(f"{table}:8: {tmp_path / 'gone0.png'}: the image does not exist")
     assert errors[-1] == "... and 5 more rows"
 
@@ -187,9 +282,9 @@ def test_all_invalid_rows_are_named_in_one_error(tmp_path: Path) -> None:
         ([], "source.path=.*mine: the folder does not exist; put photos into .*mine/good and"),
         (
             ["ok/", "ng/", "list.csv"],
-            r"good/ .* in it, which has list.csv, ng/, ok/; .* set source.table=list.csv",
+            r"good/ .*. It has ng/, ok/, list.csv; .* set source.table=list.csv",
         ),
-        (["good/"], r"bad/ does not exist in it, which has good/; put photos into good/ and bad/"),
+        (["good/"], r"or bad/. It has good/; put photos into good/ and bad/"),
     ],
 )
 def test_the_missing_folder_of_another_layout_is_named(

@@ -55,7 +55,7 @@ def deal(
     Errors name `source_path`. Raise UserError if a lot has no query, or if the same image is both
     good and bad.
     """
-    units = _group_units(copies, source_path)
+    units = group_units(copies, source_path)
     sections: dict[tuple[str, str], list[Unit]] = defaultdict(list)
     for unit in units:
         photo = unit[0].photo
@@ -92,7 +92,7 @@ def _count_lots(units: Sequence[Unit], references: int, parts: int, fewest: int)
     return max(fewest, most)
 
 
-def _group_units(copies: Sequence[PhotoCopy], source_path: str) -> list[Unit]:
+def group_units(copies: Sequence[PhotoCopy], source_path: str) -> list[Unit]:
     """Group the photos that have to stay together. Each unit is sorted by name."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,9 +11,13 @@ from typing import ClassVar
 from vlmbench.config import Settings, setting
 from vlmbench.data.generated.specimens import rng_of
 from vlmbench.data.near_duplicates import distance
-from vlmbench.data.photos.lots import Lot
+from vlmbench.data.photos.by_name import compile_name, key_of
+from vlmbench.data.photos.lots import Lot, group_units
 from vlmbench.data.photos.photo import PhotoCopy
-from vlmbench.types import Record, Role, Task
+from vlmbench.system.text import typed_setting
+from vlmbench.types import Record, Role, Task, UserError
+
+log = logging.getLogger(__name__)
 
 RAW = "raw"
 
@@ -23,6 +28,7 @@ class Policy(StrEnum):
     nearest = "nearest"  # the most similar: by perceptual hash, then by thumbnail
     random = "random"  # a random choice
     all = "all"  # every reference
+    name = "name"  # the one whose name fits: reference_name and query_name
 
 
 @dataclass(kw_only=True)
@@ -33,7 +39,14 @@ class PairsConfig(Settings):
 
     policy: Policy = setting(
         Policy.nearest,
-        "References of a photo: nearest (the most similar ones), random, or all of its lot.",
+        "References of a photo: nearest (the most similar ones), random, all of its lot, or name "
+        "(the one whose name fits).",
+    )
+    reference_name: str = setting(
+        "*_temp", "With policy=name: name of a reference, without suffix; * is what a pair shares."
+    )
+    query_name: str = setting(
+        "*_test", "With policy=name: name of a photo to judge, without suffix."
     )
     references: int = setting(2, "Good photos in each lot that are its references.", at_least=1)
     per_query: int | None = setting(
@@ -52,6 +65,24 @@ class PairsConfig(Settings):
         0, "Seed of the random choices of lots, references, pairs and comparisons.", at_least=0
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        compile_name(self.reference_name, "source.pairs.reference_name")
+        compile_name(self.query_name, "source.pairs.query_name")
+
+    @property
+    def is_by_name(self) -> bool:
+        return self.policy is Policy.name
+
+    def reference_key(self, name: str) -> str | None:
+        """Return what a reference's name shares with its pair; None if it is no reference."""
+        return key_of(name, compile_name(self.reference_name, "source.pairs.reference_name"))
+
+    def query_key(self, name: str) -> str | None:
+        """Return what the name of a photo to judge shares with its pair; None for others."""
+        return key_of(name, compile_name(self.query_name, "source.pairs.query_name"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
@@ -64,6 +95,62 @@ class Pair:
     reference: PhotoCopy
     query: PhotoCopy
     number: int
+
+
+def make_lots_by_name(
+    copies: Sequence[PhotoCopy], config: PairsConfig, source_path: str
+) -> list[Lot]:
+    """Return a lot for each set of photos that show one part or look the same.
+
+    Its references and queries are told by their names. Raise UserError if no two names fit
+    together, or if all photos to judge have one label.
+    """
+    lots: list[Lot] = []
+    for unit in group_units(copies, source_path):
+        references = [copy for copy in unit if config.reference_key(copy.photo.name) is not None]
+        keys = {config.reference_key(copy.photo.name) for copy in references}
+        queries = [copy for copy in unit if config.query_key(copy.photo.name) in keys]
+        if references and queries:
+            name = f"lot-{queries[0].photo.id}"
+            lots.append(
+                Lot(
+                    name=name,
+                    references=tuple(references),
+                    queries=tuple(queries),
+                    units=(tuple(unit),),
+                )
+            )
+
+    _check_queries(lots, copies, config, source_path)
+    return lots
+
+
+def _check_queries(
+    lots: Sequence[Lot], copies: Sequence[PhotoCopy], config: PairsConfig, source_path: str
+) -> None:
+    queries = [query for lot in lots for query in lot.queries]
+    num_wanted = sum(config.query_key(copy.photo.name) is not None for copy in copies)
+    if not queries:
+        cure = typed_setting("source.pairs.reference_name", "*_temp")
+        raise UserError(
+            f"source.path={source_path}: no two photos are named as a pair, such as "
+            f"{config.reference_name} and {config.query_name} in one folder; set {cure} and "
+            "source.pairs.query_name, or source.pairs.policy=nearest"
+        )
+
+    labels = {query.photo.label for query in queries}
+    if len(labels) == 1:
+        raise UserError(
+            f"source.path={source_path}: all {len(queries)} photos to judge are {labels.pop()}, "
+            "both labels are needed; add pairs with the other label, such as cut-outs without a "
+            "defect"
+        )
+    if len(queries) < num_wanted:
+        log.warning(
+            "source.path=%s: %d photos are left out, because no reference has their name",
+            source_path,
+            num_wanted - len(queries),
+        )
 
 
 def make_pairs(lots: Sequence[Lot], config: PairsConfig) -> list[Pair]:
@@ -96,6 +183,10 @@ def _pair_photos(lot: Lot, config: PairsConfig) -> Iterator[Pair]:
 def _rank_references(lot: Lot, query: PhotoCopy, config: PairsConfig) -> list[PhotoCopy]:
     """Return the lot's references, the best one first."""
     references = sorted(lot.references, key=lambda copy: copy.photo.name)
+
+    if config.is_by_name:
+        key = config.query_key(query.photo.name)
+        return [copy for copy in references if config.reference_key(copy.photo.name) == key]
 
     if config.policy is Policy.nearest:
         return sorted(references, key=lambda copy: distance(copy.facts, query.facts))

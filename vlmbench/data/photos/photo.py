@@ -41,6 +41,7 @@ class PartRule(StrEnum):
 
     name = "name"  # the file name up to its last "_": part7_3.png shows part7
     photo = "photo"  # every photo shows a part of its own
+    folder = "folder"  # the photos of a folder show one part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,8 @@ def part_of(name: str, rule: PartRule) -> str:
     """Return the part that the photo `name` shows."""
     if rule is PartRule.photo:
         return name
+    if rule is PartRule.folder:
+        return PurePosixPath(name).parent.as_posix()
 
     stem = PurePosixPath(name).stem
 

@@ -21,7 +21,14 @@ from vlmbench.data.photos.comparisons import (
     make_comparisons,
 )
 from vlmbench.data.photos.lots import Lot, deal
-from vlmbench.data.photos.pairs import RAW, Pair, PairsConfig, make_pair_records, make_pairs
+from vlmbench.data.photos.pairs import (
+    RAW,
+    Pair,
+    PairsConfig,
+    make_lots_by_name,
+    make_pair_records,
+    make_pairs,
+)
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, copy_photos, hash_file
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
@@ -106,7 +113,7 @@ def write_photos(
     """Copy the photos into the prepared folder and write the manifest of their records."""
     settings = config.pairs
     view = str(config.processed_view or RAW)
-    has_comparisons = config.compare_views and view != RAW
+    has_comparisons = config.compare_views and view != RAW and not settings.is_by_name
 
     copies = copy_photos(
         photos,
@@ -114,14 +121,17 @@ def write_photos(
         folder=folder,
         source_path=config.path,
     )
-    lots = deal(
-        copies,
-        lots=settings.lots,
-        references=settings.references,
-        parts=2 if has_comparisons else 1,
-        seed=settings.seed,
-        source_path=config.path,
-    )
+    if settings.is_by_name:
+        lots = make_lots_by_name(copies, settings, config.path)
+    else:
+        lots = deal(
+            copies,
+            lots=settings.lots,
+            references=settings.references,
+            parts=2 if has_comparisons else 1,
+            seed=settings.seed,
+            source_path=config.path,
+        )
     pairs = make_pairs(lots, settings)
 
     comparisons: list[PhotoComparison] = []

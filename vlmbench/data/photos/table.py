@@ -11,6 +11,8 @@ from pathlib import Path
 from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.data.lines import read_error
 from vlmbench.data.paths import is_plain_file, normal_text
+from vlmbench.data.photos.columns import TableShape, columns_setting
+from vlmbench.data.photos.encodings import decode_table
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
@@ -18,27 +20,33 @@ DELIMITERS = ",;\t|"
 MAX_BYTES = 100_000_000
 MAX_COLUMNS = 1000
 MAX_HEADER = 1_000_000  # characters
-ENCODING = "utf-8-sig"
+ENCODING = "utf-8"
+AS_WRITTEN = TableShape()  # the columns have vlmbench's names
 
 
 def read_table(
-    path: Path, *, required: tuple[str, ...], invalid_rows: list[InvalidRow]
+    path: Path,
+    *,
+    required: tuple[str, ...],
+    invalid_rows: list[InvalidRow],
+    shape: TableShape = AS_WRITTEN,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each line's location ("labels.csv:7") and its fields by column.
 
     Fields are in NFC, without spaces at their ends.
 
-    The file is UTF-8, with or without a byte-order mark. The delimiter is detected. Lines that do
-    not match the header are added to `invalid_rows`. Raise UserError if the file cannot be read,
-    has no lines, or lacks one of the `required` columns.
+    `shape` says which columns and which encoding the file has; the encoding may be guessed. The
+    delimiter is detected. Lines that do not match the header are added to `invalid_rows`. Raise
+    UserError if the file cannot be read, has no lines, or lacks one of the `required` columns.
     """
     header: list[str] | None = None
     num_lines = 0
 
-    for location, fields in _read_lines(path, required):
+    for location, fields in _read_lines(path, required, shape):
         if header is None:
-            header = _read_header(fields, location, required)
-            continue
+            header = _read_header(fields, location, required, shape)
+            if shape.has_header:
+                continue
 
         num_lines += 1
         reason = _line_error(header, fields)
@@ -56,12 +64,14 @@ def read_table(
         raise UserError(f"{path}: no line follows the header; write one line for each photo")
 
 
-def _read_lines(path: Path, required: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _read_lines(
+    path: Path, required: Sequence[str], shape: TableShape
+) -> Iterator[tuple[str, list[str]]]:
     """Yield the location and the stripped fields of each line that is not blank."""
-    content = _read_content(path)
+    content = _read_content(path, shape.encoding)
     reader = csv.reader(
         TextIOWrapper(BytesIO(content), encoding=ENCODING, newline=""),
-        delimiter=_detect_delimiter(content, required),
+        delimiter=detect_delimiter(content, required),
         strict=True,
         skipinitialspace=True,
     )
@@ -77,7 +87,8 @@ def _read_lines(path: Path, required: Sequence[str]) -> Iterator[tuple[str, list
         ) from error
 
 
-def _read_content(path: Path) -> bytes:
+def _read_content(path: Path, encoding: str | None) -> bytes:
+    """Return the file's text as UTF-8."""
     if not is_plain_file(path):
         tables = sorted(file.name for file in path.parent.glob("*.csv"))
         closest = (get_close_matches(path.name, tables, n=1) or tables or ["null"])[0]
@@ -94,17 +105,13 @@ def _read_content(path: Path) -> bytes:
 
     try:
         content = path.read_bytes()
-        content.decode(ENCODING)
-        return content
     except OSError as error:
         raise read_error(path, error) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start} is not UTF-8; save the file as 'CSV UTF-8'"
-        ) from error
+
+    return decode_table(path, content, encoding).encode("utf-8", "surrogatepass")
 
 
-def _detect_delimiter(content: bytes, required: Sequence[str]) -> str:
+def detect_delimiter(content: bytes, required: Sequence[str]) -> str:
     """Return the delimiter that divides the header into the required columns.
 
     Otherwise return the delimiter that is most frequent in the header. csv.Sniffer needs minutes
@@ -115,10 +122,11 @@ def _detect_delimiter(content: bytes, required: Sequence[str]) -> str:
 
     for delimiter in DELIMITERS:
         names = [name.strip(' "').casefold() for name in header.split(delimiter)]
-        if all(name in names for name in required):
+        if required and all(name in names for name in required):
             return delimiter
 
-    return max(DELIMITERS, key=header.count)
+    best = max(DELIMITERS, key=header.count)
+    return best if best in header or len(header.split()) < 2 else " "
 
 
 def _line_error(header: list[str], fields: list[str]) -> str | None:
@@ -136,8 +144,10 @@ def _line_error(header: list[str], fields: list[str]) -> str | None:
     return None
 
 
-def _read_header(fields: list[str], location: str, required: tuple[str, ...]) -> list[str]:
-    names = [field.casefold() for field in fields]
+def _read_header(
+    fields: list[str], location: str, required: tuple[str, ...], shape: TableShape
+) -> list[str]:
+    names = shape.names_of(fields, location)
     if len(names) > MAX_COLUMNS:
         raise UserError(
             f"{location}: the header has {len(names)} columns, the limit is {MAX_COLUMNS}; keep "
@@ -148,7 +158,7 @@ def _read_header(fields: list[str], location: str, required: tuple[str, ...]) ->
         if name not in names:
             raise UserError(
                 f"{location}: no column {name!r} among {', '.join(fields)[:200]}; add the column "
-                f"name {name!r} to the header"
+                f"name {name!r} to the header, or set {columns_setting(fields)}"
             )
 
     for name in names:

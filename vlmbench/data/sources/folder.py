@@ -1,15 +1,20 @@
-"""Folders of your own photos become pairs: good/ and bad/, or a CSV file with their labels."""
+"""Folders of photos become pairs; folders' names, label files, masks or a table label them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
-from vlmbench.config import schema, setting
+from vlmbench.config import read_mapping, schema, setting
+from vlmbench.data.annotations.folders import check_folder_labels
+from vlmbench.data.annotations.offers import unlabelled_error
+from vlmbench.data.annotations.read import Choices, Format, read_photos
+from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import (
@@ -20,27 +25,19 @@ from vlmbench.data.paths import (
     normal_path,
     path_cure,
 )
+from vlmbench.data.photos.columns import TableShape
 from vlmbench.data.photos.left_out import is_litter, pass_over, walk
-from vlmbench.data.photos.photo import (
-    BAD,
-    GOOD,
-    PartRule,
-    Photo,
-    check_names,
-    list_images,
-    part_of,
-)
+from vlmbench.data.photos.likely import UNSURE, check_unsure, likely_label
+from vlmbench.data.photos.part_names import check_part_names
+from vlmbench.data.photos.photo import GOOD, PartRule, Photo, check_names, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
-from vlmbench.system.text import typed_setting
 from vlmbench.types import Split, UserError
 
 # The other columns of a table go into `meta`.
 COLUMNS = ("path", "label", "group", "defect", "category", "split")
 SPLITS = ("", *Split)
-FOLDERS = {GOOD: "good", BAD: "bad"}
 MAX_QUOTED = 60  # characters of a field in an error message
-MAX_LISTED = 5  # files and folders in an error message
 
 NearNames = Callable[[Path], Mapping[str, str]]
 
@@ -52,18 +49,52 @@ class FolderConfig(PhotoSourceConfig):
 
     `table` is a CSV file in the folder with the columns `path` and `label`. More columns are
     possible: `group` (the part), `defect` (what is wrong, in words), `category` (photos are
-    compared within it) and `split` (train, val or test). Without a table, photos are in good/ and
-    bad/, and `parts` decides which photos show one part.
+    compared within it) and `split` (train, val or test). Without a table, the folders' names say
+    which photos are good, or `annotations` does. `parts` decides which photos show one part.
     """
 
-    path: str = setting(MISSING, "Folder that holds good/ and bad/, or the table.", cure="photos")
+    path: str = setting(MISSING, "Folder of the photos, with their labels.", cure="photos")
+    annotations: Format | None = setting(
+        None, "Label files or masks to use: voc, coco, yolo, deeppcb or masks; null: none."
+    )
+    # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
+    folders: Any = setting(
+        None,
+        "Labels of folders, such as {OK: normal, NG: abnormal}; null: the usual names, such as "
+        "good/ and bad/.",
+    )
+    regions: bool = setting(
+        True, 'Answers say where a marked defect is: "abnormal: scratch, upper left".'
+    )
     table: str | None = setting(
-        None, "CSV file in the folder with the columns path and label; null: good/ and bad/."
+        None, "CSV file in the folder with the columns path and label; null: no table."
     )
-    parts: PartRule = setting(
-        PartRule.name,
-        'Part of a photo; name: its file name up to the last "_"; photo: each is its own part.',
+    columns: Any = setting(
+        None,
+        "Columns of the table, such as {image: filename, label: class}, or {image: 1, label: 2} "
+        "without header; null: path and label.",
     )
+    encoding: str | None = setting(
+        None, "Encoding of the table, such as cp932 for Shift-JIS; null: UTF-8, or guessed."
+    )
+    unsure: list[float] = setting(
+        factory=lambda: [0.25, 0.75],
+        meaning="Labels such as 0.0 to 1.0 say how likely a defect is; photos between these two "
+        "are left out.",
+    )
+    parts: PartRule | None = setting(
+        None,
+        'Part of a photo: name (file name up to the last "_"), photo (its own part) or folder; '
+        "null: name, unless names are classes.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        self.folders = read_mapping("source.folders", self.folders, "{OK: normal, NG: abnormal}")
+        check_folder_labels(self.folders)
+        self.columns = read_mapping("source.columns", self.columns, "{image: filename}")
+        check_unsure(self.unsure)
 
     def photos(self) -> list[Photo]:
         root = Path(self.path)
@@ -74,26 +105,48 @@ class FolderConfig(PhotoSourceConfig):
             raise UserError(f"source.path={root}: the folder does not exist; {cure}")
 
         if self.table is not None:
-            return self._photos_of_table(root)
+            photos = self._photos_of_table(root)
+        else:
+            photos = read_photos(root, self._choices())
 
-        _require_folders(root)
-        photos: list[Photo] = []
-        for label, folder in FOLDERS.items():
-            for path in list_images(root / folder):
-                name = normal_path(path.relative_to(root).as_posix())
-                part = part_of(name, self.parts)
-                photos.append(
-                    Photo(
-                        name=name,
-                        path=path,
-                        label=label,
-                        part=part,
-                    )
-                )
+        if not photos:
+            raise unlabelled_error(root, is_chosen=bool(self.annotations or self.folders))
+        if len({photo.label for photo in photos}) == 1:
+            self._suggest_layout(root, photos[0].label)
+        if self.parts is None and not self.pairs.is_by_name:
+            check_part_names(photos, self.path)
 
         check_names(photos)
-        _say_unread(root, [root / folder for folder in FOLDERS.values()])
         return photos
+
+    def _suggest_layout(self, root: Path, label: str) -> None:
+        """Raise UserError if another source reads the folder, whose photos all have one label."""
+        layout = recognise(root)
+        if layout is not None and layout.settings[0] != "source=folder":
+            raise UserError(
+                f"source.path={root}: all photos are {label} by their folders' names, both labels "
+                f"are needed. The folder looks like {layout.name}; set {layout.settings[0]}"
+            )
+
+    def _part_of(self, name: str) -> str:
+        if self.pairs.is_by_name:
+            key = self.pairs.reference_key(name) or self.pairs.query_key(name)
+            return key or name
+
+        return part_of(name, self.parts or PartRule.name)
+
+    def _is_reference(self, name: str) -> bool:
+        return self.pairs.is_by_name and self.pairs.reference_key(name) is not None
+
+    def _choices(self) -> Choices:
+        return Choices(
+            annotations=self.annotations,
+            folders=self.folders,
+            labels=self.labels,
+            regions=self.regions,
+            part_of=self._part_of,
+            is_reference=self._is_reference,
+        )
 
     def _photos_of_table(self, root: Path) -> list[Photo]:
         """Return the photos of the table. Raise UserError with all of its invalid lines."""
@@ -101,8 +154,12 @@ class FolderConfig(PhotoSourceConfig):
         locations: dict[str, str] = {}
         invalid_rows: list[InvalidRow] = []
         near_names = cache(_near_names)
+        unsure: list[Path] = []
         lines = read_table(
-            root / str(self.table), required=("path", "label"), invalid_rows=invalid_rows
+            root / str(self.table),
+            required=("path", "label"),
+            invalid_rows=invalid_rows,
+            shape=TableShape(encoding=self.encoding, columns=self.columns),
         )
 
         for location, fields in lines:
@@ -113,22 +170,28 @@ class FolderConfig(PhotoSourceConfig):
                 invalid_rows.append(InvalidRow(location=location, reason=str(error)))
                 continue
 
-            photos[photo.name] = photo
             locations[photo.name] = location
+            if photo.label == UNSURE:
+                unsure.append(photo.path)
+            else:
+                photos[photo.name] = photo
 
         if invalid_rows:
             raise invalid_rows_error(invalid_rows)
 
-        unlisted = _images_below(root) - {photo.path for photo in photos.values()}
+        pass_over(unsure, root, reason=f"their labels are between source.unsure={self.unsure}")
+        unlisted = _images_below(root) - {photo.path for photo in photos.values()} - {*unsure}
         pass_over(sorted(unlisted), root, reason=f"{self.table} does not list them")
         return list(photos.values())
 
     def _photo(self, root: Path, fields: Mapping[str, str], near_names: NearNames) -> Photo:
         """Return the photo of a line of the table. Raise UserError for an invalid line."""
-        name = normal_path(fields["path"])
+        name = normal_path(fields["path"].replace("\\", "/"))
         path = _existing_path(root, name, near_names)
         split = _split_of(fields)
-        label = label_of(fields["label"], self.labels)
+        label = likely_label(fields["label"], self.unsure, self.labels)
+        if label is None:
+            label = label_of(fields["label"], self.labels)
         defect = fields.get("defect", "")
 
         if label == GOOD and defect:
@@ -145,7 +208,7 @@ class FolderConfig(PhotoSourceConfig):
             name=name,
             path=path,
             label=label,
-            part=fields.get("group") or part_of(name, self.parts),
+            part=fields.get("group") or self._part_of(name),
             words=defect,
             category=fields.get("category", ""),
             split=split,
@@ -158,16 +221,6 @@ def _images_below(root: Path) -> set[Path]:
     return {
         path for path in walk(root) if path.suffix.lower() in SUFFIXES and not is_litter(path, root)
     }
-
-
-def _say_unread(root: Path, read: Sequence[Path]) -> None:
-    """Log the images in `root` that are in none of the folders that were read."""
-    unread = [
-        path
-        for path in sorted(_images_below(root))
-        if not any(path.is_relative_to(folder) for folder in read)
-    ]
-    pass_over(unread, root, reason="only good/ and bad/ are read")
 
 
 def _require_new(photo: Photo, locations: Mapping[str, str]) -> None:
@@ -215,24 +268,3 @@ def _near_names(folder: Path) -> dict[str, str]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
 
     return {path.stem.casefold(): path.name for path in paths if path.suffix.lower() in SUFFIXES}
-
-
-def _require_folders(root: Path) -> None:
-    """Raise UserError with the folder's content unless it has good/ and bad/."""
-    missing = [name for name in FOLDERS.values() if not (root / name).is_dir()]
-    if not missing:
-        return
-
-    paths = [path for path in sorted(root.iterdir()) if path.is_dir() or _is_table(path)]
-    names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
-    content = f", which has {', '.join(names[:MAX_LISTED])}" if names else ""
-    table = next((path.name for path in paths if _is_table(path)), "labels.csv")
-    raise UserError(
-        f"source.path={root}: the folder {missing[0]}/ does not exist in it{content}; put photos "
-        "into good/ and bad/, or list them in a CSV file with the columns path and label and set "
-        f"{typed_setting('source.table', table)}"
-    )
-
-
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"

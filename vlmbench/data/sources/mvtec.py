@@ -1,8 +1,8 @@
 """Data sets in the layout of MVTec AD (also LOCO, AD 2 and VisA's one-class split) or of VisA.
 
 MVTec AD   <category>/train/good, test/good, test/<defect>. Masks are
-           ground_truth/<defect>/<name>_mask.png. LOCO has a folder of masks for each photo:
-           ground_truth/<defect>/<name>/. AD 2 has validation/good and
+           ground_truth/<defect>/<name>_mask.png, or <name>_GT.png and the like. LOCO has a folder
+           of masks for each photo: ground_truth/<defect>/<name>/. AD 2 has validation/good and
            test_public/{good,bad,ground_truth}.
 VisA       <category>/Data/Images/Normal and Data/Images/Anomaly. Masks are
            Data/Masks/Anomaly/<name>.png. <category>/image_anno.csv (image, label) names defects.
@@ -26,9 +26,10 @@ import numpy as np
 from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
-from vlmbench.data.images import SUFFIXES, file_version, image_size, open_mask, turn_upright
+from vlmbench.data.annotations.masks import list_masks, upright_mask
+from vlmbench.data.images import SUFFIXES, file_version
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
-from vlmbench.data.paths import find_path, is_folder, normal_path, normal_text, path_cure
+from vlmbench.data.paths import is_folder, normal_path, normal_text, path_cure
 from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, check_names, list_images
 from vlmbench.data.photos.regions import describe_region
@@ -112,7 +113,7 @@ class MvtecConfig(PhotoSourceConfig):
                 if kind.name == GROUND_TRUTH or is_litter(kind, folder):
                     continue
                 masks_of = {
-                    path: _list_masks(truth / kind.name, path.stem) for path in list_images(kind)
+                    path: list_masks(truth / kind.name, path.stem) for path in list_images(kind)
                 }
                 _say_unused_masks(truth / kind.name, masks_of.values())
                 for path, masks in masks_of.items():
@@ -128,7 +129,7 @@ class MvtecConfig(PhotoSourceConfig):
 
         for path in list_images(data / "Images" / "Anomaly"):
             kind = defects.get(normal_text(path.name), "defect")
-            masks = _list_masks(data / "Masks" / "Anomaly", path.stem)
+            masks = list_masks(data / "Masks" / "Anomaly", path.stem)
             yield self._photo(category, path, kind, masks)
 
     def _photo(self, category: Path, path: Path, kind: str, masks: list[Path]) -> Photo:
@@ -167,7 +168,7 @@ class MvtecConfig(PhotoSourceConfig):
         version = tuple(file_version(file, root) for file in (path, *masks))
 
         if version not in _regions:
-            marked = np.logical_or.reduce([_upright_mask(mask, path, root) for mask in masks])
+            marked = np.logical_or.reduce([upright_mask(mask, path, root) for mask in masks])
             _regions[version] = describe_region(marked)
 
         return _regions[version]
@@ -225,36 +226,3 @@ def _is_category(folder: Path) -> bool:
     is_mvtec = any((folder / name / "good").is_dir() for name in SPLIT_FOLDERS)
 
     return is_visa or is_mvtec
-
-
-def _list_masks(folder: Path, stem: str) -> list[Path]:
-    """Return the masks of the photo `stem`: a file, or all files in a folder. [] without masks."""
-    for name in (f"{stem}_mask.png", f"{stem}.png"):
-        mask = find_path(folder, normal_path(name))
-        if mask.is_file():
-            return [mask]
-
-    masks = find_path(folder, normal_path(stem))
-    return list_images(masks) if masks.is_dir() else []
-
-
-def _upright_mask(mask: Path, photo: Path, root: Path) -> np.ndarray:
-    """Return the mask for the upright photo, (height, width).
-
-    Raise UserError if the mask has neither the photo's stored size nor its upright size.
-    """
-    marked = open_mask(mask, inside=root)
-    width, height = image_size(photo, inside=root)
-    if marked.shape == (height, width):
-        return turn_upright(marked, photo, inside=root)
-
-    upright = turn_upright(np.zeros((height, width), np.bool_), photo, inside=root)
-    if marked.shape == upright.shape:
-        return marked
-
-    is_turned = upright.shape != (height, width)
-    turned = f" ({height} x {width} upright)" if is_turned else ""
-    raise UserError(
-        f"{mask}: the mask has {marked.shape[1]} x {marked.shape[0]} pixels, its photo has {width} "
-        f"x {height}{turned}; replace the mask, or set source.regions=false"
-    )
