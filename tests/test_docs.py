@@ -57,7 +57,7 @@ PLUGINS = {
     "hydra/launcher=submitit": "submitit_launcher",
     "experiment=tune": "optuna_sweeper",
 }
-FLAGS = {"-m", "--multirun", "--help", "--version", "--hydra-help", "--cfg", "job"}
+FLAGS = {"-m", "--multirun", "--help", "--version", "--cfg", "job"}
 
 
 def read(page: Path) -> str:
