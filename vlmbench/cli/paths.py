@@ -53,7 +53,7 @@ def _check_folder(name: str, folder: Path) -> None:
     absolute = Path(os.path.normpath(folder.absolute()))
     if is_special or any(absolute.is_relative_to(system) for system in SYSTEM_FOLDERS):
         raise UserError(
-            f"{name}={folder}: vlmbench writes files there, and the place belongs to the "
+            f"{name}={folder}: vlmbench writes files there, and the path belongs to the "
             f"operating system; set {name}={_short_example(name)}"
         )
 
