@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test nightly faults audit lint types checks docs check format golden report
+.PHONY: help setup run test nightly faults audit lowest lint types checks docs check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,6 +37,14 @@ audit:  ## known weaknesses of the pinned packages; asks the package index
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet pip-audit
 	$(VENV)-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+LOWEST = tests/config/test_settings.py tests/hostile/test_text_settings.py tests/hostile/test_hydra_border.py tests/hostile/test_trainer_values.py
+lowest:  ## tests of the settings with the oldest packages that pyproject.toml allows, without torch; asks the package index
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet uv
+	$(VENV)-lowest/bin/python tests/nightly/lowest.py > $(VENV)-lowest/packages.txt
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --requirement $(VENV)-lowest/packages.txt
+	$(VENV)-lowest/bin/python -m pytest $(LOWEST)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

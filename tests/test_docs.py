@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.helpers.prose import FENCE, RIDDLE, sentences_of
 from tests.helpers.skeletons import read_skeletons
+from vlmbench.cli.arguments import read_settings
 from vlmbench.config import RunConfig, describe_settings, register_plugins
 from vlmbench.runs.folder import State
 
@@ -57,7 +58,7 @@ PLUGINS = {
     "hydra/launcher=submitit": "submitit_launcher",
     "experiment=tune": "optuna_sweeper",
 }
-FLAGS = {"-m", "--multirun", "--help", "--version", "--hydra-help", "--cfg", "job"}
+FLAGS = {"-m", "--multirun", "--help", "--version", "--cfg", "job"}
 
 
 def read(page: Path) -> str:
@@ -91,7 +92,9 @@ def runs_of(overrides: Sequence[str]) -> Iterator[list[str]]:
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
         else [str(override.input_line)]
-        for override in OverridesParser.create().parse_overrides(list(overrides))
+        for override in OverridesParser.create().parse_overrides(
+            read_settings(overrides, is_sweep=True)
+        )
     ]
     for number in range(max(map(len, values), default=1)):
         yield [choices[number % len(choices)] for choices in values]

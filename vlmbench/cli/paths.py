@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
-# A file name has at most 255 bytes; dates, numbers and endings come to the user's own part.
+# A file name has at most 255 bytes. Dates, numbers and endings come to the user's own part.
 MAX_BYTES = 200
+MAX_FOLDER_BYTES = 225  # of a part of a folder, which has the date already
 MAX_PATH = 3000  # bytes; Linux takes 4096, with the names of our files
 SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
 WRITTEN = ("sweep", "data_dir", "cache_dir", "predict.out", "export.out")
@@ -40,7 +41,7 @@ def _check_name(name: str, text: str) -> None:
 
 def _check_folder(name: str, folder: Path) -> None:
     for part in folder.parts:
-        _check_length(name, part, str(folder))
+        _check_length(name, part, str(folder), MAX_FOLDER_BYTES)
     if len(os.fsencode(folder)) > MAX_PATH:
         raise UserError(
             f"{name} must have at most {MAX_PATH} bytes, got {len(os.fsencode(folder))}; "
@@ -52,18 +53,18 @@ def _check_folder(name: str, folder: Path) -> None:
     absolute = Path(os.path.normpath(folder.absolute()))
     if is_special or any(absolute.is_relative_to(system) for system in SYSTEM_FOLDERS):
         raise UserError(
-            f"{name}={folder}: vlmbench writes files there, and the place belongs to the "
+            f"{name}={folder}: vlmbench writes files there, and the path belongs to the "
             f"operating system; set {name}={_short_example(name)}"
         )
 
 
-def _check_length(name: str, part: str, value: str) -> None:
+def _check_length(name: str, part: str, value: str, most: int = MAX_BYTES) -> None:
     size = len(os.fsencode(part))
-    if size > MAX_BYTES:
+    if size > most:
         short = os.fsencode(part)[:60].decode(errors="ignore").strip()
         cure = typed_setting(name, value.replace(part, short))
         raise UserError(
-            f"{name} must have at most {MAX_BYTES} bytes in each name (a Japanese letter has 3), "
+            f"{name} must have at most {most} bytes in each name (a Japanese letter has 3), "
             f"got {size}; set {cure}"
         )
 

@@ -1,6 +1,6 @@
 """The typed configuration of a run."""
 
-from vlmbench.config.choices import CONF, choices, default_choices
+from vlmbench.config.choices import choices, default_choices
 from vlmbench.config.costs import CostConfig
 from vlmbench.config.data import (
     PromptConfig,
@@ -19,7 +19,7 @@ from vlmbench.config.deploy import (
 )
 from vlmbench.config.model import BuildRequest, Engine, LoraConfig, ModelConfig, StoreConfig, Vision
 from vlmbench.config.reference import REQUIRED, SettingRow, describe_settings, find_settings
-from vlmbench.config.registry import register_plugins, runnable_models, schema, schemas
+from vlmbench.config.registry import CONF, register_plugins, runnable_models, schema, schemas
 from vlmbench.config.run import RunConfig, Stage
 from vlmbench.config.settings import Settings, check_range, setting
 from vlmbench.config.training import (

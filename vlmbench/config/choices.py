@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
 
-from vlmbench.config.registry import plugin_folder
-
-PACKAGE = Path(__file__).resolve().parents[1]
-# Beside the package in a checkout, inside it in an installed wheel.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+from vlmbench.config.registry import CONF, plugin_folder
 
 
 def choices() -> dict[str, list[str]]:

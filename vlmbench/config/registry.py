@@ -22,6 +22,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from vlmbench.types import UserError
 
 T = TypeVar("T")
+PACKAGE = Path(__file__).resolve().parents[1]
+# Beside the package in a checkout, inside it in an installed wheel.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+TEXT_SCHEME, TEXT_SOURCE = "vlmbench", "vlmbench.config.source"  # how Hydra reads the yaml files
 PLUGINS_VARIABLE = "VLMBENCH_PLUGINS"
 
 # Importing these registers every plug-in's schema: a new file in one of them needs no edit
@@ -69,6 +73,7 @@ def register_plugins() -> None:
     Raise UserError if VLMBENCH_PLUGINS names a folder that cannot be used.
     """
     Plugins.instance().register(PluginSearchPath)
+    importlib.import_module(TEXT_SOURCE)  # it stands on this file
 
     for package in PLUGIN_PACKAGES:
         for name in module_names(module_folders(package)):
@@ -126,14 +131,13 @@ class PluginSearchPath(SearchPathPlugin):
     """Let Hydra read conf/ in the folder of plug-ins, after vlmbench's own; texts are texts."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        from vlmbench.config.choices import CONF  # it needs `plugin_folder`
-        from vlmbench.config.source import SCHEME, TextSource, use_text_sources
+        for element in search_path.get_path():
+            if element.path.removeprefix("file://") == str(CONF):
+                element.path = f"{TEXT_SCHEME}://{CONF}"
 
-        Plugins.instance().register(TextSource)
-        use_text_sources(search_path, CONF)
         folder = plugin_folder()
         if folder is not None:
-            search_path.append(provider="plugins", path=f"{SCHEME}://{folder / 'conf'}")
+            search_path.append(provider="plugins", path=f"{TEXT_SCHEME}://{folder / 'conf'}")
 
 
 def runnable_models() -> list[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from vlmbench.config.registry import TEXT_SCHEME
 from vlmbench.config.texts import Kind, TextSetting, find_text_setting, text_settings
 
-SCHEME = "vlmbench"
 # A sweep's values are read like those of the command line.
 PARAMS = "hydra.sweeper.params."
 CHANGED = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool"))
@@ -30,7 +30,7 @@ class TextSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        return SCHEME
+        return TEXT_SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
         result = super().load_config(config_path)
@@ -42,13 +42,6 @@ class TextSource(FileConfigSource):
         if text is not None:
             result.config = OmegaConf.load(StringIO(text))
         return result
-
-
-def use_text_sources(search_path: ConfigSearchPath, conf: Path) -> None:
-    """Let Hydra read the main folder `conf` as a TextSource."""
-    for element in search_path.get_path():
-        if element.path.removeprefix("file://") == str(conf):
-            element.path = f"{SCHEME}://{conf}"
 
 
 @lru_cache(maxsize=256)
@@ -94,3 +87,6 @@ def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
     for child in node.value:
         for one in child if isinstance(child, tuple) else (child,):
             yield from _scalars(one)
+
+
+Plugins.instance().register(TextSource)

@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextSetting:
-    """What the command line knows of a setting. `is_optional`: null is no text."""
+    """The kind of a setting. `is_optional`: null is no text."""
 
     kind: Kind
     is_optional: bool = False
