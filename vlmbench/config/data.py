@@ -115,6 +115,10 @@ class VariantConfig(Settings, ABC):
         False, "false: a leak between the splits is an error; true: the report warns of it."
     )
 
+    group_alike: bool = setting(
+        False, "true: parts whose images look the same stay in one split, instead of being a leak."
+    )
+
     @abstractmethod
     def select(
         self, records: Sequence[Record], *, cost: Callable[[Record], int], seed: int

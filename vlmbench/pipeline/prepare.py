@@ -25,6 +25,7 @@ def prepare(run: Run) -> None:
         split_seed=config.data.split_seed,
         allow_leak=config.data.allow_leak,
         cache_dir=run.cache_dir,
+        group_alike=config.data.group_alike,
     )
 
     log.info("%d records of %d parts, %d images", sheet["records"], sheet["parts"], sheet["images"])
