@@ -24,6 +24,7 @@ class SourceConfig(Settings, ABC):
     """Base of conf/source: the origin of images and records."""
 
     config_group: ClassVar[str] = "source"
+    unit: ClassVar[str] = "parts"  # what messages call the groups that stay in one split
 
     # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
     labels: Any = setting(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -45,6 +45,8 @@ class PairedSourceConfig(SourceConfig):
 
     With `compare_views` and a processed view, the source makes comparison records too.
     """
+
+    unit: ClassVar[str] = "lots"
 
     path: str = setting(MISSING, "Folder of the photos.", cure="photos")
     processed_view: str | None = setting(
