@@ -17,18 +17,18 @@ from tests.conftest import REPOSITORY, ManifestBuilder, Outcome, image
 from tests.helpers.photos import photos_in
 from tests.helpers.runs import only_run
 from vlmbench.data.images import open_image
-from vlmbench.data.load import Data, load_data
+from vlmbench.data.load import read_images
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.photos import photo as photo_module
 from vlmbench.data.photos.pairs import PairsConfig
 from vlmbench.data.sources.folder import FolderConfig
+from vlmbench.data.unchanged import ReadFiles
 from vlmbench.data.viewer import Viewer
 from vlmbench.features.disk import DiskLevel
 from vlmbench.runs.folder import State
-from vlmbench.types import ImageRef, Role, Split, UserError
+from vlmbench.types import ImageRef, Role, UserError
 
 CHANGED = "was changed while the run read it"
-SHARES = {Split.TRAIN: 0.6, Split.VAL: 0.2, Split.TEST: 0.2}
 Change = Callable[[Path], None]
 
 
@@ -112,24 +112,21 @@ def test_a_manifest_that_is_cut_does_not_end_the_process(manifest: ManifestBuild
 
 
 @pytest.fixture
-def data(manifest: ManifestBuilder, tmp_path: Path) -> Data:
-    return load_data(
-        open_manifest(manifest.write()),
-        SHARES,
-        split_seed=0,
-        allow_leak=False,
-        cache_dir=tmp_path / "cache",
-    )
+def files(manifest: ManifestBuilder, tmp_path: Path) -> ReadFiles:
+    """Two parts, and the facts of their images."""
+    del manifest.rows[6:]
+    records = open_manifest(manifest.write())
+    return ReadFiles(records, read_images(records, tmp_path / "cache"))
 
 
-def viewer_of(data: Data, cache: Path) -> Viewer:
+def viewer_of(files: ReadFiles, cache: Path) -> Viewer:
     return Viewer(
-        data.manifest.folder,
+        files.manifest.folder,
         name="copy",
         process=lambda pixels: pixels.copy(),
         fingerprint="x",
         cache=cache,
-        check=data.files.check,
+        check=files.check,
     )
 
 
@@ -142,9 +139,11 @@ IMAGE_CHANGES = {**CHANGES, "a blank image": blank}
 
 @pytest.mark.parametrize("view", ["raw", "copy"])
 @pytest.mark.parametrize("how", IMAGE_CHANGES)
-def test_an_image_that_changes_is_an_error(data: Data, tmp_path: Path, how: str, view: str) -> None:
-    path = data.manifest[0].images[0].path
-    viewer = viewer_of(data, tmp_path / "views")
+def test_an_image_that_changes_is_an_error(
+    files: ReadFiles, tmp_path: Path, how: str, view: str
+) -> None:
+    path = files.manifest[0].images[0].path
+    viewer = viewer_of(files, tmp_path / "views")
     reference = ImageRef(path=path, role=Role.REFERENCE, view=view)
     IMAGE_CHANGES[how](path)
 
@@ -154,15 +153,15 @@ def test_an_image_that_changes_is_an_error(data: Data, tmp_path: Path, how: str,
     assert gone.get(how, CHANGED) in str(raised.value)
     assert str(path) in str(raised.value)
     with pytest.raises(UserError, match=CHANGED) as raised:
-        data.files.check_all()
+        files.check_all()
     assert str(path) in str(raised.value)
 
 
-def test_a_blank_control_shows_no_changed_size(data: Data, tmp_path: Path) -> None:
-    path = data.manifest[0].images[0].path
+def test_a_blank_control_shows_no_changed_size(files: ReadFiles, tmp_path: Path) -> None:
+    path = files.manifest[0].images[0].path
     blank(path)
     with pytest.raises(UserError, match=CHANGED):
-        viewer_of(data, tmp_path).open(
+        viewer_of(files, tmp_path).open(
             ImageRef(path=path, role=Role.REFERENCE, view="raw", blank=True)
         )
 
@@ -177,21 +176,23 @@ def test_a_blank_control_shows_no_changed_size(data: Data, tmp_path: Path) -> No
     ],
     ids=["touched", "written again", "permissions", "another name"],
 )
-def test_a_file_with_the_same_bytes_is_unchanged(data: Data, tmp_path: Path, touch: Change) -> None:
-    path = data.manifest[0].images[0].path
-    viewer = viewer_of(data, tmp_path)
-    expected = viewer.open(data.manifest[0].images[0]).tobytes()
+def test_a_file_with_the_same_bytes_is_unchanged(
+    files: ReadFiles, tmp_path: Path, touch: Change
+) -> None:
+    path = files.manifest[0].images[0].path
+    viewer = viewer_of(files, tmp_path)
+    expected = viewer.open(files.manifest[0].images[0]).tobytes()
     touch(path)
 
-    assert viewer.open(data.manifest[0].images[0]).tobytes() == expected
-    data.files.check_all()
+    assert viewer.open(files.manifest[0].images[0]).tobytes() == expected
+    files.check_all()
 
 
-def test_an_image_that_no_row_names_is_not_shown(data: Data, tmp_path: Path) -> None:
-    stranger = data.manifest.folder / "img" / "stranger.png"
+def test_an_image_that_no_row_names_is_not_shown(files: ReadFiles, tmp_path: Path) -> None:
+    stranger = files.manifest.folder / "img" / "stranger.png"
     image(999).save(stranger)
     with pytest.raises(UserError, match="was not read when the data were checked"):
-        viewer_of(data, tmp_path).open(ImageRef(path=stranger, role=Role.QUERY, view="raw"))
+        viewer_of(files, tmp_path).open(ImageRef(path=stranger, role=Role.QUERY, view="raw"))
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("L", ".bmp"), ("RGB", ".tif"), ("L", ".tif")])
@@ -270,22 +271,20 @@ def test_a_strange_entry_of_the_store_is_a_miss(tmp_path: Path, name: str) -> No
     assert not path.exists()
 
 
-@pytest.mark.parametrize("when", ["an image after training", "the manifest after training"])
 def test_a_run_whose_data_change_is_not_finished(
     cli: Callable[..., Outcome],
     manifest: ManifestBuilder,
     monkeypatch: pytest.MonkeyPatch,
-    when: str,
 ) -> None:
     from vlmbench.pipeline import execute
 
     path = manifest.write()
-    victim = path if "manifest" in when else manifest.folder / "img" / "3-good.png"
+    victim = manifest.folder / "img" / "3-good.png"
     before, fit = victim.read_bytes(), execute.fit
 
     def fit_and_change(*arguments: object) -> object:
         fitted = fit(*arguments)  # type: ignore[arg-type]
-        victim.write_bytes(before + b"\n") if victim == path else blank(victim)
+        blank(victim)
         return fitted
 
     monkeypatch.setattr(execute, "fit", fit_and_change)

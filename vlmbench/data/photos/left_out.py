@@ -60,21 +60,18 @@ def refuse_missing(paths: Iterable[Path], folder: Path) -> None:
         return
 
     links = [path for path in missing if path.is_symlink()]
-    if not links:
+    to_folders = [path for path in links if path.is_dir()]
+    if to_folders:
         raise UserError(
-            f"{folder}: {name_some(missing)} are no plain files; move them to another folder"
-        )
-
-    if any(path.is_dir() for path in links):
-        named = name_some([path for path in links if path.is_dir()])
-        raise UserError(
-            f"{folder}: {named} lead to folders, and links to folders are not followed; copy the "
+            f"{folder}: links to folders are not followed: {name_some(to_folders)}; copy these "
             "folders"
         )
-    raise UserError(
-        f"{folder}: {name_some(links)} are links to files that do not exist; fetch the files "
-        "(dvc pull, or git annex get .), or remove the links"
-    )
+    if links:
+        raise UserError(
+            f"{folder}: links that lead to no file: {name_some(links)}; fetch the files (dvc pull, "
+            "or git annex get .), or remove the links"
+        )
+    raise UserError(f"{folder}: not plain files: {name_some(missing)}; move them to another folder")
 
 
 def pass_over(paths: Sequence[Path], folder: Path, *, reason: str) -> None:
@@ -86,10 +83,12 @@ def pass_over(paths: Sequence[Path], folder: Path, *, reason: str) -> None:
     log.warning("%s: %s passed over: %s", folder, name_some(paths), reason)
 
 
-def refuse_endings(paths: Sequence[Path], folder: Path, valid: Iterable[str]) -> None:
+def refuse_endings(
+    paths: Sequence[Path], folder: Path, valid: Iterable[str], *, most: int = MAX_BESIDE
+) -> None:
     """Raise UserError if files with other endings than `valid` may be photos, or are many."""
     counts = Counter(path.suffix.lower() for path in paths)
-    if all(suffix in BESIDE for suffix in counts) and len(paths) <= MAX_BESIDE:
+    if all(suffix in BESIDE for suffix in counts) and len(paths) <= most:
         pass_over(paths, folder, reason="their endings are not those of photos")
         return
 

@@ -23,6 +23,7 @@ from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.lines import changed_error, read_error
 from vlmbench.data.paths import describe_missing, is_folder, is_plain_file
 from vlmbench.data.photos.left_out import (
+    MAX_BESIDE,
     is_litter,
     pass_over,
     refuse_endings,
@@ -132,11 +133,10 @@ def list_images(folder: Path) -> list[Path]:
     for path in paths:
         _check_file_name(path, folder)
 
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
     others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
     if others:
-        refuse_endings(others, folder, SUFFIXES)
-
-    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        refuse_endings(others, folder, SUFFIXES, most=MAX_BESIDE if images else 0)
     if not images:
         raise UserError(f"{folder}: the folder is empty; add photos to it")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -90,7 +91,9 @@ def _read_lines(
 def _read_content(path: Path, encoding: str | None) -> bytes:
     """Return the file's text as UTF-8."""
     if not is_plain_file(path):
-        tables = sorted(file.name for file in path.parent.glob("*.csv"))
+        tables: list[str] = []
+        with suppress(OSError, ValueError):
+            tables = sorted(file.name for file in path.parent.glob("*.csv"))
         closest = (get_close_matches(path.name, tables, n=1) or tables or ["null"])[0]
         raise UserError(
             f"{path}: the file does not exist; set {typed_setting('source.table', closest)}"

@@ -240,7 +240,7 @@ def _existing_path(root: Path, name: str, near_names: NearNames) -> Path:
     path = find_path(root, name)
     if not is_plain_file(path):
         near = near_names(path.parent).get(path.stem.casefold())
-        if near:
+        if near and near != path.name:
             raise UserError(f"{path}: the image does not exist; did you mean {near}?")
         raise UserError(f"{path}: {describe_missing(path)}")
 

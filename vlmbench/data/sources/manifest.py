@@ -18,4 +18,7 @@ class ManifestConfig(SourceConfig):
     path: str = setting(MISSING, "Manifest, a JSON-lines file.", cure="mine.jsonl")
 
     def prepare(self, data_dir: Path) -> Path:
-        return Path(self.path).resolve()
+        try:
+            return Path(self.path).resolve()
+        except (OSError, ValueError, RuntimeError):  # no file can have such a path
+            return Path(self.path)
