@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.conftest import image
 from vlmbench.data.images import open_image
+from vlmbench.data.photos.value_range import warn_of_dark_images
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.types import UserError
 
@@ -59,3 +60,14 @@ def test_full_range_stays_as_it_is(tmp_path: Path) -> None:
 def test_another_range_is_refused() -> None:
     with pytest.raises(UserError, match=r"source.range must be one of auto, 12, 16, got 14; set"):
         FolderConfig(path="x", range=14)
+
+
+def test_dark_images_to_judge_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = deep_photos(tmp_path / "set", 4095)
+    (root / "good" / "broken.tif").write_bytes(b"II*\0")
+    paths = sorted((root / "good").iterdir())
+    with caplog.at_level(logging.WARNING):
+        warn_of_dark_images(paths, "16")
+        assert not caplog.text
+        warn_of_dark_images(paths, "auto")
+    assert "(16 such images)" in caplog.text

@@ -6,7 +6,7 @@ The range is looked at over all photos together, so that no photo is made bright
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmbench.data.images import FORMATS, image_facts, read_image
+from vlmbench.data.images import BROKEN, FORMATS, image_facts, read_image
 from vlmbench.data.photos.photo import PhotoCopy
 from vlmbench.types import UserError
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RANGES = ("auto", "12", "16")
 MAX_12 = 4095
 FACTOR = 16  # from 12 to 16 bits
+DEEP_SUFFIXES = (*FORMATS["PNG"], *FORMATS["TIFF"])
 
 
 def check_range_setting(value: Any) -> str:
@@ -68,6 +69,38 @@ def scale_copies(
             most,
         )
     return [_scale(copy, folder) if copy in deep else copy for copy in copies]
+
+
+def warn_of_dark_images(paths: Iterable[Path], value_range: str) -> None:
+    """Log which images to judge have 12-bit values, if the run's photos may have been scaled.
+
+    Images that cannot be read are passed over: others report them.
+    """
+    if value_range == "16":
+        return
+
+    dark = [path for path in paths if _is_dark(path)]
+    if dark:
+        log.warning(
+            "%s: the image has 16 bits, but no value above %d (%d such images). The run's photos "
+            "were scaled if they had 12 bits (source.range=%s), images to judge are not: multiply "
+            "their values by %d",
+            dark[0],
+            MAX_12,
+            len(dark),
+            value_range,
+            FACTOR,
+        )
+
+
+def _is_dark(path: Path) -> bool:
+    if path.suffix.lower() not in DEEP_SUFFIXES:
+        return False
+    try:
+        with Image.open(BytesIO(read_image(path))) as image:
+            return image.mode.startswith("I") and int(np.asarray(image).max()) <= MAX_12
+    except (UserError, *BROKEN):
+        return False
 
 
 def _scale(copy: PhotoCopy, folder: Path) -> PhotoCopy:
