@@ -24,6 +24,7 @@ class SourceConfig(Settings, ABC):
     """Base of conf/source: the origin of images and records."""
 
     config_group: ClassVar[str] = "source"
+    unit: ClassVar[str] = "parts"  # what messages call the groups that stay in one split
 
     # Any: with dict[str, str], OmegaConf refuses new keys on the command line.
     labels: Any = setting(
@@ -114,6 +115,10 @@ class VariantConfig(Settings, ABC):
     )
     allow_leak: bool = setting(
         False, "false: a leak between the splits is an error; true: the report warns of it."
+    )
+
+    group_alike: bool = setting(
+        False, "true: parts whose images look the same stay in one split, instead of being a leak."
     )
 
     @abstractmethod

@@ -29,6 +29,7 @@ IGNORED = {
 TYPES = {
     "trainer.batch_size": "int or auto",
     "source.labels": "mapping or list or null",
+    "source.range": "auto, 12 or 16",
     "source.folders": "mapping or null",
     "source.columns": "mapping or null",
 }

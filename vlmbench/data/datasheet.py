@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.data.alike import split_alike
 from vlmbench.data.census import validation_counts
 from vlmbench.data.images import ImageFacts
 from vlmbench.data.load import MAX_LEAKS
@@ -34,6 +35,7 @@ def datasheet(
     split_seed: int,
     allow_leak: bool,
     cache_dir: Path,
+    group_alike: bool = False,
 ) -> dict[str, Any]:
     """Return the figures, ready for JSON.
 
@@ -46,6 +48,7 @@ def datasheet(
         split_seed=split_seed,
         allow_leak=allow_leak,
         cache_dir=cache_dir,
+        group_alike=group_alike and not allow_leak,
     )
     images = {name: facts[hash_name(name)] for name in _image_names(manifest)}
     modes = Counter(fact.mode for fact in images.values())
@@ -86,6 +89,7 @@ def _describe_split(
     split_seed: int,
     allow_leak: bool,
     cache_dir: Path,
+    group_alike: bool,
 ) -> tuple[SplitIndices | None, dict[str, Any]]:
     """Return the split of every record, None if it is impossible, and its description."""
     settings: dict[str, Any] = {
@@ -93,15 +97,27 @@ def _describe_split(
         "shares": {str(split): share for split, share in shares.items()},
         "fixed_records": int((manifest.splits != NO_SPLIT).sum()),
         "allow_leak": allow_leak,
+        "group_alike": group_alike,
     }
     try:
-        splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+        if group_alike:
+            splits, near, _ = split_alike(
+                manifest, shares, facts, seed=split_seed, cache_dir=cache_dir
+            )
+        else:
+            splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+            near = near_images(manifest, splits, facts, cache_dir=cache_dir)
     except UserError as error:
         message = _without_folder(str(error), manifest)
-        nothing = {"splits": {}, "leaks": 0, "leaks_named": [], "nearest": []}
+        nothing = {
+            "splits": {},
+            "leaks": 0,
+            "leaks_named": [],
+            "nearest": [],
+            "near_duplicates": [],
+        }
         return None, settings | nothing | {"error": message}
 
-    near = near_images(manifest, splits, facts, cache_dir=cache_dir)
     leaks = find_leaks(manifest, splits, facts, near)
     messages = leak_messages(manifest, leaks[:MAX_LEAKS], splits)
     return splits, settings | {
@@ -110,6 +126,9 @@ def _describe_split(
         "leaks": len(leaks),
         "leaks_named": [_without_folder(message, manifest) for message in messages],
         "nearest": describe_near(manifest, near),
+        "near_duplicates": describe_near(
+            manifest, [pair for pair in near if pair.likeness.is_near_duplicate], most=None
+        ),
     }
 
 
@@ -232,7 +251,7 @@ def _find_duplicates(images: Mapping[str, ImageFacts]) -> dict[str, Any]:
     same = [names for names in names_of_file.values() if len(names) > 1]
     firsts = [names[0] for names in names_of_file.values()]
     near = near_duplicates([images[name] for name in firsts])
-    near_names = [[firsts[i], firsts[j]] for i, j in near[:MAX_LISTED]]
+    near_names = [[firsts[i], firsts[j]] for i, j in near]  # all: users group by this list
     return {
         "same_file": sum(len(names) - 1 for names in same),
         "same_file_named": same[:MAX_LISTED],

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from vlmbench.data.alike import is_cured_by_grouping, split_alike
 from vlmbench.data.image_modes import Conversion
 from vlmbench.data.images import ImageFacts, file_version, image_facts
 from vlmbench.data.invalid_rows import MAX_ERRORS
-from vlmbench.data.manifest import Manifest, hash_name
+from vlmbench.data.manifest import Hashes, Manifest, hash_name
 from vlmbench.data.nearest import NearImages, near_images
 from vlmbench.data.paths import find_path
 from vlmbench.data.prepared import read_invalid_rows
@@ -83,20 +84,29 @@ def load_data(
     split_seed: int,
     allow_leak: bool,
     cache_dir: Path,
+    group_alike: bool = False,
 ) -> Data:
     """Return the records by split, after every image was read and checked for leaks.
 
     Raises UserError that names unreadable images, the two rows of each leak, or an empty split.
-    With `allow_leak`, leaks are warnings, and splits may share images.
+    With `allow_leak`, leaks are warnings, and splits may share images. With `group_alike`, records
+    whose images look the same stay in one split.
     """
     facts = read_images(manifest, cache_dir)
     _check_declared_hashes(manifest, facts)
 
-    splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
-    near = near_images(manifest, splits, facts, cache_dir=cache_dir)
+    images: Hashes | None = None
+    if group_alike and not allow_leak:
+        splits, near, images = split_alike(
+            manifest, shares, facts, seed=split_seed, cache_dir=cache_dir
+        )
+    else:
+        splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+        near = near_images(manifest, splits, facts, cache_dir=cache_dir)
+
     leaks = leak_messages(manifest, find_leaks(manifest, splits, facts, near), splits)
     if leaks and not allow_leak:
-        raise _leak_error(leaks)
+        raise _leak_error(leaks, group_alike=group_alike)
 
     return Data(
         manifest=manifest,
@@ -107,7 +117,7 @@ def load_data(
         leaks=tuple(leaks),
         near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
-        components={} if allow_leak else component_names(manifest, facts),
+        components={} if allow_leak else component_names(manifest, facts, images),
     )
 
 
@@ -139,10 +149,15 @@ def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
     return facts
 
 
-def _leak_error(leaks: Sequence[str]) -> UserError:
+def _leak_error(leaks: Sequence[str], *, group_alike: bool) -> UserError:
     lines = list(leaks[:MAX_LEAKS])
     if len(leaks) > MAX_LEAKS:
         lines.append(f"... and {len(leaks) - MAX_LEAKS} more")
+
+    if not group_alike and is_cured_by_grouping(leaks):
+        lines.append(
+            "copies and images that look the same can stay in one split; set data.group_alike=true"
+        )
 
     lines.append(
         "the test set must not hold what the model was trained on: give these rows one group, fix "

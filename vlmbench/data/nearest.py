@@ -77,8 +77,10 @@ def near_images(
     ]
 
 
-def describe_near(manifest: Manifest, near: Sequence[NearImages]) -> list[dict[str, Any]]:
-    """Return the nearest pairs, ready for JSON.
+def describe_near(
+    manifest: Manifest, near: Sequence[NearImages], *, most: int | None = MAX_SHOWN
+) -> list[dict[str, Any]]:
+    """Return the nearest pairs, at most `most` (None: all), ready for JSON.
 
     `images` are paths relative to the manifest. `distance` is 0 for the same pixels and 1 at the
     limit of a copy.
@@ -94,7 +96,7 @@ def describe_near(manifest: Manifest, near: Sequence[NearImages]) -> list[dict[s
             "orientation": pair.likeness.orientation,
             "judgement": _judgement(pair.likeness),
         }
-        for pair in near[:MAX_SHOWN]
+        for pair in near[:most]
     ]
 
 

@@ -152,6 +152,7 @@ def load_run_data(config: RunConfig) -> Data:
         split_seed=config.data.split_seed,
         allow_leak=config.data.allow_leak,
         cache_dir=Path(config.cache_dir),
+        group_alike=config.data.group_alike,
     )
 
 

@@ -38,6 +38,7 @@ def split_records(
     *,
     seed: int,
     by_part_only: bool = False,
+    images: Hashes | None = None,
 ) -> SplitIndices:
     """Return the split of every record (N,), an index into SPLITS.
 
@@ -46,9 +47,11 @@ def split_records(
     moves few others. A split that the manifest fixes stays.
 
     With `by_part_only`, splits may share images: for manifests whose parts share one reference.
+    `images` (N, 2) replaces the manifest's image hashes: equal hashes stay together.
     Raises UserError if a split with a share above 0 has no record.
     """
-    components = _find_components(manifest, by_part_only=by_part_only)
+    hashes = manifest.images if images is None else images
+    components = _find_components(manifest, hashes, by_part_only=by_part_only)
     num_components = components.max() + 1
     fixed = manifest.splits != NO_SPLIT
     is_free = np.ones(num_components, dtype=bool)
@@ -98,12 +101,12 @@ def _fill_empty_splits(splits: SplitIndices, order: Indices, shares: Mapping[Spl
             splits[largest[-1:]] = index
 
 
-def _find_components(manifest: Manifest, *, by_part_only: bool) -> Components:
+def _find_components(manifest: Manifest, images: Hashes, *, by_part_only: bool) -> Components:
     """Return the number of each record's split component: it shares parts or images. (N,)"""
     if by_part_only:
         _, parts = np.unique(manifest.groups, return_inverse=True)
         return parts.astype(np.int32)
-    return _join(manifest.groups, manifest.images)
+    return _join(manifest.groups, images)
 
 
 def _join(groups: Hashes, images: Hashes) -> Components:
@@ -126,7 +129,7 @@ def _join(groups: Hashes, images: Hashes) -> Components:
 
 
 def component_names(
-    manifest: Manifest, facts: Mapping[int, ImageFacts]
+    manifest: Manifest, facts: Mapping[int, ImageFacts], images: Hashes | None = None
 ) -> dict[tuple[Task, int], str]:
     """Return (task, hash of a part) -> name of its component, for components of several parts.
 
@@ -134,10 +137,10 @@ def component_names(
     names is one image. Such records are not independent, so statistics take them together. Records
     of other tasks may join more parts: these stay in one split, but judgements of them share no
     image. The name is the component's smallest part hash, so it does not depend on the order of the
-    rows.
+    rows. `images` (N, 2) replaces the hashes of the files: images with equal hashes are one.
     """
     names: dict[tuple[Task, int], str] = {}
-    contents = _contents(manifest, facts)
+    contents = _contents(manifest, facts) if images is None else images
     for index in np.unique(manifest.tasks).tolist():
         members = np.flatnonzero(manifest.tasks == index)
         all_groups = manifest.groups[members]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vlmbench.data.photos.value_range import warn_of_dark_images
 from vlmbench.deploy.loaded import LoadedRun, finished_folder, load_run, trained_tasks
 from vlmbench.deploy.outputs import row_of, write_judgements
 from vlmbench.deploy.requests import Request, read_request, unreadable_images
@@ -26,6 +27,8 @@ MAX_UNREAD_LINES = 10
 def predict_images(run: Run) -> None:
     """Judge what the command names; write answers.jsonl, answers.csv and a page."""
     request = read_request(run.config)
+    paths = dict.fromkeys(image.path for record in request.records for image in record.images)
+    warn_of_dark_images(paths, getattr(run.config.source, "range", "16"))
     folder, settings = finished_folder(run), run.config.predict
     _require_trained(folder, request)
 

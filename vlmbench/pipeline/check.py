@@ -16,6 +16,7 @@ from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
+from vlmbench.pipeline.split_needs import data_needs
 from vlmbench.types import Record, Sample, Task, TokenCount
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check(run: Run) -> None:
     backbone = run.build(engine, weights=False)
     records = load_records(config, backbone)
 
-    for line in describe_splits(records.data):
+    for line in describe_splits(records.data, config.source.unit):
         log.info("%s", line)
     for line in describe_nearest(records.data):
         log.info("%s", line)
@@ -50,21 +51,25 @@ def check(run: Run) -> None:
 
     kinds = ((record.task, record.view) for record in records.train)
     shortages = stats.calibration_shortages(validation_counts(records.validation, kinds))
-    for warning in (*records.data.warnings, *records.notes, *shortages):
+    needs = data_needs(records.data, config)
+    for warning in (*records.data.warnings, *records.notes, *shortages, *needs):
         log.warning("%s", warning)
     for sentence in config.model.requirements():
         log.warning("model=%s cannot run on this machine: %s", run.choices["model"], sentence)
     log.info("the check found no error; stage=run starts the run")
 
 
-def describe_splits(data: Data) -> Iterator[str]:
-    """Yield a line for each split: its parts, its records by task, its labels."""
+def describe_splits(data: Data, unit: str = "parts") -> Iterator[str]:
+    """Yield a line for each split: its parts, its records by task, its labels.
+
+    `unit` is what the parts are called.
+    """
     for name, records in (("train", data.train), ("val", data.val), ("test", data.test)):
         labels = Counter(record.label for record in records)
         by_task = ", ".join(f"{count:,} {task}" for task, count in records.count_tasks().items())
         by_label = ", ".join(f"{count:,} {label}" for label, count in sorted(labels.items()))
         parts = records.count_parts()
-        yield f"{name:5} {parts:,} parts, {len(records):,} records: {by_task}; {by_label}"
+        yield f"{name:5} {parts:,} {unit}, {len(records):,} records: {by_task}; {by_label}"
 
 
 def describe_nearest(data: Data) -> Iterator[str]:

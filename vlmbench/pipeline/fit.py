@@ -20,6 +20,7 @@ from vlmbench.pipeline import prune
 from vlmbench.pipeline.attempt import Attempt
 from vlmbench.pipeline.cost import Cost, cost_of, vision_cost
 from vlmbench.pipeline.run import Run
+from vlmbench.pipeline.split_needs import data_needs
 from vlmbench.runs.folder import RunDir
 from vlmbench.system import processes
 from vlmbench.types import UserError
@@ -117,7 +118,8 @@ def log_cost(run: Run, backbone: Backbone, records: RunRecords, settings: Traine
     cost = cost_of(backbone, records, settings=settings, store=run.config.store)
     for line in cost.lines():
         log.info("%s", line)
-    for warning in (*records.data.warnings, *records.notes):
+    needs = data_needs(records.data, run.config)
+    for warning in (*records.data.warnings, *records.notes, *needs):
         log.warning("%s", warning)
     return cost
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlmbench.data.viewer import RAW
 from vlmbench.pipeline.run import Run
+from vlmbench.pipeline.split_needs import manifest_needs
 from vlmbench.report.datasheet import warnings_before_training, write_datasheet
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,11 @@ def prepare(run: Run) -> None:
         split_seed=config.data.split_seed,
         allow_leak=config.data.allow_leak,
         cache_dir=run.cache_dir,
+        group_alike=config.data.group_alike,
     )
 
-    log.info("%d records of %d parts, %d images", sheet["records"], sheet["parts"], sheet["images"])
-    for line in warnings_before_training(sheet):
+    parts = f"{sheet['parts']} {config.source.unit}"
+    log.info("%d records of %s, %d images", sheet["records"], parts, sheet["images"])
+    for line in (*warnings_before_training(sheet), *manifest_needs(manifest, config)):
         log.warning("%s", line)
     log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: scripts read it

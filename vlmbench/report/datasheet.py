@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vlmbench.data.alike import is_cured_by_grouping
 from vlmbench.data.datasheet import datasheet, datasheet_path
 from vlmbench.data.images import open_image
 from vlmbench.data.load import read_images
@@ -44,6 +45,7 @@ def write_datasheet(
     split_seed: int,
     allow_leak: bool,
     cache_dir: Path,
+    group_alike: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Write the page and its JSON beside the manifest. Return the page's path and the figures.
 
@@ -59,6 +61,7 @@ def write_datasheet(
         split_seed=split_seed,
         allow_leak=allow_leak,
         cache_dir=cache_dir,
+        group_alike=group_alike,
     )
     figures["uncalibrated"] = _uncalibrated(figures)
 
@@ -105,6 +108,11 @@ def warnings_before_training(sheet: Mapping[str, Any]) -> list[str]:
 
     if split["leaks"]:
         lines.append(f"{split['leaks']} leaks between the splits; the datasheet lists them")
+        if is_cured_by_grouping(split["leaks_named"]) and not split["group_alike"]:
+            lines.append(
+                "copies and images that look the same can stay in one split; set "
+                "data.group_alike=true"
+            )
 
     lines += sheet["uncalibrated"]
 

@@ -92,7 +92,7 @@ def test_pairs_in_two_folders(cli: Cli, tmp_path: Path) -> None:
     assert "no two photos are named as a pair" in cli(*arguments).err
     arguments[-1] = "source.pairs.query_name=shot/*"
     prepared = cli(*arguments)
-    assert "24 parts" in prepared.out, prepared.err
+    assert "24 lots" in prepared.out, prepared.err
 
 
 def test_an_unknown_layout_is_not_guessed(tmp_path: Path) -> None:

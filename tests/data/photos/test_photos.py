@@ -50,7 +50,7 @@ def test_without_a_number_there_are_as_many_lots_as_good_photos_allow() -> None:
 
     assert count_lots(24, 24) == 6  # four good photos each
     assert count_lots(24, 4) == 4  # a bad photo each
-    assert count_lots(400, 400) == 40
+    assert count_lots(400, 400) == 60
 
 
 def test_each_lot_can_have_two_parts() -> None:

@@ -17,7 +17,7 @@ from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.data.photos.photo import BAD, GOOD, PhotoCopy
 from vlmbench.types import UserError
 
-MAX_LOTS = 40  # of one category, if source.pairs.lots is null
+MAX_LOTS = 60  # of one category: with the default shares 6 validate and 12 test
 MIN_LOTS = 3  # one for each split
 QUERIES = 2  # good queries that a lot should have beside its references
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -30,6 +30,7 @@ from vlmbench.data.photos.pairs import (
     make_pairs,
 )
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, copy_photos, hash_file
+from vlmbench.data.photos.value_range import check_range_setting, scale_copies
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
 
@@ -46,6 +47,8 @@ class PairedSourceConfig(SourceConfig):
     With `compare_views` and a processed view, the source makes comparison records too.
     """
 
+    unit: ClassVar[str] = "lots"
+
     path: str = setting(MISSING, "Folder of the photos.", cure="photos")
     processed_view: str | None = setting(
         "rt", "View that pairs are shown in beside raw; null: raw only."
@@ -53,11 +56,15 @@ class PairedSourceConfig(SourceConfig):
     compare_views: bool = setting(
         True, "Make comparison records too: a raw photo beside a processed one."
     )
+    range: Any = setting(  # Any: 12 and auto are no names of an enumeration
+        "auto", "Bits that 16-bit photos use: 12, 16, or auto (12 if no value is above 4095)."
+    )
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
     def __post_init__(self) -> None:
         SourceConfig.__post_init__(self)
         check_label_words(self.labels)
+        self.range = check_range_setting(self.range)
 
 
 @dataclass(kw_only=True)
@@ -119,6 +126,12 @@ def write_photos(
         photos,
         root=root,
         folder=folder,
+        source_path=config.path,
+    )
+    copies = scale_copies(
+        copies,
+        folder=folder,
+        value_range=config.range,
         source_path=config.path,
     )
     if settings.is_by_name:

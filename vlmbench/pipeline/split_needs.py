@@ -1,0 +1,150 @@
+"""Say before training which parts a split lacks, and the setting that cures it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from vlmbench.config import RunConfig, VariantConfig
+from vlmbench.data.load import Data
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, open_manifest
+from vlmbench.data.splits import split_records
+from vlmbench.data.viewer import RAW
+from vlmbench.stats.calibrate import MIN_PARTS, MIN_RECORDS
+from vlmbench.stats.clusters import MIN_EFFECTIVE
+from vlmbench.types import LABELS, Split, Task, UserError
+
+MIN_TRAIN = 0.3  # smallest share of the training set that is proposed
+STEP = 0.05  # between the shares that are tried
+
+
+def data_needs(data: Data, config: RunConfig) -> list[str]:
+    """Return what the validation and test set of a run's data lack, a sentence each."""
+    splits = np.full(len(data.manifest), NO_SPLIT, dtype=np.int8)
+    for index, split in enumerate(SPLITS):
+        splits[getattr(data, split.value).indices] = index
+
+    return describe_needs(data.manifest, splits, config)
+
+
+def manifest_needs(path: Path, config: RunConfig) -> list[str]:
+    """Return what the validation and test set of a manifest would lack, a sentence each."""
+    views = {RAW, config.view.name}
+    manifest = open_manifest(path, labels=config.source.labels, views=views)
+    data = config.data
+    try:
+        splits = split_records(
+            manifest, data.split.shares, seed=data.split_seed, by_part_only=data.allow_leak
+        )
+    except UserError:  # the datasheet says why
+        return []
+
+    return describe_needs(manifest, splits, config)
+
+
+def describe_needs(manifest: Manifest, splits: SplitIndices, config: RunConfig) -> list[str]:
+    """Return a sentence for each thing that the validation and test set lack."""
+    unit = config.source.unit
+    return [
+        *_lacking_parts(manifest, splits, config.data, unit),
+        *_lacking_labels(manifest, splits),
+    ]
+
+
+def _lacking_parts(
+    manifest: Manifest, splits: SplitIndices, data: VariantConfig, unit: str
+) -> Iterator[str]:
+    needed = {Split.VAL: MIN_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
+    counts = _count_parts(manifest, splits)
+    lacking = [split for split, most in needed.items() if counts[split] < most]
+    if not lacking or any(data.split.shares[split] == 0 for split in lacking):
+        return
+
+    have = " and ".join(f"the {split} set has {counts[split]}" for split in lacking)
+    problem = (
+        f"{have} {unit}: calibration needs {needed[Split.VAL]} in the val set, a verdict "
+        f"{needed[Split.TEST]} in the test set"
+    )
+    shares = _find_shares(manifest, data, needed)
+    total = sum(counts.values())
+    if shares is not None:
+        text = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
+        yield f"{problem}; set 'data.split={{{text}}}'"
+    elif unit == "lots":
+        yield f"{problem}. {_more_lots(manifest, total)}"
+    else:
+        yield f"{problem}. The data have {total} {unit}; add {unit}"
+
+
+def _more_lots(manifest: Manifest, total: int) -> str:
+    """Return how to get more lots: by default, each lot has a bad photo."""
+    bad = {
+        record.images[-1].path
+        for record in manifest
+        if record.task is Task.JUDGE_PAIR and record.label == LABELS[record.task][1]
+    }
+    if len(bad) <= total:
+        return f"The {len(bad)} abnormal photos make {total} lots; add photos that are abnormal"
+    return (
+        f"All photos make {total} lots; set source.pairs.references=1 for more lots from the same "
+        "photos, or add photos"
+    )
+
+
+def _find_shares(
+    manifest: Manifest, data: VariantConfig, needed: Mapping[Split, int]
+) -> dict[Split, float] | None:
+    """Return the shares with the largest training set that give each split what it needs."""
+    tried = [
+        (round(1 - val - test, 2), round(val, 2), round(test, 2))
+        for val in np.arange(0.1, 0.4, STEP)
+        for test in np.arange(0.2, 0.6, STEP)
+    ]
+    for train, val, test in sorted(tried, reverse=True):
+        if train < MIN_TRAIN:
+            break
+
+        shares = {Split.TRAIN: train, Split.VAL: val, Split.TEST: test}
+        try:
+            splits = split_records(
+                manifest, shares, seed=data.split_seed, by_part_only=data.allow_leak
+            )
+        except UserError:
+            continue
+
+        counts = _count_parts(manifest, splits)
+        if all(counts[split] >= most for split, most in needed.items()):
+            return shares
+
+    return None
+
+
+def _count_parts(manifest: Manifest, splits: SplitIndices) -> dict[Split, int]:
+    return {
+        split: len(np.unique(manifest.groups[splits == index]))
+        for index, split in enumerate(SPLITS)
+    }
+
+
+def _lacking_labels(manifest: Manifest, splits: SplitIndices) -> Iterator[str]:
+    """Yield a sentence if the test set has few pairs of one label."""
+    labels: Counter[str] = Counter()
+    for index in np.flatnonzero(splits == SPLITS.index(Split.TEST)).tolist():
+        record = manifest[index]
+        if record.task is Task.JUDGE_PAIR and record.view == RAW:
+            labels[record.label] += 1
+    if not labels:
+        return
+
+    good, bad = LABELS[Task.JUDGE_PAIR]
+    for label, rate in ((bad, "misses"), (good, "false alarms")):
+        if labels[label] < MIN_RECORDS:
+            yield (
+                f"the test set has {labels[label]} {label} of {labels.total()} raw pairs: the rate "
+                f"of {rate} will be known only roughly. At least {MIN_RECORDS} are needed; add "
+                f"photos that are {label}"
+            )
