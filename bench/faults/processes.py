@@ -36,7 +36,9 @@ def _start(trial: Trial, count: int, name: str) -> subprocess.Popen[bytes]:
 def _end(process: subprocess.Popen[bytes], trial: Trial, name: str) -> Outcome:
     """Return how it ended, with its children; raise TimeoutError if it hangs."""
     started_at, path = time.monotonic(), trial.folder / f"{name}.txt"
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    children = (
+        psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    )
     try:
         code = process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired as error:

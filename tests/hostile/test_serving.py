@@ -156,7 +156,9 @@ def test_a_slow_request_ends(page: Page, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gate, "REQUEST_S", 0.3)
     url = httpx.URL(page.url)
     raw = socket.create_connection((url.host, url.port), timeout=TIMEOUT)
-    lines = f"POST /gradio_api/call/judge HTTP/1.1\r\nhost: {url.host}\r\ncontent-length: 50\r\n\r\n{{"
+    lines = (
+        f"POST /gradio_api/call/judge HTTP/1.1\r\nhost: {url.host}\r\ncontent-length: 50\r\n\r\n{{"
+    )
     raw.sendall(lines.encode())
     assert status_of(raw) == 408
 
@@ -254,7 +256,7 @@ def test_the_machines_own_names_are_answered(client: httpx.Client, host: str, po
         "localhost:80@evil.example",
         "[::1].evil.example",
         "[::1",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104
         "127.1",
         "::1:80:evil",
         "localhost.",

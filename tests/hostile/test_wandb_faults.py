@@ -251,5 +251,3 @@ def test_the_home_becomes_a_tilde(
 def test_without_a_home_nothing_is_changed(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HOME", home)
     assert _without_home("/data/x") == "/data/x"
-
-

@@ -112,7 +112,9 @@ class Gate:
         except TimeoutError:
             await answer.refuse(408, f"an upload must arrive within {UPLOAD_S:g} s")
         except OSError as error:
-            log.warning("%s: an upload cannot be written (%s); make room there", self.uploads, error)
+            log.warning(
+                "%s: an upload cannot be written (%s); make room there", self.uploads, error
+            )
             await answer.refuse(507, "the image cannot be stored on this machine")
         finally:
             self._num_uploads -= 1

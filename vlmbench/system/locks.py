@@ -66,4 +66,6 @@ def _acquire(lock: BaseFileLock, timeout: float) -> None:
 def _tell_once(folder: Path, error: BaseException) -> None:
     if folder not in _told:
         _told.add(folder)
-        log.warning("%s: the disk refuses locks (%s); marker files stand in for them", folder, error)
+        log.warning(
+            "%s: the disk refuses locks (%s); marker files stand in for them", folder, error
+        )
