@@ -50,9 +50,9 @@ def _exit_code(error: ChildFailedError) -> int:
     # The others end because they miss the one that was killed, or by torchrun's SIGTERM.
     rank, failure = killed[0] if killed else error.get_first_failure()
     if failure.exitcode > 0:
-        return failure.exitcode
+        return int(failure.exitcode)
 
-    number = -failure.exitcode
+    number = -int(failure.exitcode)
     sys.stderr.write(
         f"error: process {rank} of the run was killed by {signal.Signals(number).name}; "
         "the same command resumes from the last checkpoint\n"

@@ -1,8 +1,17 @@
 """Every row of the matrix."""
 
-from bench.faults import damage, disks, kills, surroundings
+from bench.faults import damage, disks, kills, machines, processes, stages, surroundings
 from bench.faults.fault import Fault
 
-FAULTS: tuple[Fault, ...] = (*kills.FAULTS, *disks.FAULTS, *damage.FAULTS, *surroundings.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *kills.FAULTS,
+    *stages.FAULTS,
+    *disks.FAULTS,
+    *damage.FAULTS,
+    *surroundings.FAULTS,
+    *machines.FAULTS,
+    *processes.FAULTS,
+)
+LATER = machines.LATER
 
-__all__ = ["FAULTS", "Fault"]
+__all__ = ["FAULTS", "LATER", "Fault"]

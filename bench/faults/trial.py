@@ -104,6 +104,7 @@ class Trial:
         prepare: Action | None = None,
         env: Mapping[str, str] | None = None,
         output: str = "output.txt",
+        command: Sequence[str] = COMMAND,
     ) -> Process:
         """Start `python -m vlmbench` in this folder; `prepare` is called in its process first."""
         path = self.folder / output
@@ -112,7 +113,8 @@ class Trial:
 
         pid = os.fork()
         if pid == 0:
-            arguments = (*COMMAND, f"sweep={self.sweep}", *overrides)
+            sweep = (f"sweep={self.sweep}",) if command else ()
+            arguments = (*command, *sweep, *overrides)
             _run_vlmbench(arguments, self.folder, path, prepare=prepare, env=env or {})
         return Process(pid, path, time.monotonic())
 

@@ -256,7 +256,7 @@ def test_the_machines_own_names_are_answered(client: httpx.Client, host: str, po
         "localhost:80@evil.example",
         "[::1].evil.example",
         "[::1",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104
         "127.1",
         "::1:80:evil",
         "localhost.",

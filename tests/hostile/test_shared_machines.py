@@ -34,7 +34,7 @@ from vlmbench.types import UserError
 NOBODY = 65534
 KEYS = [f"{number:02x}" * 32 for number in range(64)]
 TENSOR = torch.arange(12.0).view(3, 4)
-PREPARE = ("stage=prepare", "source=parts", "source.num_parts=10", "source.size=64")
+PREPARE = ("stage=prepare", "source=parts", "source.num_parts=8", "source.size=64")
 
 
 @dataclass
@@ -161,7 +161,7 @@ def test_an_entry_that_may_not_be_read_is_said_once_and_stays(
 
     (cure,) = {line.partition("run ")[2].strip() for line in said.splitlines() if "chmod" in line}
     folder = store.path(KEYS[0]).parents[2]
-    subprocess.run(shlex.split(cure.removesuffix(" there")) + [str(folder)], check=True)
+    subprocess.run([*shlex.split(cure.removesuffix(" there")), str(folder)], check=True)
     assert store.path(KEYS[0]).stat().st_mode & 0o444 == 0o040
 
 
@@ -271,13 +271,17 @@ def test_entries_from_the_future_make_room(tmp_path: Path, ahead: float) -> None
 # Disks without locks
 
 
-@pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
-def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def flock(*args: object) -> None:
-        raise OSError(request.param, os.strerror(request.param))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(locks, "_told", set())
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_locks(monkeypatch, request.param)
 
 
 def test_a_marker_stands_in_for_a_lock_and_is_said_once(
@@ -325,8 +329,9 @@ def test_the_marker_of_another_host_stays_with_a_cure(tmp_path: Path, no_locks: 
 
 
 def test_data_are_prepared_on_a_disk_without_locks(
-    cli: Callable[..., Outcome], tmp_path: Path, no_locks: None
+    cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refuse_locks(monkeypatch, errno.ENOLCK)
     outcome = cli(*PREPARE, "data_dir=d")
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "d").glob("*/manifest.jsonl"))) == 1
@@ -366,13 +371,9 @@ def test_a_prepared_folder_of_another_user_is_read_without_writing(shared: Path)
 @pytest.mark.parametrize(
     "environment",
     [
-        {"HOME": None},
-        {"HOME": "/nonexistent"},
-        {"HOME": "", "XDG_CACHE_HOME": ""},
-        {"TMPDIR": "/nonexistent"},
-        {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "/nonexistent"},
-        {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": ""},
-        {"USER": None, "LOGNAME": None, "HOME": None},
+        {"HOME": None, "USER": None, "LOGNAME": None, "TMPDIR": "/dev/null/tmp", "LC_ALL": "C"},
+        {"HOME": "/dev/null/home"},
+        {"HOME": "", "XDG_CACHE_HOME": "", "PYTHONDONTWRITEBYTECODE": "1", "RANK": "1"},
     ],
     ids=str,
 )

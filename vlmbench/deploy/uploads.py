@@ -72,7 +72,7 @@ def bytes_in(folder: Path) -> int:
     for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(parent, name)).st_size
+                total += Path(parent, name).lstat().st_size
             except FileNotFoundError:  # deleted just now
                 continue
     return total

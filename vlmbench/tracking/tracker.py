@@ -276,8 +276,11 @@ def _without_home(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_home(item) for item in value]
 
-    home = os.path.expanduser("~").rstrip("/\\")
-    if not isinstance(value, str) or home in ("", "~"):
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # this user has none
+        return value
+    if not isinstance(value, str) or not Path(home).name:
         return value
     return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value)
 
