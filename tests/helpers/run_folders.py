@@ -20,8 +20,14 @@ from vlmbench.system.files import seal
 from vlmbench.types import Task
 
 CHOICES = {
-    **{"model": "llama32_tiny", "source": "parts", "data": "without_comparison", "view": "rt"},
-    **{"prompt": "en", "trainer": "debug", "store": "default", "eval": "default"},
+    "model": "llama32_tiny",
+    "source": "parts",
+    "data": "without_comparison",
+    "view": "rt",
+    "prompt": "en",
+    "trainer": "debug",
+    "store": "default",
+    "eval": "default",
     "tracking": "off",
 }
 # Every file of a run's folder that anything reads.
@@ -39,12 +45,21 @@ def make_run(sweep: Path, number: int, data: str) -> RunDir:
     run = RunDir(sweep / f"{number}_tiny_{data}_s0")
     run.path.mkdir(parents=True)
     status: dict[str, Any] = {
-        **{"seconds": 12.5, "joules": 40.0, "model": "llama32_tiny", "data": data, "seed": 0},
+        "seconds": 12.5,
+        "joules": 40.0,
+        "model": "llama32_tiny",
+        "data": data,
+        "seed": 0,
         "overrides": [f"data={data}"],
     }
     env = {
-        **{"command": "python -m vlmbench", "engine": Engine.transformers, "device": "cpu"},
-        **{"engine_reason": "no CUDA GPU", "vision": "frozen", "processes": 1, "python": "3.11"},
+        "command": "python -m vlmbench",
+        "engine": Engine.transformers,
+        "device": "cpu",
+        "engine_reason": "no CUDA GPU",
+        "vision": "frozen",
+        "processes": 1,
+        "python": "3.11",
         "versions": {"torch": "2.13.0"},
     }
     run.write_start(env, run_hash="9f8e7d")

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.run_folders import RUN_FILES, SWEEP_FILES, make_sweep
 from vlmbench.cli.folders import _read_content, run_folder
-from vlmbench.cli.reopen import _recorded_choices, _recorded_settings, recorded_config
 from vlmbench.cli.python import _hydra
+from vlmbench.cli.reopen import _recorded_choices, _recorded_settings, recorded_config
 from vlmbench.config import PredictConfig, register_plugins
 from vlmbench.deploy.decide import load_decider
 from vlmbench.deploy.loaded import trained_tasks
@@ -137,8 +137,11 @@ VALUES: dict[str, tuple[str, tuple[str, ...], Any]] = {
         ("data", "nearest"),
         [
             {
-                **{"splits": ["a"], "images": ["a"], "distance": 0},
-                **{"orientation": "", "judgement": ""},
+                "splits": ["a"],
+                "images": ["a"],
+                "distance": 0,
+                "orientation": "",
+                "judgement": "",
             }
         ],
     ),

@@ -16,10 +16,12 @@ from filelock import FileLock
 
 from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.system.files import sync, sync_tree
-from vlmbench.types import Record
+from vlmbench.system.reading import read_regular
+from vlmbench.types import Record, UserError
 
 MANIFEST = "manifest.jsonl"
 INVALID_ROWS = "invalid_rows.json"
+MAX_INVALID = 5_000_000  # bytes of invalid_rows.json
 MAX_NAMED = 100  # invalid rows with location and reason
 
 
@@ -133,4 +135,13 @@ def read_invalid_rows(manifest: Path) -> LeftOutRows | None:
     if manifest.name != MANIFEST or not path.is_file():
         return None
 
-    return msgspec.json.decode(path.read_bytes(), type=LeftOutRows)
+    try:
+        left_out = msgspec.json.decode(read_regular(path, limit=MAX_INVALID), type=LeftOutRows)
+        if not 0 < len(left_out.named) <= left_out.count <= left_out.total:
+            raise ValueError("its numbers do not fit its rows")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: the file is not vlmbench's list of rows that were left out ({error}); "
+            "remove it, or give it another name"
+        ) from error
+    return left_out
