@@ -22,7 +22,7 @@ from vlmbench.types import UserError
 CONFIG, INDEX, TOKENIZER = "config.json", "model.safetensors.index.json", "tokenizer.json"
 # Bytes of the largest published file of its kind, times ten.
 MAX_JSON = 5_000_000
-MAX_TOKENIZER = 200_000_000
+MAX_TOKENIZER = 60_000_000
 MAX_DEPTH = 64
 CURE = "use the publisher's files"
 
@@ -50,13 +50,13 @@ REPEATED_GROUP = re.compile(r"\)(?:[*+]|\{\d*,?\d*\})")
 REPEATS = re.compile(r"(?<!\\)(?:[*+]|\{\d+,\d*\})")
 MAX_REPEATS = 4  # in an alternative
 MAX_PATTERN = 2000  # characters
-PROBE_SECONDS = 20
+PROBE_SECONDS = 9
 PROBE = """
 import resource, sys
 from tokenizers import Tokenizer
 
-resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))
+resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
 letters = "".join(map(chr, range(32, 127)))
 japanese = "\\u90e8\\u54c1\\u306e\\u6b20\\u9665\\u3092\\u5224\\u5b9a"
 texts = [letters, japanese, "Is the part normal or abnormal?\\n", *(c * 200 for c in " aA0.\\n")]

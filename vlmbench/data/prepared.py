@@ -18,13 +18,14 @@ import msgspec
 from vlmbench.data.invalid_rows import InvalidRow
 from vlmbench.system.files import make_folder, sync, sync_tree
 from vlmbench.system.locks import hold
+from vlmbench.system.reading import read_regular
 from vlmbench.types import Record, UserError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 INVALID_ROWS = "invalid_rows.json"
-MAX_BYTES = 10_000_000  # of INVALID_ROWS
+MAX_INVALID = 5_000_000  # bytes of INVALID_ROWS
 MAX_NAMED = 100  # invalid rows with location and reason
 
 
@@ -164,11 +165,10 @@ def read_invalid_rows(manifest: Path) -> LeftOutRows | None:
         return None
 
     try:
-        with path.open("rb") as file:
-            rows = msgspec.json.decode(file.read(MAX_BYTES), type=LeftOutRows)
-        if not 0 < rows.count <= rows.total or not rows.named:
-            raise ValueError("its numbers do not fit together")
-    except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
+        rows = msgspec.json.decode(read_regular(path, limit=MAX_INVALID), type=LeftOutRows)
+        if not 0 < len(rows.named) <= rows.count <= rows.total:
+            raise ValueError("its numbers do not fit its rows")
+    except (OSError, ValueError, RecursionError, UserError) as error:
         log.warning("%s: passed over, vlmbench did not write it (%s); rename the file", path, error)
         return None
     return rows

@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 from vlmbench.config import ServeConfig
 from vlmbench.deploy.evidence import CONTROLS, Evidence
 from vlmbench.deploy.gate import Gate
+from vlmbench.report.escape import without_controls
 from vlmbench.types import LABELS, UserError
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -52,6 +53,7 @@ class Page:
         self._templates = Environment(
             loader=PackageLoader("vlmbench.deploy"),
             autoescape=True,
+            finalize=without_controls,
             undefined=StrictUndefined,
             trim_blocks=True,
         )

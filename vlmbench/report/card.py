@@ -13,9 +13,11 @@ from vlmbench.metrics import describe
 from vlmbench.report.alarms import alarms_of_folder
 from vlmbench.report.build import markdown_environment
 from vlmbench.runs.folder import RunDir
+from vlmbench.system.reading import exists, read_regular
 from vlmbench.system.text import typed_setting
 from vlmbench.types import Task, UserError
 
+MAX_VERDICTS = 20_000_000  # bytes of verdicts.json
 PARITY_TITLES = {  # each comparison with the adapter in the export's parity
     "merged": "adapter merged into the weights",
     "reloaded": "merged model loaded again from its files",
@@ -119,12 +121,12 @@ def _findings(path: Path, model: str) -> list[str]:
 
     They are: whether tuning is worth it, every verdict on this model, and the plan.
     """
-    if not path.exists():
+    if not exists(path):
         return []
 
     try:
-        verdicts = msgspec.json.decode(path.read_bytes(), type=_Verdicts)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        verdicts = msgspec.json.decode(read_regular(path, limit=MAX_VERDICTS), type=_Verdicts)
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: the file is damaged ({error}); write the report again with "
             f"stage=report {typed_setting('sweep', path.parents[1])}"

@@ -103,11 +103,14 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
-def hash_file(path: Path) -> str:
-    """Return the 128-bit XXH3 hash of a file. Raise UnreadableError for a link or a pipe."""
+def hash_file(path: Path, *, limit: int = MAX_SEALED) -> str:
+    """Return the 128-bit XXH3 hash of a file.
+
+    Raise UnreadableError for a link, a pipe and a file of more than `limit` bytes.
+    """
     checksum = xxhash.xxh3_128()
 
-    with open_regular(path, limit=MAX_SEALED) as file:
+    with open_regular(path, limit=limit) as file:
         while block := file.read(BLOCK):
             checksum.update(block)
 

@@ -44,15 +44,16 @@ def open_regular(path: Path, *, limit: int) -> IO[bytes]:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(f"it cannot be opened: {reason}") from error
 
-    file = os.fdopen(handle, "rb")
     status = os.fstat(handle)
+    why = ""
     if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise UnreadableError("it must be a regular file")
-    if status.st_size > limit:
-        file.close()
-        raise UnreadableError(f"it has more than {limit} bytes")
-    return file
+        why = "it must be a regular file"
+    elif status.st_size > limit:
+        why = f"it has more than {limit} bytes"
+    if why:
+        os.close(handle)
+        raise UnreadableError(why)
+    return os.fdopen(handle, "rb")
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:

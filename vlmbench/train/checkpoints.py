@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from safetensors import SafetensorError
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from vlmbench.system.files import NO_ROOM, find_damage, no_room_message, seal
+from vlmbench.system.reading import read_regular
 from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
+MAX_STATE = 200_000_000  # bytes; it has the whole training log
+CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-[0-9]{{1,12}}")
 MAX_KEPT = 2  # the last checkpoint and the best, or the one before the last
 # How torch and safetensors, which raise errors of their own, word a disk without room.
 NO_ROOM_MESSAGES = (
@@ -32,6 +37,19 @@ NO_ROOM_MESSAGES = (
 )
 
 
+class _State(msgspec.Struct):
+    """The part of trainer_state.json that a resumed run depends on, with its types."""
+
+    global_step: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
+    max_steps: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
+    best_model_checkpoint: Annotated[str, msgspec.Meta(max_length=5000)] | None = None
+    best_metric: float | None = None
+    best_global_step: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
+    epoch: float | None = None
+    log_history: list[dict[str, float | None]] = []
+    stateful_callbacks: dict[str, Any] = {}
+
+
 def step_of(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was saved."""
     return int(checkpoint.name.rpartition("-")[2])
@@ -40,7 +58,7 @@ def step_of(checkpoint: Path) -> int:
 def saved_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the last step first."""
     candidates = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    checkpoints = [path for path in candidates if path.name.rpartition("-")[2].isdigit()]
+    checkpoints = [path for path in candidates if CHECKPOINT.fullmatch(path.name)]
     return sorted(checkpoints, key=step_of, reverse=True)
 
 
@@ -55,7 +73,10 @@ def last_whole(folder: Path, *, owner: str) -> Path | None:
         if not why:
             return checkpoint
         log.warning("%s is not used: %s; trying the checkpoint before it", checkpoint, why)
-        shutil.rmtree(checkpoint)
+        if checkpoint.is_symlink() or not checkpoint.is_dir():
+            checkpoint.unlink()  # the link, not what it leads to
+        else:
+            shutil.rmtree(checkpoint)
     return None
 
 
@@ -108,11 +129,20 @@ def _checkpoint_damage(checkpoint: Path, *, owner: str) -> str:
     if why:
         return why
 
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    best = state["best_model_checkpoint"]
-    if best is None:
+    try:
+        # transformers writes NaN, which msgspec's own parser refuses.
+        content = json.loads(read_regular(checkpoint / STATE_FILE, limit=MAX_STATE))
+        state = msgspec.convert(content, _State)
+    except (ValueError, RecursionError) as error:
+        return f"{STATE_FILE} is damaged ({error})"
+
+    if state.global_step not in (None, step_of(checkpoint)):
+        return f"{STATE_FILE} is of another step"
+    if state.best_model_checkpoint is None:
         return ""
 
-    name = Path(best).name
+    name = Path(state.best_model_checkpoint).name
+    if not CHECKPOINT.fullmatch(name):
+        return f"{STATE_FILE} names {name[:60]!r} as the best checkpoint"
     why = find_damage(checkpoint.with_name(name), of=owner)
     return f"the best adapter so far is in {name}, and {why}" if why else ""
