@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vlmbench.backbones.border import check_adapter_keys
 from vlmbench.config import BuildRequest, LoraConfig
 from vlmbench.types import UserError
 
@@ -128,15 +129,20 @@ def load_adapter(base: Any, adapter: Path) -> Any:
     Raises UserError if the weights are damaged or belong to another model.
     """
     import peft
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     config = read_adapter_config(adapter)
     try:
-        return peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
+        model = peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
+        with safe_open(adapter / WEIGHTS, "pt") as file:
+            names = list(file.keys())
     except (SafetensorError, RuntimeError, ValueError, re.error) as error:
         raise UserError(
             f"{adapter}: the adapter cannot be loaded into this model ({error}); train it again"
         ) from error
+
+    check_adapter_keys(model, adapter, names)
+    return model
 
 
 def read_adapter_config(adapter: Path) -> Any:

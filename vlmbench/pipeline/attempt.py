@@ -103,6 +103,8 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, vision)
 
     env = environment(engine, reason, vision)
+    if base_hash := run.base_hash():
+        env["base_model"] = base_hash
     run.folder.write_start(env, run_hash=run_hash, **run.identity)
     started_at, meter = time.monotonic(), energy.start_meter()
 
