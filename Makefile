@@ -29,6 +29,7 @@ test: $(READY)  ## every test but those of `make nightly`
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]'
 	$(BIN)/python -m pytest -m nightly
+	VLMBENCH_ALL_TYPES=1 $(BIN)/python -m pytest -k "hub" tests/backbones/test_contract.py tests/backbones/test_families.py
 
 faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too
 	$(BIN)/python -m bench.faults

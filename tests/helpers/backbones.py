@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from tests.conftest import image
-from tests.helpers import plain_family  # noqa: F401  # defines a tiny twin
+from tests.helpers import plain_family, twins  # noqa: F401  # defines a tiny twin
 from vlmbench.backbones.batches import complete_batch
 from vlmbench.backbones.layout import Layout
 from vlmbench.backbones.smol import SmolModelConfig
@@ -35,7 +36,21 @@ def _tiny_twins() -> Iterator[tuple[str, Callable[[], ModelConfig]]]:
         yield f"{name} stitched", partial(config, layout=Layout.stitched)
 
 
-BACKBONES: dict[str, Callable[[], ModelConfig]] = {"smol": SmolModelConfig, **dict(_tiny_twins())}
+WHOLE_CONTRACT = ("qwen3_vl", "gemma3", "smolvlm")  # the other types of model=hub run nightly
+
+
+def _published_twins() -> Iterator[tuple[str, Callable[[], ModelConfig]]]:
+    """Return a name and a maker for random models of published types, loaded from a folder."""
+    kinds = twins.KINDS if os.environ.get("VLMBENCH_ALL_TYPES") else WHOLE_CONTRACT
+    for kind in kinds:
+        yield f"hub {kind}", partial(twins.twin_config, kind)
+
+
+BACKBONES: dict[str, Callable[[], ModelConfig]] = {
+    "smol": SmolModelConfig,
+    **dict(_tiny_twins()),
+    **dict(_published_twins()),
+}
 
 
 def lazy_image(seed: int, size: tuple[int, int] = (64, 56)) -> LazyImage:

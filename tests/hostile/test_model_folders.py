@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from vlmbench.backbones.adapters import LANGUAGE_TARGETS, read_adapter_config
-from vlmbench.backbones.model_files import check_folder
+from vlmbench.backbones.model_files import check_files
 from vlmbench.backbones.smol import LORA_TARGETS
 from vlmbench.backbones.template import render_template
 from vlmbench.backbones.weights import count_weights
@@ -209,14 +209,14 @@ def test_numbers_without_measure_are_refused(tmp_path: Path, name: str) -> None:
     file, values = CONFIGS[name]
     (tmp_path / file).write_text(json.dumps(values))
     with pytest.raises(UserError, match=rf"{file}: .* (must be at most|has more than) .*; use"):
-        check_folder(str(tmp_path))
+        check_files(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", INDEXES)
 def test_an_index_names_files_of_the_folder_only(tmp_path: Path, name: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(INDEXES[name]))
     with pytest.raises(UserError, match=r"index\.json: .*; use the publisher's files"):
-        check_folder(str(tmp_path))
+        check_files(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -224,7 +224,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     file, make = FILES[name]
     make(tmp_path / file)
     with pytest.raises(UserError, match=rf"{file}: the file cannot be read.*; use the publisher"):
-        check_folder(str(tmp_path))
+        check_files(str(tmp_path))
 
 
 def test_the_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
     blob.write_text('{"model_type": "mllama", "text_config": {"vocab_size": 128256}}')
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "config.json").symlink_to(blob)
-    check_folder(str(tmp_path / "snapshot"))
+    check_files(str(tmp_path / "snapshot"))
 
 
 def tokenizer(**changes: Any) -> dict[str, Any]:
@@ -282,7 +282,7 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
 def test_a_tokenizer_that_does_not_end_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(TOKENIZERS[name]))
     with pytest.raises(UserError, match=r"tokenizer\.json: .*; use the publisher's files"):
-        check_folder(str(tmp_path))
+        check_files(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_tokenizer_that_does_not_end_is_refused(tmp_path: Path, name: str) -> 
 )
 def test_the_expressions_of_published_tokenizers_are_taken(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer(pre_tokenizer=split(pattern))))
-    check_folder(str(tmp_path))
+    check_files(str(tmp_path))
 
 
 def tensor(**facts: Any) -> dict[str, Any]:

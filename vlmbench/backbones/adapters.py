@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vlmbench.backbones.border import check_adapter_keys
 from vlmbench.backbones.weights import count_weights
 from vlmbench.config import BuildRequest, LoraConfig
 from vlmbench.system.reading import read_regular
@@ -140,16 +141,21 @@ def load_adapter(base: Any, adapter: Path) -> Any:
     Raises UserError if the weights are damaged or belong to another model.
     """
     import peft
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     config = read_adapter_config(adapter)
     _require_all_weights(adapter, base, config)
     try:
-        return peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
+        model = peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
+        with safe_open(adapter / WEIGHTS, "pt") as file:
+            names = list(file.keys())
     except (SafetensorError, RuntimeError, ValueError, re.error) as error:
         raise UserError(
             f"{adapter}: the adapter cannot be loaded into this model ({error}); train it again"
         ) from error
+
+    check_adapter_keys(model, adapter, names)
+    return model
 
 
 def _require_all_weights(adapter: Path, base: Any, config: Any) -> None:

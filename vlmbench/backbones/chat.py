@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vlmbench.features.store import TokenStore
 
 NUM_CACHED = 4096  # texts or sizes
+WORDS = re.compile(r"[\w\s]*")
 USUAL_PATCH = 14  # pixels: the edge of a patch in most vision towers
 
 
@@ -82,8 +83,12 @@ class ChatBackbone:
         return () if tower is base else (tower,)
 
     def marker_patterns(self) -> list[str]:
-        """Return regular expressions of the texts with a meaning of their own: turns, images."""
-        return [re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values()]
+        """Return regular expressions of the texts with a meaning of their own: turns, images.
+
+        A word or a space that was added to the vocabulary is none of them.
+        """
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        return [re.escape(text) for text in added if not WORDS.fullmatch(text)]
 
     def make_inputs(
         self,

@@ -13,10 +13,20 @@ from vlmbench.backbones.adapters import (
     peft_config,
     read_adapter_config,
 )
+from vlmbench.backbones.base import base_hash
+from vlmbench.backbones.border import (
+    check_folder,
+    check_loaded,
+    check_processor,
+    check_quantization,
+    check_sizes,
+    explain_missing,
+)
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.layout import Layout
-from vlmbench.backbones.model_files import check_folder, require_enough_weights
+from vlmbench.backbones.model_files import check_files, require_enough_weights
+from vlmbench.backbones.processors import PROCESSOR_ERRORS
 from vlmbench.config import BuildRequest, Engine, ModelConfig, setting
 from vlmbench.types import UserError
 
@@ -32,6 +42,9 @@ class HubConfig(ChatFamily, ModelConfig):
     kept_whole: ClassVar[Sequence[str]] = ("vision_tower", "multi_modal_projector")
 
     path: str = setting("", "Name on the hub, or a local folder.")
+    revision: str = setting(
+        "", "Commit, tag or branch of a name on the hub; empty: its newest version."
+    )
     bits: int = setting(16, "Bits of a frozen weight: 16, or 4 for QLoRA.")
     layout: Layout = setting(
         Layout.two_images,
@@ -53,6 +66,27 @@ class HubConfig(ChatFamily, ModelConfig):
     def for_export(self) -> ModelConfig:
         return replace(self, bits=16)
 
+    def base_hash(self, cache_dir: Path) -> str:
+        return base_hash(self.path, self.revision, cache_dir)
+
+    def check_type(self, published: Any, path: str) -> None:
+        """Raise UserError if `published`, the configuration at `path`, is of another family."""
+        if published.model_type != self.model_type:
+            raise UserError(
+                f"model.path={path}: it holds a model of type {published.model_type}, not "
+                f"{self.model_type}; name the folder of such a model, or choose another model"
+            )
+
+    def kept_modules(self, published: Any) -> Sequence[str]:
+        """Return the modules that stay at 16 bits in a model of 4 bits."""
+        return self.kept_whole
+
+    def dtype(self) -> Any:
+        """Return the type of the frozen weights."""
+        import torch
+
+        return torch.bfloat16
+
     def requirements(self) -> Sequence[str]:
         import torch
 
@@ -67,25 +101,23 @@ class HubConfig(ChatFamily, ModelConfig):
         return missing
 
     def build(self, request: BuildRequest) -> ChatBackbone:
+        if not self.path:
+            raise UserError("model.path is not set; set model.path=Qwen/Qwen3-VL-4B-Instruct")
+        path = self.weights_at(request)
         model = load_model(self, request)
-        processor = self._checked_processor(self.weights_at(request))
-        return self.backbone(model, processor, layout=self.layout, request=request)
-
-    def _checked_processor(self, path: str) -> Any:
         try:
-            return self.load_processor(path)
+            processor = self.load_processor(path)
         except PROCESSOR_ERRORS as error:
-            words = " ".join(str(error).split())
-            raise UserError(
-                f"model.path={path}: the processor cannot be loaded "
-                f"({type(error).__name__}: {words}); use the publisher's files"
-            ) from error
+            raise explain_missing(error, path) from error
 
+        check_processor(processor, path)
+        check_sizes(processor, model.get_base_model(), path)
+        backbone = self.choose_backbone(model)
+        return backbone(model, processor, layout=self.layout, request=request)
 
-PROCESSOR_ERRORS = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError),
-    *(ArithmeticError, ImportError, RuntimeError),
-)
+    def choose_backbone(self, model: Any) -> type[ChatBackbone]:
+        """Return the class of the backbone for a loaded model."""
+        return self.backbone
 
 
 def missing_weights(path: str) -> Iterator[str]:
@@ -131,21 +163,27 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     config.register_classes()
 
     path = config.weights_at(request)
-    published = _published_config(path, request)
-    if published.model_type != config.model_type:
-        raise UserError(
-            f"model.path={path}: it holds a model of type {published.model_type}, not "
-            f"{config.model_type}; name the folder of such a model, or choose another model"
-        )
+    revision = config.revision if request.merged is None else ""
+    published = _published_config(path, request, revision)
+    config.check_type(published, path)
+    check_quantization(published, path, config.bits)
 
     if request.weights:
         require_enough_weights(path, published)
     targets = config.targets(published, request.vision)
-    quantization = _quantization(config.kept_whole) if config.bits == 4 else None
+    quantization = _quantization(config.kept_modules(published)) if config.bits == 4 else None
     if request.engine is Engine.unsloth and request.weights:
+        if Path(path).is_dir():
+            _load(path, on_meta=True)
         return _load_with_unsloth(path, config, request, targets, quantization)
 
-    base = _load(path, quantization) if request.weights else _on_meta(published)
+    if request.weights:
+        settings = {"quantization_config": quantization, "dtype": config.dtype()}
+        base = _load(path, revision=revision or None, **settings)
+    elif any(Path(path).glob("*.safetensors")):
+        base = _load(path, on_meta=True, dtype=config.dtype())
+    else:
+        base = on_meta(published, config.dtype())
     return add_adapters(base, request, lora=config.lora, targets=targets)
 
 
@@ -176,29 +214,28 @@ def _load_with_unsloth(
     return model
 
 
-def _published_config(path: str, request: BuildRequest) -> Any:
+def _published_config(path: str, request: BuildRequest, revision: str = "") -> Any:
     """Return the model's own configuration.
 
     Raises UserError if it cannot be read, or if the weights are pickles.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
     if missing := list(missing_weights(path)):
         raise UserError(
             f"model.path={path}: {'; '.join(missing)}; name a folder with the hub's files"
         )
 
-    is_folder = Path(path).is_dir()
-    if request.weights and is_folder and not list(Path(path).glob("*.safetensors")):
-        raise UserError(
-            f"model.path={path}: there are no weights (*.safetensors). Files in PyTorch's own "
-            "format are pickles, which are never loaded; convert them to safetensors"
-        )
+    check_folder(path, reads_weights=request.weights)
+    return read_published(path, revision)
 
-    check_folder(path)
+
+def read_published(path: str, revision: str = "") -> Any:
+    """Return the configuration of a folder or hub name. Raise UserError if it cannot be read."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    check_files(path)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision or None)
     except (
         OSError,
         ValueError,
@@ -223,24 +260,35 @@ def load_exported(folder: Path) -> Any:
     ).eval()
 
 
-def _load(path: str, quantization: Any | None) -> Any:
+def _load(path: str, *, on_meta: bool = False, **settings: Any) -> Any:
+    """Return the model of a folder or hub name, with exactly the weights of its checkpoint.
+
+    With `on_meta`, only the headers of the files are read, and the model has no weights.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
+    device: str | int = "meta" if on_meta else 0 if torch.cuda.is_available() else "cpu"
     try:
-        return AutoModelForImageTextToText.from_pretrained(
+        model, info = AutoModelForImageTextToText.from_pretrained(
             path,
-            dtype=torch.bfloat16,
-            quantization_config=quantization,
-            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            device_map={"": device},
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **settings,
         )
     except SafetensorError as error:
         raise UserError(
             f"model.path={path}: a file of weights is damaged ({error}); download it again"
         ) from error
+    except (OSError, ImportError) as error:
+        raise explain_missing(error, path) from error
+
+    check_loaded(info, path)
+    return model
 
 
 def _quantization(kept_whole: Sequence[str]) -> Any:
@@ -257,11 +305,12 @@ def _quantization(kept_whole: Sequence[str]) -> Any:
     )
 
 
-def _on_meta(published: Any) -> Any:
+def on_meta(published: Any, dtype: Any = None) -> Any:
+    """Return the model of a configuration without weights; in 16 bits by default."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(
-            published, dtype=torch.bfloat16, trust_remote_code=False
+            published, dtype=dtype or torch.bfloat16, trust_remote_code=False
         )

@@ -67,7 +67,7 @@ for text in texts:
 """
 
 
-def check_folder(path: str) -> None:
+def check_files(path: str) -> None:
     """Raise UserError for a local folder whose files are no model's, or would exhaust memory.
 
     A hub name is not checked: it is no folder.

@@ -152,6 +152,31 @@ class Phi3Backbone(TokenBackbone):
         return not bool(leaves.any())
 
 
+# Makes texts of messages with images: the published template takes nothing but texts.
+FLATTEN = (
+    "{% set flat = namespace(messages=[], text='', number=0) %}"
+    "{% for message in messages %}"
+    "{% if message.content is string %}{% set flat.text = message.content %}"
+    "{% else %}{% set flat.text = '' %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}{% set flat.number = flat.number + 1 %}"
+    "{% set flat.text = flat.text + '<|image_' + (flat.number | string) + '|>\n' %}"
+    "{% else %}{% set flat.text = flat.text + part.text %}{% endif %}{% endfor %}{% endif %}"
+    "{% set flat.messages = flat.messages + [{'role': message.role, 'content': flat.text}] %}"
+    "{% endfor %}{% set messages = flat.messages %}"
+)
+
+
+def serve_plain_text(processor: Any) -> Any:
+    """Return the processor; a template that takes nothing but texts gets texts with image tags.
+
+    Microsoft's own template is of this kind, and a tokenizer saved again brings it along.
+    """
+    template = processor.chat_template
+    if isinstance(template, str) and "image" not in template:
+        processor.chat_template = FLATTEN + template
+    return processor
+
+
 class Phi3Family(ChatFamily):
     backbone = Phi3Backbone
     # Queries, keys and values are one matrix here, and so are gate and up. A single adapter serves
@@ -176,7 +201,7 @@ class Phi3Family(ChatFamily):
     def load_processor(self, path: str) -> Any:
         from vlmbench.models.phi3_v import Phi3VProcessor
 
-        return Phi3VProcessor.from_pretrained(path, trust_remote_code=False)
+        return serve_plain_text(Phi3VProcessor.from_pretrained(path, trust_remote_code=False))
 
 
 @schema("model", "phi3")
@@ -204,9 +229,10 @@ class Phi3Config(Phi3Family, HubConfig):
     def load_processor(self, path: str) -> Any:
         from vlmbench.models.phi3_v import Phi3VProcessor
 
-        return Phi3VProcessor.from_pretrained(
+        processor = Phi3VProcessor.from_pretrained(
             path, num_crops=self.num_crops, trust_remote_code=False
         )
+        return serve_plain_text(processor)
 
 
 @schema("model", "phi35")

@@ -39,8 +39,14 @@ class _TooLongError(Exception):
     """A template that does not end in reasonable time."""
 
 
-def render_template(processor: Any, messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a conversation.
+def render_template(
+    processor: Any,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool = True,
+    **settings: Any,
+) -> str:
+    """Return the text of a conversation. `settings` are variables of the template.
 
     Raises UserError if the template breaks a rule of the sandbox, fails, does not end, or
     multiplies.
@@ -53,7 +59,10 @@ def render_template(processor: Any, messages: Sequence[Mapping[str, Any]]) -> st
     try:
         with _limit_memory(), _limit_lines():
             text = processor.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **settings,
             )
             if len(text) > MAX_OUTPUT:
                 raise _TooLongError(f"it wrote more than {MAX_OUTPUT} characters")

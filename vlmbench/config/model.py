@@ -111,6 +111,10 @@ class ModelConfig(Settings, ABC):
         Raise UserError if the family cannot build the request.
         """
 
+    def base_hash(self, cache_dir: Path) -> str:
+        """Return the identity of the base model's files, "" for a model that vlmbench makes."""
+        return ""
+
     def for_export(self) -> ModelConfig:
         """Return the settings of a model that an adapter can merge into, without 4-bit weights."""
         return self

@@ -67,6 +67,7 @@ def export_model(run: Run) -> None:
     trained_model = run.config.model
     run = replace(run, config=replace(run.config, model=trained_model.for_export()))
     run.require_machine()
+    run.require_base(folder)
     decider = load_decider(folder, settings, seed=run.config.data.split_seed)
     decider.require(_task_views(decider, folder))
 

@@ -77,6 +77,7 @@ def load_run(
     decider = load_decider(folder, settings, seed=run.config.data.split_seed)
     decider.require(kinds)
     run.require_machine()
+    run.require_base(folder)
 
     views = {name for _, view in kinds for name in view.split("+")}
     viewer = viewer_for(run, views, inside, cache=derived)

@@ -103,6 +103,9 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, vision)
 
     env = environment(engine, reason, vision)
+    if base_hash := run.base_hash():
+        env["base_model"] = base_hash
+
     is_same_run = run.folder.read_status().get("run_hash") == run_hash
     logged = run.folder.read_train_log() if is_same_run else []
     run.folder.write_start(env, run_hash=run_hash, **run.identity)

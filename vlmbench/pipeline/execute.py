@@ -36,7 +36,8 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
     check_pruner(run.config.pruner, run.config.trainer)
     with processes.leader_first():  # the leader makes the data
         data_hash = run_data_hash(run.config)
-    own_hash = run_hash(run.settings, data_hash)
+        base_hash = run.base_hash()
+    own_hash = run_hash(run.settings, f"{data_hash} {base_hash}".strip())
 
     with run.folder.lock():
         prunes = run.config.pruner.enabled

@@ -93,6 +93,26 @@ class Run:
         )
         return resident.build(self.config.model, request)
 
+    def base_hash(self) -> str:
+        """Return the identity of the base model, "" for a model that vlmbench makes."""
+        return self.config.model.base_hash(self.cache_dir)
+
+    def require_base(self, trained: RunDir) -> None:
+        """Raise UserError if the base model is not the one that a run was trained on."""
+        recorded = trained.read_env().get("base_model")
+        if not recorded or recorded == self.base_hash():
+            return
+
+        kind, _, commit = str(recorded).partition(" ")
+        cure = "bring its files back, or train again under another name"
+        if kind == "commit" and commit.isalnum():
+            cure = f"set model.revision={commit}, or train again under another name"
+        path = getattr(self.config.model, "path", "")
+        raise UserError(
+            f"{trained.path}: the base model at model.path={path} "
+            f"has changed since the run was trained, and its adapter fits no other; {cure}"
+        )
+
     def require_machine(self) -> None:
         """Raise UserError if this machine cannot run the model, before anything is downloaded."""
         lacking = self.config.model.requirements()

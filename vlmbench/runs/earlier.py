@@ -45,8 +45,8 @@ def _reached_state(folder: RunDir, run_hash: str, name: str) -> str | None:
             return None
         raise UserError(
             f"{folder.path}: the folder holds a run with another configuration or other data "
-            "(its manifest or an image has changed since); bring the data back, "
-            f"or set name={name}_2, or remove the folder"
+            "(its manifest, an image or the files of its base model have changed since); bring "
+            f"them back, or set name={name}_2, or remove the folder"
         )
 
     is_finished = status["state"] in (State.FINISHED, State.PRUNED)
