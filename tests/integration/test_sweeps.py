@@ -118,7 +118,7 @@ def test_check_deletes_nothing_but_its_own(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("keep")
-    assert cli("-m", "stage=check", "data=single", "hydra.sweep.dir=mine", *TINY, *parts).code == 0
+    assert cli("-m", "stage=check", "data=single", "sweep=mine", *TINY, *parts).code == 0
     assert (tmp_path / "mine" / "notes").read_text() == "keep"
 
 

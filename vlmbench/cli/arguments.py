@@ -53,10 +53,10 @@ HYDRA_SETTINGS = re.compile(
     re.ASCII,
 )
 HYDRA_CURES = {
-    "hydra.run.dir": "set sweep=runs/mine",
-    "hydra.sweep.dir": "set sweep=runs/mine",
-    "hydra.sweep.subdir": "set run_label=mine",
-    "hydra.job.name": "set name=mine",
+    "hydra.run.dir": "did you mean sweep?",
+    "hydra.sweep.dir": "did you mean sweep?",
+    "hydra.sweep.subdir": "did you mean run_label?",
+    "hydra.job.name": "did you mean name?",
 }
 
 
@@ -188,7 +188,7 @@ def _unknown_option(option: str, arguments: Sequence[str]) -> str:
     following = arguments[arguments.index(option) + 1 :]
     name = setting.partition("=")[0]
     if not is_setting and name not in choices():
-        return f"unknown option {option}; leave {option} out, vlmbench --help lists the options"
+        return f"unknown option {option}; leave it out, vlmbench --help lists the options"
     if "=" not in setting:
         is_value = bool(following) and "=" not in following[0]
         setting = typed_setting(setting, following[0] if is_value else example_of(setting))
