@@ -18,7 +18,7 @@ import msgspec
 from filelock import FileLock
 
 from vlmbench.data.invalid_rows import InvalidRow
-from vlmbench.system.files import sync, sync_tree
+from vlmbench.system.files import explain_disk_errors, sync, sync_tree
 from vlmbench.types import Record, UserError
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Pa
     data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(data_dir / f".{target.name}.lock"):
         if not target.exists():
-            _fill_folder(target, fill)
+            with explain_disk_errors(str(target)):
+                _fill_folder(target, fill)
     if not (target / MANIFEST).is_file():
         raise UserError(
             f"{target}: {MANIFEST} is missing in this prepared folder; {removal_cure(target)}"
