@@ -19,6 +19,7 @@ from vlmbench.data.load import load_data
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.paths import find_path, look_alikes, normal_name, normal_path
 from vlmbench.data.photos.pairs import PairsConfig
+from vlmbench.data.photos.photo import PartRule, part_of
 from vlmbench.data.photos.source import label_of
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.data.sources.llava import LlavaConfig
@@ -345,3 +346,29 @@ def test_any_name_is_found_as_the_disk_spells_it(tmp_path: Path, name: str) -> N
     path.write_bytes(b"x")
 
     assert find_path(folder, normal_path(name)).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["part1_2.png", "part1 _2.png", " part1_2.png", "x/part1_3.png"])
+def test_a_part_in_a_file_name_has_one_spelling(name: str) -> None:
+    assert part_of(name, PartRule.name) == "part1"
+
+
+@pytest.mark.parametrize("groups", [[None, None], [float("nan"), float("nan")], ["", " "]])
+def test_rows_without_a_part_are_parts_of_their_own(tmp_path: Path, groups: list[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vlmbench.data.sources.huggingface import HuggingFaceConfig
+
+    photos = photos_in(tmp_path / "photos", 16, 8)
+    paths = sorted(photos.rglob("*.png"))
+    (tmp_path / "hf").mkdir()
+    columns = {
+        "image": [path.read_bytes() for path in paths],
+        "label": ["normal" if path.parent.name == "good" else "abnormal" for path in paths],
+        "part": groups * 12,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "hf" / "train.parquet")
+    config = HuggingFaceConfig(path=str(tmp_path / "hf"), group="part", pairs=PairsConfig(lots=3))
+    records = open_manifest(config.prepare(tmp_path / "data"), views={"raw", "rt"})
+    assert len({record.group for record in records}) == 3  # one part would make one lot

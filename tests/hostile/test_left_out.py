@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -299,3 +300,18 @@ def test_a_photo_that_cannot_be_read_is_named(
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=r"good3\.png: the file cannot be read .*chmod u\+r"):
         prepare(photos, tmp_path)
+
+
+def test_folders_may_be_deep(tmp_path: Path) -> None:
+    photos = photos_in(tmp_path / "photos")
+    here = Path.cwd()
+    os.chdir(photos / "good")
+    try:
+        for _ in range(1500):
+            os.mkdir("a")  # noqa: PTH102 - the whole path is too long
+            os.chdir("a")
+    finally:
+        os.chdir(here)
+
+    assert len(FolderConfig(path=str(photos)).photos()) == 24
+    subprocess.run(["rm", "-r", str(photos)], check=True)  # shutil.rmtree is recursive

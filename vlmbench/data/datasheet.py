@@ -73,6 +73,7 @@ def datasheet(
         "split": split,
         "validation": _count_validation(manifest, splits),
         "left_out": _describe_left_out(manifest),
+        "look_alikes": [_without_folder(text, manifest) for text in manifest.warnings],
     }
 
 

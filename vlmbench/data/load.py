@@ -26,6 +26,7 @@ from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
 from vlmbench.data.unchanged import ReadFiles
+from vlmbench.system.files import explain_disk_errors
 from vlmbench.types import FileVersion, Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
     facts = _load_facts(cached, versions) if cached.exists() else None
     if facts is None:
         facts = _read_facts(manifest, first_rows)
-        _save_facts(cached, facts)
+        with explain_disk_errors(str(cached)):
+            _save_facts(cached, facts)
     return facts
 
 

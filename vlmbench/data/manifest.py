@@ -255,6 +255,9 @@ class _Scan:
     def _compare_group(self, group: str, number: int) -> None:
         """Warn if an earlier row has another group that looks the same."""
         own = self.groups[-1]
+        if self.groups[-2:-1] == array("Q", [own]):  # rows of a part stand together
+            return
+
         blurred = hash_name(blurred_name(group))
         first, line = self._blurred_groups.setdefault(blurred, (own, number))
         if first == own:

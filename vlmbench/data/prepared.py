@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from vlmbench.data.invalid_rows import InvalidRow
-from vlmbench.system.files import make_folder, sync, sync_tree
+from vlmbench.system.files import explain_disk_errors, make_folder, sync, sync_tree
 from vlmbench.system.locks import hold
 from vlmbench.system.reading import read_regular
 from vlmbench.types import Record, UserError
@@ -60,7 +60,8 @@ def prepared_folder(data_dir: Path, name: str, settings: Any, fill: Callable[[Pa
         data_dir.mkdir(parents=True, exist_ok=True)
         with hold(data_dir / f".{target.name}.lock"):
             if not target.exists():
-                _fill_folder(target, fill)
+                with explain_disk_errors(str(target)):
+                    _fill_folder(target, fill)
 
     if not (target / MANIFEST).is_file():
         raise UserError(

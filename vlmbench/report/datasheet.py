@@ -106,6 +106,7 @@ def warnings_before_training(sheet: Mapping[str, Any]) -> list[str]:
         rows = f"{left_out['count']} of {left_out['total']} rows"
         lines.append(f"{rows} were invalid and were left out (source.invalid_rows=skip)")
 
+    lines += sheet["look_alikes"]
     if split["leaks"]:
         lines.append(f"{split['leaks']} leaks between the splits; the datasheet lists them")
         if is_cured_by_grouping(split["leaks_named"]) and not split["group_alike"]:

@@ -33,22 +33,23 @@ def is_litter(path: Path, folder: Path) -> bool:
 
 
 def walk(folder: Path) -> list[Path]:
-    """Return all files below a folder, and links that lead nowhere. Other folders are not followed.
+    """Return everything below a folder but its folders, sorted. Links to folders are returned too.
 
     Raise UserError for a folder that cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(
-            f"{error.filename}: the folder cannot be read ({error.strerror}); allow reading it "
-            "(chmod u+rx), or move it away"
-        ) from error
-
-    paths = []
-    for root, names, files in os.walk(folder, onerror=refuse):
-        # os.walk does not follow links to folders: photos behind them would vanish.
-        links = [name for name in names if Path(root, name).is_symlink()]
-        paths += [Path(root, name) for name in [*files, *links]]
+    paths: list[Path] = []
+    waiting = [folder]
+    while waiting:  # os.walk is recursive, and folders can be too deep for that
+        current = waiting.pop()
+        try:
+            for entry in os.scandir(current):
+                found = waiting if entry.is_dir(follow_symlinks=False) else paths
+                found.append(Path(entry.path))
+        except OSError as error:
+            raise UserError(
+                f"{current}: the folder cannot be read ({error.strerror}); allow reading it "
+                "(chmod u+rx), or move it away"
+            ) from error
 
     return sorted(paths)
 

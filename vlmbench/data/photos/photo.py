@@ -21,7 +21,7 @@ from vlmbench.data.images import (
 )
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.lines import changed_error, read_error
-from vlmbench.data.paths import describe_missing, is_folder, is_plain_file
+from vlmbench.data.paths import describe_missing, is_folder, is_plain_file, normal_name
 from vlmbench.data.photos.left_out import (
     MAX_BESIDE,
     is_litter,
@@ -112,7 +112,7 @@ def part_of(name: str, rule: PartRule) -> str:
 
     stem = PurePosixPath(name).stem
 
-    return stem.rpartition("_")[0] or stem
+    return normal_name(stem.rpartition("_")[0] or stem)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -341,7 +341,8 @@ def _suffix_of(content: bytes) -> str:
 def _text(row: Mapping[str, Any], column: str | None) -> str:
     """Return a value of a row as text, "" for an empty value or if `column` is None."""
     value = row[column] if column is not None else None
-    text = "" if value is None else normal_text(str(value).strip())
+    is_missing = value is None or value != value
+    text = "" if is_missing else normal_text(str(value).strip())
 
     if not text.isprintable():
         raise UserError(f"{column} {text[:MAX_QUOTED]!r} has control characters; remove them")
