@@ -74,8 +74,8 @@ def test_the_datasheet_tells_and_lists_all_pairs(
 ) -> None:
     path = look_alikes(tmp_path / "set", count=18)
     arguments = ("stage=prepare", "source=manifest", f"source.path={path}")
-    told = cli(*arguments)
-    assert "set data.group_alike=true" in told.out + told.err
+    output = cli(*arguments)
+    assert "set data.group_alike=true" in output.out + output.err
     sheet = json.loads(path.with_name("mine.datasheet.json").read_text())
     duplicates = sheet["duplicates"]
     assert len(duplicates["near_pairs_named"]) == duplicates["near_pairs"] >= 10

@@ -26,10 +26,10 @@ def manifest_of(folder: Path, parts: int) -> Path:
 
 def test_the_proposed_shares_give_what_is_lacking(cli: Cli, tmp_path: Path) -> None:
     arguments = ("stage=prepare", "source=manifest", f"source.path={manifest_of(tmp_path, 32)}")
-    told = cli(*arguments).out
+    output = cli(*arguments).out
     lacking = r"the (val|test) set has \d+.* parts: calibration needs 5 in the val set"
-    assert re.search(lacking, told)
-    (cure,) = re.findall(r"set ('data.split=\{[^}]*\}')", told)
+    assert re.search(lacking, output)
+    (cure,) = re.findall(r"set ('data.split=\{[^}]*\}')", output)
 
     mended = cli(*arguments, *shlex.split(cure)).out
     assert not re.search(lacking, mended)
@@ -37,16 +37,18 @@ def test_the_proposed_shares_give_what_is_lacking(cli: Cli, tmp_path: Path) -> N
 
 def test_too_few_parts_have_no_shares(cli: Cli, tmp_path: Path) -> None:
     path = manifest_of(tmp_path, 12)
-    told = cli("stage=prepare", "source=manifest", f"source.path={path}").out
-    assert "The data have 12 parts; add parts" in told
-    assert "data.split={" not in told
+    output = cli("stage=prepare", "source=manifest", f"source.path={path}").out
+    assert "The data have 12 parts; add parts" in output
+    assert "data.split={" not in output
 
 
 def test_lots_are_not_called_parts(cli: Cli, tmp_path: Path) -> None:
     layouts.plain(tmp_path / "set")
-    told = cli("stage=prepare", "source=folder", "source.path=set").out
-    assert re.search(r"records of \d+ lots, 24 images", told)
-    assert re.search(r"The 8 abnormal photos|All photos make \d+ lots; set source.pairs.ref", told)
+    output = cli("stage=prepare", "source=folder", "source.path=set").out
+    assert re.search(r"records of \d+ lots, 24 images", output)
+    assert re.search(
+        r"The 8 abnormal photos|All photos make \d+ lots; set source.pairs.ref", output
+    )
 
 
 def test_rare_defects_are_told_before_training(cli: Cli, tmp_path: Path) -> None:
@@ -54,9 +56,9 @@ def test_rare_defects_are_told_before_training(cli: Cli, tmp_path: Path) -> None
         layouts.photo(tmp_path / "set" / "good" / f"g{i}.png", i)
     for i in range(3):
         layouts.photo(tmp_path / "set" / "bad" / f"b{i}.png", 100 + i)
-    told = cli("stage=prepare", "source=folder", "source.path=set").out
-    assert "The 3 abnormal photos make 3 lots; add photos that are abnormal" in told
-    assert re.search(r"the test set has 1 abnormal of \d+ raw pairs: the rate of misses", told)
+    output = cli("stage=prepare", "source=folder", "source.path=set").out
+    assert "The 3 abnormal photos make 3 lots; add photos that are abnormal" in output
+    assert re.search(r"the test set has 1 abnormal of \d+ raw pairs: the rate of misses", output)
 
 
 @pytest.mark.parametrize(("share", "needed"), [(0.1, 5), (0.2, 10)])

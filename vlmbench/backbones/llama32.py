@@ -117,19 +117,30 @@ class Llama32Backbone(TokenBackbone):
         )
         return num_used, flops
 
-    def token_map(self, tokens: Tensor, size: Size) -> Tensor:
-        """Return the patches of all used tiles as one large image, without class tokens."""
+    def shown_size(self, size: Size) -> Size:
+        """Return the pixels in which the model sees an image of `size` (width, height)."""
         from transformers.models.mllama.image_processing_pil_mllama import (
             get_image_size_fit_to_canvas,
             get_optimal_tiled_canvas,
         )
 
-        processor, config = self.processor.image_processor, self.vision_modules()[0].config
-        tile, (width, height) = processor.size["height"], size
+        processor, (width, height) = self.processor.image_processor, size
+        tile = processor.size["height"]
         canvas = get_optimal_tiled_canvas(height, width, processor.max_image_tiles, tile)
         canvas_height, canvas_width = (int(edge) for edge in canvas)
         fitted = get_image_size_fit_to_canvas(height, width, canvas_height, canvas_width, tile)
         new_height, new_width = (int(edge) for edge in fitted)
+        return new_width, new_height
+
+    def token_map(self, tokens: Tensor, size: Size) -> Tensor:
+        """Return the patches of all used tiles as one large image, without class tokens."""
+        from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas
+
+        processor, config = self.processor.image_processor, self.vision_modules()[0].config
+        tile, (width, height) = processor.size["height"], size
+        canvas = get_optimal_tiled_canvas(height, width, processor.max_image_tiles, tile)
+        canvas_height, canvas_width = (int(edge) for edge in canvas)
+        new_width, new_height = self.shown_size(size)
 
         edge = config.image_size // config.patch_size
         rows, columns = canvas_height // tile, canvas_width // tile

@@ -99,6 +99,14 @@ class Phi3Backbone(TokenBackbone):
         )
         return processor.get_num_img_tokens(size[1], size[0]), num_tiles * tile_flops
 
+    def shown_size(self, size: Size) -> Size:
+        """Return the pixels in which the model sees an image of `size` (width, height)."""
+        from vlmbench.models.phi3_v.image_processing_phi3_v import hd_size
+
+        processor = self.processor.image_processor
+        width, height, *_ = hd_size(*size, processor.num_crops, processor.tile_size)
+        return width, height
+
     def token_map(self, tokens: Tensor, size: Size) -> Tensor:
         """Return the tokens of the tiles as one large image, without the ends of its rows."""
         from vlmbench.models.phi3_v.image_processing_phi3_v import hd_size

@@ -160,6 +160,12 @@ class SmolBackbone:
     def vision_cost(self, size: Size) -> VisionCost:
         return VisionCost(num_bytes=NUM_FEATURES * 4, flops=TOWER_FLOPS)
 
+    def shown_size(self, size: Size) -> Size:
+        """Return the pixels in which the model sees an image of any size."""
+        from vlmbench.models.smol.image_processing_smol import SIZE
+
+        return SIZE, SIZE
+
     def tokens(self, images: Sequence[LazyImage]) -> list[Tensor]:
         """Return the features (864,) of each image, from the store if there is one."""
         if self.store is None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.config import RunConfig
+from vlmbench.data.defect_sizes import describe_visibility
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
@@ -122,7 +123,10 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
             files=data.files,
         ),
         wording=wording,
-        notes=tuple(config.data.notes(data.train.count_tasks())),
+        notes=(
+            *config.data.notes(data.train.count_tasks()),
+            *describe_visibility(manifest, data.facts, getattr(counter, "shown_size", None)),
+        ),
         token_counts=(
             *(_token_count(row) for row in counts[selected.indices]),
             *(_count_made(counter, wording, data, record) for record in train.made),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from vlmbench.data.annotations.coco import read_coco
@@ -17,7 +18,7 @@ from vlmbench.data.annotations.marks import Mark, Problems, Reading
 from vlmbench.data.annotations.masks import find_masks, read_masks
 from vlmbench.data.annotations.offers import offer_label_files
 from vlmbench.data.annotations.voc import read_voc
-from vlmbench.data.annotations.where import describe_marks, join_words
+from vlmbench.data.annotations.where import defect_sizes, describe_marks, join_words
 from vlmbench.data.annotations.yolo import read_yolo
 from vlmbench.data.labels import GOOD_WORDS
 from vlmbench.data.paths import normal_path
@@ -151,6 +152,7 @@ def _photo(
         words=", ".join(filter(None, (defect, region))),
         category=found.category if found else "",
         meta=meta,
+        measure=partial(defect_sizes, marks, root / name, root) if marks else None,
     )
 
 

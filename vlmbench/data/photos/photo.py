@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -51,6 +51,7 @@ class Photo:
 
     `words` describe the defect ("scratch, upper left"). Photos of one `part` stay together. Photos
     are compared only within their `category`. `split` is the split that the user chose, or None.
+    `measure` returns (width, height) of each marked defect in pixels, if defects are marked.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Photo:
     category: str = ""
     split: Split | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[], list[tuple[int, int]]] | None = field(default=None, compare=False)
 
     @property
     def answer(self) -> str:

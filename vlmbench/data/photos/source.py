@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig, setting
+from vlmbench.data.defect_sizes import write_defect_sizes
 from vlmbench.data.labels import mapping_cure
 from vlmbench.data.paths import look_alikes, normal_name
 from vlmbench.data.photos.comparisons import (
@@ -36,7 +37,7 @@ from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
-REVISION = 3  # raise it when the same photos and settings give other records
+REVISION = 4  # raise it when the same photos and settings give other records
 MAX_QUOTED = 60  # characters of a user's word in an error message
 
 
@@ -154,6 +155,12 @@ def write_photos(
 
     records = chain(make_pair_records(pairs, view), make_comparison_records(comparisons, view))
     write_manifest(folder, records)
+    sizes = {
+        copy.path.relative_to(folder).as_posix(): copy.photo.measure()
+        for copy in copies
+        if copy.photo.measure is not None
+    }
+    write_defect_sizes(folder, sizes)
 
 
 def _warn_of_lots_without_comparisons(

@@ -20,13 +20,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from omegaconf import MISSING
 
 from vlmbench.config import schema, setting
+from vlmbench.data.annotations.marks import Mark
 from vlmbench.data.annotations.masks import list_masks, upright_mask
+from vlmbench.data.annotations.where import defect_sizes
 from vlmbench.data.images import SUFFIXES, file_version
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import is_folder, normal_path, normal_text, path_cure
@@ -160,6 +163,9 @@ class MvtecConfig(PhotoSourceConfig):
             words=", ".join(filter(None, (defect, region))),
             category=category.name,
             meta=meta,
+            measure=partial(
+                defect_sizes, [Mark(mask=mask) for mask in masks], path, Path(self.path)
+            ),
         )
 
     def _region(self, path: Path, masks: list[Path]) -> str:
