@@ -365,6 +365,32 @@ def test_a_prepared_folder_of_another_user_is_read_without_writing(shared: Path)
     assert as_nobody(read) == "{}\n"
 
 
+def test_cached_facts_of_another_user_are_neither_read_nor_replaced(
+    shared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from vlmbench.data import load, nearest
+
+    private = shared / "images" / "x.npz"
+    private.parent.mkdir()
+    private.write_bytes(b"PK")
+    private.chmod(0o000)
+    if os.getuid() != 0:
+        private.parent.chmod(0o555)
+
+    def use() -> list[bool]:
+        logging.basicConfig(format="%(message)s", force=True)
+        with files.skip_if_forbidden(private):
+            files.write_whole(private.with_name("new.json"), "{}")
+        return [load._load_facts(private) is None, nearest._load(private, 2) is None]
+
+    assert as_nobody(use) == [True, True]
+    private.parent.chmod(0o755)
+    assert private.exists()
+    said = capfd.readouterr().err
+    assert said.count("are not used") == 2
+    assert said.count("nothing is cached there") == 1
+
+
 # Odd surroundings of a command
 
 

@@ -21,6 +21,7 @@ from vlmbench.data.nearest import NearImages, near_images
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
+from vlmbench.system.files import skip_if_forbidden
 from vlmbench.types import Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
     facts = _load_facts(cached) if cached.exists() else None
     if facts is None:
         facts = _read_facts(manifest, first_rows)
-        _save_facts(cached, facts)
+        with skip_if_forbidden(cached):
+            _save_facts(cached, facts)
     return facts
 
 
@@ -221,6 +223,9 @@ def _load_facts(path: Path) -> dict[int, ImageFacts] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             columns = [stored[name] for name in FACT_NAMES]
+    except PermissionError as error:  # another user's
+        log.warning("%s: the cached facts are not used (%s)", path, error)
+        return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning(
             "%s: the cached facts of the images are damaged (%s); the images are read again",

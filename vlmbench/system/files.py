@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 import xxhash
 
 from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
 
 SEAL = "checksums.json"  # the last file that is written into a complete folder
 # Errors of a disk that is full or read-only.
@@ -175,6 +178,15 @@ def explain_disk_errors(target: str) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise UserError(no_room_message(target, error)) from error
+
+
+@contextmanager
+def skip_if_forbidden(path: Path) -> Iterator[None]:
+    """Log a warning where the block must not write a cached file: its folder is another user's."""
+    try:
+        yield
+    except PermissionError as error:
+        log.warning("%s: nothing is cached there (%s); set cache_dir=.cache to cache", path, error)
 
 
 def no_room_message(target: str, error: BaseException) -> str:
