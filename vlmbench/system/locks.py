@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 PATIENCE_S = 5.0  # before a process says what it waits for
+BREAK_S = 1.0  # a first try removes the marker of a dead process, a second one takes the lock
 MARKER = ".marker"
 _warned: set[Path] = set()  # folders whose disk is known to refuse locks
 
@@ -35,7 +36,7 @@ def hold(path: Path, *, timeout: float = -1) -> Iterator[None]:
             raise
         _warn_once(path.parent, error)
         lock = SoftFileLock(path.with_name(f"{path.name}{MARKER}"))
-        _acquire(lock, timeout)
+        _acquire(lock, max(timeout, BREAK_S) if timeout >= 0 else timeout)
 
     try:
         yield
