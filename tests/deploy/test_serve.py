@@ -258,8 +258,13 @@ def test_it_is_reached_on_loopback_alone(page: Page) -> None:
     assert ServeConfig().host == "127.0.0.1"
 
 
-def test_a_finished_run_is_served(
-    finished: RunDir, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("view", ["raw", "rt"])
+def test_a_finished_run_is_served_and_keeps_nothing_of_the_images(
+    finished: RunDir,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    shared_cache: Path,
+    view: str,
 ) -> None:
     """The whole stage: the run's own model answers what is dropped, until the page is stopped."""
     found: dict[str, Any] = {}
@@ -268,9 +273,13 @@ def test_a_finished_run_is_served(
         with httpx.Client(base_url=self.url, timeout=TIMEOUT) as client:
             found["answer"] = judge(client, upload(client, png(1)), upload(client, png(2), "b.png"))
         found["uploads"] = self._uploads
+        derived = self._uploads.with_name("derived")
+        found["derived"] = [path for path in derived.rglob("*") if path.is_file()]
 
     monkeypatch.setattr(Page, "wait", visit)
-    outcome: Outcome = cli("stage=serve", f"run={finished.path}", "serve.port=0")
+    cached = {path for path in shared_cache.rglob("*") if path.is_file()}
+    arguments = ("stage=serve", f"run={finished.path}", "serve.port=0", f"serve.view={view}")
+    outcome: Outcome = cli(*arguments)
     assert outcome.code == 0, outcome.err
     assert "open http://127.0.0.1:" in outcome.out
     state, (html, plain) = found["answer"]
@@ -278,7 +287,9 @@ def test_a_finished_run_is_served(
     assert plain["decision"] in ("normal", "abnormal")
     assert set(plain["controls"]) == {"blank_reference", "swapped"}
     assert "The model writes" in html
-    assert not found["uploads"].exists()
+    assert not found["uploads"].parent.exists()
+    assert found["derived"] == []
+    assert {path for path in shared_cache.rglob("*") if path.is_file()} == cached
 
 
 @pytest.mark.parametrize(

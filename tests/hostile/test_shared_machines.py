@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -276,7 +277,7 @@ def refuse_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(locks, "_told", set())
+    monkeypatch.setattr(locks, "_warned", set())
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
@@ -303,13 +304,11 @@ def test_the_marker_of_a_dead_process_is_removed(tmp_path: Path, no_locks: None)
     run.path.mkdir()
     child = os.fork()
     if child == 0:
-        SoftFileLock(run.path / ".lock.marker").acquire()
-        os._exit(0)
+        lock = SoftFileLock(run.path / ".lock.marker")
+        lock.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    marker = run.path / ".lock.marker"
-    if marker.exists():  # filelock removes it at the next try, at the latest
-        with locks.hold(run.path / ".lock", timeout=3):
-            pass
+    assert (run.path / ".lock.marker").exists()
     with run.lock():
         pass
 
@@ -363,6 +362,32 @@ def test_a_prepared_folder_of_another_user_is_read_without_writing(shared: Path)
         return prepared_folder(shared, "x", Settings(), fill).read_text()
 
     assert as_nobody(read) == "{}\n"
+
+
+def test_cached_facts_of_another_user_are_neither_read_nor_replaced(
+    shared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from vlmbench.data import load, nearest
+
+    private = shared / "images" / "x.npz"
+    private.parent.mkdir()
+    private.write_bytes(b"PK")
+    private.chmod(0o000)
+    if os.getuid() != 0:
+        private.parent.chmod(0o555)
+
+    def use() -> list[bool]:
+        logging.basicConfig(format="%(message)s", force=True)
+        with files.skip_if_forbidden(private):
+            files.write_whole(private.with_name("new.json"), "{}")
+        return [load._load_facts(private) is None, nearest._load(private, 2) is None]
+
+    assert as_nobody(use) == [True, True]
+    private.parent.chmod(0o755)
+    assert private.exists()
+    said = capfd.readouterr().err
+    assert said.count("are not used") == 2
+    assert said.count("nothing is cached there") == 1
 
 
 # Odd surroundings of a command

@@ -26,7 +26,7 @@ from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
 from vlmbench.data.unchanged import ReadFiles
-from vlmbench.system.files import explain_disk_errors
+from vlmbench.system.files import explain_disk_errors, skip_if_forbidden
 from vlmbench.types import FileVersion, Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def read_images(manifest: Manifest, cache_dir: Path) -> dict[int, ImageFacts]:
     facts = _load_facts(cached, versions) if cached.exists() else None
     if facts is None:
         facts = _read_facts(manifest, first_rows)
-        with explain_disk_errors(str(cached)):
+        with explain_disk_errors(str(cached)), skip_if_forbidden(cached):
             _save_facts(cached, facts)
     return facts
 
@@ -258,6 +258,9 @@ def _load_facts(path: Path, versions: Versions) -> dict[int, ImageFacts] | None:
         with np.load(path, allow_pickle=False) as stored:
             columns = [stored[name] for name in FACT_NAMES]
         facts = _facts_of(columns, versions)
+    except PermissionError as error:  # another user's
+        log.warning("%s: the cached facts are not used (%s)", path, error)
+        return None
     except DAMAGED as error:
         log.warning(
             "%s: the cached facts of the images are damaged (%s); the images are read again",

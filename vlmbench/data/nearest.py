@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vlmbench.data.images import ImageFacts
 from vlmbench.data.manifest import SPLITS, Hashes, Manifest, SplitIndices, hash_name
 from vlmbench.data.near_duplicates import Likeness, likenesses
+from vlmbench.system.files import skip_if_forbidden
 from vlmbench.types import Split
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def near_images(
     found = _load(cached, len(images)) if cached.exists() else None
     if found is None:
         found = likenesses(facts_of, apart=image_splits, features=vectors)
-        _save(cached, found)
+        with skip_if_forbidden(cached):
+            _save(cached, found)
 
     return [
         NearImages(
@@ -171,6 +173,9 @@ def _load(path: Path, number: int) -> list[Likeness] | None:
         ]
         if any(not 0 <= one.first < one.second < number for one in found):
             raise ValueError("it names images that do not exist")
+    except PermissionError as error:  # another user's
+        log.warning("%s: the cached pairs are not used (%s)", path, error)
+        return None
     except (
         OSError,
         ValueError,

@@ -68,9 +68,9 @@ def load_run(
 ) -> LoadedRun:
     """Return the run that `run.config.run` names, ready for records of these tasks and views.
 
-    Their images must lie in `inside` (None: anywhere). What is made of them goes into the folder
-    `derived`, and no vision token is written; None: all of it goes into the cache. Settings and
-    machine are checked before anything heavy is loaded.
+    Their images must lie in `inside` (None: anywhere). Processed copies go into the folder
+    `derived`, and no vision token is written; None: both go into the cache. Settings and machine
+    are checked before anything heavy is loaded.
     """
     kinds = list(kinds)
     folder = finished_folder(run)

@@ -53,7 +53,7 @@ class DiskLevel:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store-write")
         self._queue: list[Future[None]] = []
         self._is_writable = budget > 0
-        self._has_told = False  # that an entry is left alone
+        self._warned = False  # that an entry is left alone
         self._is_public: dict[Path, bool] = {}  # whether everybody may write to a folder
         self.begin_run()
 
@@ -126,8 +126,8 @@ class DiskLevel:
         else:
             return True
 
-        if not self._has_told:
-            self._has_told = True
+        if not self._warned:
+            self._warned = True
             log.warning("%s: stored vision tokens are not used: %s", path, why)
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ import xxhash
 
 from vlmbench.system.reading import UnreadableError, open_regular, read_regular
 from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
 
 SEAL = "checksums.json"  # the last file that is written into a complete folder
 # Errors of a disk that is full or read-only.
@@ -229,6 +232,15 @@ def refuse_lost_folder() -> None:
         raise UserError(
             f"the working folder does not exist any more ({error}); write cd ~ and start again"
         ) from error
+
+
+@contextmanager
+def skip_if_forbidden(path: Path) -> Iterator[None]:
+    """Log a warning where the block must not write a cached file: its folder is another user's."""
+    try:
+        yield
+    except PermissionError as error:
+        log.warning("%s: nothing is cached there (%s); set cache_dir=.cache to cache", path, error)
 
 
 def no_room_message(target: str, error: BaseException) -> str:

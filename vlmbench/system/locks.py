@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 PATIENCE_S = 5.0  # before a process says what it waits for
+BREAK_S = 1.0  # a first try removes the marker of a dead process, a second one takes the lock
 MARKER = ".marker"
-_told: set[Path] = set()  # folders whose disk was said to refuse locks
+_warned: set[Path] = set()  # folders whose disk is known to refuse locks
 
 
 @contextmanager
@@ -33,9 +34,9 @@ def hold(path: Path, *, timeout: float = -1) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         if isinstance(error, Timeout) or getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
             raise
-        _tell_once(path.parent, error)
+        _warn_once(path.parent, error)
         lock = SoftFileLock(path.with_name(f"{path.name}{MARKER}"))
-        _acquire(lock, timeout)
+        _acquire(lock, max(timeout, BREAK_S) if timeout >= 0 else timeout)
 
     try:
         yield
@@ -63,9 +64,9 @@ def _acquire(lock: BaseFileLock, timeout: float) -> None:
         lock.acquire(timeout=timeout if timeout < 0 else timeout - PATIENCE_S)
 
 
-def _tell_once(folder: Path, error: BaseException) -> None:
-    if folder not in _told:
-        _told.add(folder)
+def _warn_once(folder: Path, error: BaseException) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
         log.warning(
             "%s: the disk refuses locks (%s); marker files stand in for them", folder, error
         )

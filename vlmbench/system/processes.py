@@ -23,9 +23,9 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=12)  # followers wait so long for a leader that makes data
-# What torchrun sets. Slurm scripts and notebooks may leave it in the environment of one process.
+# Variables of torchrun. Scripts and notebooks may leave them in the environment of one process.
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Other launchers: what they call the rank and the number of processes.
+# Names of the rank and of the number of processes in other launchers.
 LAUNCHERS = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),

@@ -270,7 +270,7 @@ def _failures(own_log: Path) -> list[str]:
 
 
 def _without_home(value: Any) -> Any:
-    """Return a value with `~` for the path of the user's home: W&B is no place for it."""
+    """Return a value with `~` for the path of the user's home, which names the user."""
     if isinstance(value, Mapping):
         return {key: _without_home(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -67,18 +67,15 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]  # untyped
     """Save a checkpoint and end after the step in which a signal came, in this process or another.
 
-    Several processes agree where they wait for each other anyway, so that all stop after one step.
+    Several processes agree after each step, where they wait for each other anyway: all stop after
+    the same one, and within `grace_s` however rarely they log.
     """
 
     def __init__(self) -> None:
         self.stops = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if processes.count() == 1:
-            self.stops = signals.stop_requested()
-        elif control.should_log or control.should_save or control.should_evaluate:
-            self.stops = processes.any_process(signals.stop_requested())
-
+        self.stops = processes.any_process(signals.stop_requested())
         if self.stops:
             control.should_log = control.should_save = True
 
