@@ -1,6 +1,6 @@
 """Hostile texts and paths in what vlmbench writes: spreadsheets, Markdown, pages, terminals.
 
-To add one: a line in FORMULAS, LINKS, CONTROLS or PICTURES.
+To add one: a line in FORMULAS, LINKS, CONTROLS or IMAGES.
 """
 
 from __future__ import annotations
@@ -111,21 +111,21 @@ def test_a_page_and_a_terminal_obey_no_control_character(
     assert not set(printed) & (set(text) - set("\n") - set(map(chr, range(32, 127))))
 
 
-def picture(path: Path) -> Path:
+def make_image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30), "red").save(path)
     return path
 
 
 def linked(folder: Path) -> str:
-    picture(folder / "private" / "x.png")
+    make_image(folder / "private" / "x.png")
     link = folder / "data" / "link.png"
     link.symlink_to(folder / "private" / "x.png")
     return str(link)
 
 
 def linked_folder(folder: Path) -> str:
-    picture(folder / "private" / "x.png")
+    make_image(folder / "private" / "x.png")
     (folder / "data" / "link").symlink_to(folder / "private")
     return str(folder / "data" / "link" / "x.png")
 
@@ -141,17 +141,17 @@ def device(folder: Path) -> str:
 
 
 # What the path of a record's image leads to; none of them may be shown.
-PICTURES: dict[str, Callable[[Path], str]] = {
-    "another folder": lambda folder: str(picture(folder / "private" / "x.png")),
+IMAGES: dict[str, Callable[[Path], str]] = {
+    "another folder": lambda folder: str(make_image(folder / "private" / "x.png")),
     "above": lambda folder: (
-        f"{folder}/data/../private/{picture(folder / 'private' / 'x.png').name}"
+        f"{folder}/data/../private/{make_image(folder / 'private' / 'x.png').name}"
     ),
     "a link": linked,
     "a linked folder": linked_folder,
-    "an address": lambda folder: f"file://{picture(folder / 'data' / 'x.png')}",
+    "an address": lambda folder: f"file://{make_image(folder / 'data' / 'x.png')}",
     "a web address": lambda folder: "http://127.0.0.1:9/x.png",
     "data": lambda folder: "data:image/png;base64,AAAA",
-    "a hidden folder": lambda folder: str(picture(folder / "data" / ".ssh" / "x.png")),
+    "a hidden folder": lambda folder: str(make_image(folder / "data" / ".ssh" / "x.png")),
     "a pipe": pipe,
     "a device": device,
     "a process": lambda folder: "/proc/self/environ",
@@ -162,16 +162,16 @@ PICTURES: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_an_image_outside_of_the_data_is_not_shown(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    path = PICTURES[name](tmp_path)
+    path = IMAGES[name](tmp_path)
     folders = data_folders([{"data_dir": "data", "cache_dir": ".cache"}])
     assert thumbnail_of(path, "query", folders).uri == ""
-    inside = picture(tmp_path / "data" / "right.png")
+    inside = make_image(tmp_path / "data" / "right.png")
     assert thumbnail_of(str(inside), "query", folders).uri.startswith("data:image/webp")
 
 
@@ -194,7 +194,7 @@ def test_a_run_cannot_open_the_whole_disk(config: dict[str, Any]) -> None:
 
 
 def test_the_report_embeds_no_private_image(tmp_path: Path) -> None:
-    private = picture(tmp_path / "private" / "x.png")
+    private = make_image(tmp_path / "private" / "x.png")
     predictions = make_predictions([str(private)] * 12, (18, 10, 9, 8, 1, 3))
     sweep = make_sweep(tmp_path / "sweep")
     for run in sweep.runs():
