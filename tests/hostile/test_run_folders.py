@@ -85,7 +85,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a folder": replace_by(Path.mkdir),
     "missing": Path.unlink,
 }
-# File, the place of a value in it, and what stands there instead.
+# File, the location of a value in it, and what stands there instead.
 VALUES: dict[str, tuple[str, tuple[str, ...], Any]] = {
     "negative seconds": ("status.json", ("seconds",), -1.0),
     "seconds as a text": ("status.json", ("seconds",), "12"),
@@ -222,13 +222,13 @@ def test_a_damaged_file_of_a_run_costs_this_run_alone(
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_wrong_value_costs_this_run_alone(sweep: SweepDir, name: str) -> None:
-    file, place, value = VALUES[name]
+    file, location, value = VALUES[name]
     path = first_run(sweep).path / file
     content = json.loads(path.read_bytes())
     node = content
-    for key in place[:-1]:
+    for key in location[:-1]:
         node = node[key]
-    node[place[-1]] = value
+    node[location[-1]] = value
     path.write_text(json.dumps(content))
 
     named = [text for text in complaints(sweep) if f"{file}: the file is damaged" in text]
@@ -455,12 +455,12 @@ ODD = st.one_of(
 )
 
 
-def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _locations(value: Any, location: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
-        yield (*place, key)
+        yield (*location, key)
         if isinstance(inner, dict | list):
-            yield from _places(inner, (*place, key))
+            yield from _locations(inner, (*location, key))
 
 
 @given(data=st.data())
@@ -472,11 +472,11 @@ def test_any_value_anywhere_is_read_or_refused(sweep: SweepDir, data: st.DataObj
     path = first_run(sweep).path / data.draw(st.sampled_from(names))
     before = path.read_bytes()
     content = json.loads(before)
-    place = data.draw(st.sampled_from(list(_places(content))))
+    location = data.draw(st.sampled_from(list(_locations(content))))
     node = content
-    for key in place[:-1]:
+    for key in location[:-1]:
         node = node[key]
-    node[place[-1]] = data.draw(ODD)
+    node[location[-1]] = data.draw(ODD)
     path.write_text(json.dumps(content))
     try:
         complaints(sweep)

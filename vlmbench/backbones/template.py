@@ -111,7 +111,7 @@ def _refuse_products(source: str) -> None:
 def _limit_memory() -> Iterator[None]:
     """Let the process grow by at most MAX_MEMORY in the block, where Linux can tell its size.
 
-    One line can double a text again and again, so that counting lines is not enough.
+    A single line can double a text again and again, so counting lines is not enough.
     """
     sizes = Path("/proc/self/statm")
     if not sizes.exists():

@@ -19,7 +19,7 @@ from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
 GROUPS = ("model", "source", "data", "view", "prompt", "trainer", "store", "eval", "tracking")
-# What OmegaConf raises for values that do not fit.
+# The errors of OmegaConf for values that do not fit.
 SETTING_ERRORS = (OmegaConfBaseException, ValueError, TypeError, LookupError, AttributeError)
 # Another choice of these would not suit what the run has learnt.
 FIXED_GROUPS = ("model", "data", "view", "prompt")
