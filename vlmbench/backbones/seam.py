@@ -328,7 +328,9 @@ def linear_layers(base: Any, module: Any) -> str:
     inside = set(module.modules())
     skipped = re.compile(r"(^|[._])(gate|router|head)$|\.in_proj_[ab]$|\.per_layer[^.]*$")
     names = {
-        re.sub(r"\d+", r"\\d+", re.escape(name))
+        re.sub(
+            r"\d+(?=\\\.)", r"\\d+", re.escape(name)
+        )  # not the last: 1 after mlp.0 is no linear layer
         for name, layer in base.named_modules()
         if layer in inside and isinstance(layer, torch.nn.Linear) and not skipped.search(name)
     }
