@@ -12,8 +12,9 @@ from vlmbench import __version__
 
 TYPED_WRONG = {
     "model=smoll": (
-        "model must be one of llama32, llama32_tiny, phi3, phi35, phi3_tiny, smol, got "
-        "smoll; set model=smol"
+        "model must be one of gemma3, gemma4, glm4v, hub, idefics3, internvl3, llama32, "
+        "llama32_tiny, llava_onevision, mistral3, paligemma2, phi3, phi35, phi3_tiny, qwen25_vl, "
+        "qwen35_vl, qwen3_vl, smol, smolvlm2, got smoll; set model=smol"
     ),
     "experiment=quik": (
         "experiment must be one of baseline, quick, tune, vivlm24, got quik; set experiment=quick"

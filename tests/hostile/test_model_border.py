@@ -137,6 +137,13 @@ def half_fetched(folder: Path) -> None:
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": index}))
 
 
+def one_layer_more(folder: Path) -> None:
+    text_config = json.loads((folder / "config.json").read_text())["text_config"]
+    text_config["num_hidden_layers"] += 1
+    text_config["layer_types"].append("full_attention")
+    edited("config.json", text_config=text_config)(folder)
+
+
 ONLY_TEXT = (
     "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
     "{{ part.text | default('') }}{% endfor %}<|eot_id|>{% endfor %}"
@@ -149,11 +156,7 @@ FOLDERS: dict[str, tuple[str, Change, str]] = {
     "a layer too many": ("llama32", weights(one_more), "weights of another model"),
     "a layer too many of any model": ("gemma3", weights(one_more), "weights of another model"),
     "a longer head": ("llama32", weights(longer_head), "have another shape"),
-    "more layers in the configuration": (
-        "phi35",
-        edited("config.json", num_hidden_layers=9),
-        "it lacks",
-    ),
+    "more layers in the configuration": ("gemma3", one_layer_more, "it lacks"),
     "a shard that is not there": ("llama32", half_fetched, "model-00002-of-00002.safetensors"),
     "an index that is no JSON": (
         "llama32",

@@ -50,7 +50,7 @@ ENCODER_DECODERS = (
 
 
 class SeamFamily(ChatFamily):
-    """Where adapters go, and the processor, read from the model itself."""
+    """Adapters on all linear layers, whose names are read from the model itself."""
 
     def targets(self, config: Any, vision: Vision) -> str:
         """Return all linear layers of the language model; with vision=lora those of the tower."""
@@ -178,16 +178,11 @@ def _count(text: str, kind: str) -> int:
 @lru_cache(16)
 def _targets(text: str, kind: str) -> tuple[str, str]:
     """Return the regular expressions of the language model's linear layers and of the tower's."""
-    from vlmbench.backbones.seam import find_decoder, linear_names, vision_children
+    from vlmbench.backbones.seam import find_decoder, linear_layers, vision_children
 
     base = on_meta(_config_of(text, kind))
-    decoder = find_decoder(base)
-    name = next(name for name, module in base.named_modules() if module is decoder)
-    language = rf".*{name.rsplit('.', 1)[-1]}\..*\.({'|'.join(linear_names(decoder))})"
-
-    tower_name, tower = next(vision_children(base))
-    vision = rf".*{tower_name}\..*\.({'|'.join(linear_names(tower))})"
-    return language, vision
+    _, tower = next(vision_children(base))
+    return linear_layers(base, find_decoder(base)), linear_layers(base, tower)
 
 
 def _config_of(text: str, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where a model's folder or hub name becomes a checked model.
+"""The border at which a model's folder or hub name becomes a checked model.
 
 Each check is on what a run would otherwise get silently wrong: a random tower, an adapter that is
 ignored, an answer without an end. Nothing here reads weights: the headers of safetensors suffice.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmbench.backbones.processors import PROCESSOR_ERRORS, shorten
+from vlmbench.backbones.processors import shorten
 from vlmbench.backbones.template import render_template
 from vlmbench.backbones.turns import find_turn_end
 from vlmbench.types import UserError
@@ -26,11 +26,10 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 NUM_SHOWN = 3
 # Weights that older checkpoints hold and no model reads: they are computed.
 COMPUTED = ("inv_freq", "position_ids", "num_batches_tracked")
-# The same number under the names of an image processor, a processor and a tower.
+# The same number under the names of an image processor and of a tower.
 SAME_NUMBERS = (
     ("patch_size", "patch_size"),
     ("merge_size", "spatial_merge_size"),
-    ("spatial_merge_size", "spatial_merge_size"),
     ("temporal_patch_size", "temporal_patch_size"),
     ("pooling_kernel_size", "pooling_kernel_size"),
 )
@@ -183,14 +182,13 @@ def check_sizes(processor: Any, model: Any, path: str) -> None:
     """Raise UserError if processor and tower disagree about sizes, or tokens have no embedding."""
     images, config = processor.image_processor, model.config
     tower = getattr(config, "vision_config", None)
+    # Pixtral's image processor counts in merged patches.
+    is_merged = hasattr(processor, "spatial_merge_size")
     for ours, theirs in SAME_NUMBERS:
         wanted = _number(getattr(tower, theirs, getattr(config, theirs, None)))
-        for owner in (images, processor):
-            held = _number(getattr(owner, ours, None))
-            # Pixtral's image processor counts in merged patches.
-            is_merged = owner is images and hasattr(processor, "spatial_merge_size")
-            if None not in (held, wanted) and held != wanted and not is_merged:
-                raise _size_error(path, ours, held, f"{theirs}={wanted}")
+        held = _number(getattr(images, ours, None))
+        if None not in (held, wanted) and held != wanted and not is_merged:
+            raise _size_error(path, ours, held, f"{theirs}={wanted}")
 
     edge = _number(getattr(tower, "image_size", None))
     fixed = _fixed_edge(images)
@@ -278,6 +276,3 @@ def explain_missing(error: BaseException, path: str) -> UserError:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
     return ", ".join(names[:NUM_SHOWN]) + more
-
-
-LOAD_ERRORS = PROCESSOR_ERRORS

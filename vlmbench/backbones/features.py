@@ -61,8 +61,8 @@ class FeatureForm:
     @classmethod
     def of(cls, output: Any) -> FeatureForm:
         """Return the form of one image's output."""
-        pooled = getattr(output, "pooler_output", None)
-        deeper = getattr(output, "deepstack_features", None) or ()
+        pooled: Any = getattr(output, "pooler_output", None)
+        deeper: Any = getattr(output, "deepstack_features", None) or ()
         layers = None
         if len(deeper) > 0 and isinstance(deeper[0], tuple):
             layers = tuple(int(layer) for layer, _ in deeper)

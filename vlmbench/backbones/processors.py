@@ -30,7 +30,7 @@ PALIGEMMA = (
     "{% if message.role == 'user' %}\n{% else %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
 )
-# What transformers raises for files that are missing, damaged or of another model.
+# The errors of transformers for files that are missing, damaged or of another model.
 PROCESSOR_ERRORS = (
     OSError,
     ValueError,

@@ -1,4 +1,4 @@
-"""One record as its processor lays it out, without its pixels.
+"""A record as its processor lays it out, without its pixels.
 
 The processor says where vision tokens stand and how many. It asks its image processor only for
 sizes, so a blank image of the same size gives the same row, and its answer is kept.

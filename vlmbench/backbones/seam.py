@@ -1,4 +1,4 @@
-"""Any model that places its own vision tokens: stored features replace `get_image_features`.
+"""Any model that inserts its own vision tokens: stored features replace `get_image_features`.
 
 Most types of transformers call `self.get_image_features(...)` in `forward`, and then do the rest
 themselves: placeholders, positions in two or three dimensions, masks that see both ways, features
@@ -75,7 +75,7 @@ class SeamBackbone(TokenBackbone):
         with torch.no_grad():
             return FeatureForm.of(self._encode_pixels(**inputs))
 
-    # What differs by type.
+    # The parts that differ by type.
 
     def vision_modules(self) -> Sequence[Any]:
         """Return the tower, then all other modules beside the language model."""
@@ -317,18 +317,24 @@ def vision_children(base: Any) -> Iterator[tuple[str, Any]]:
     yield from sorted(children, key=lambda item: tower not in set(item[1].modules()))
 
 
-def linear_names(module: Any) -> list[str]:
-    """Return the last names of the linear layers in a module, without those that route or gate."""
+def linear_layers(base: Any, module: Any) -> str:
+    """Return a regular expression of the linear layers of `module`, a part of `base`.
+
+    Layers that route or gate get no adapters. The expression holds whole names: Qwen2.5-VL has a
+    convolution with the last name of a linear layer.
+    """
     import torch
 
-    # A number would match the layers of a list too.
-    skipped = re.compile(r"^\d+$|(^|_)(gate|router|head)$|^in_proj_[ab]$|^per_layer")
+    inside = set(module.modules())
+    skipped = re.compile(r"(^|[._])(gate|router|head)$|\.in_proj_[ab]$|\.per_layer[^.]*$")
     names = {
-        name.rsplit(".", 1)[-1]
-        for name, layer in module.named_modules()
-        if isinstance(layer, torch.nn.Linear)
+        re.sub(
+            r"\d+(?=\\\.)", r"\\d+", re.escape(name)
+        )  # not the last: 1 after mlp.0 is no linear layer
+        for name, layer in base.named_modules()
+        if layer in inside and isinstance(layer, torch.nn.Linear) and not skipped.search(name)
     }
-    return sorted(name for name in names if name and not skipped.search(name))
+    return "|".join(sorted(names))
 
 
 def _cat(tensors: list[Tensor]) -> Tensor:

@@ -74,10 +74,10 @@ def load_run(
     """
     kinds = list(kinds)
     folder = finished_folder(run)
+    run.require_base(folder)
     decider = load_decider(folder, settings, seed=run.config.data.split_seed)
     decider.require(kinds)
     run.require_machine()
-    run.require_base(folder)
 
     views = {name for _, view in kinds for name in view.split("+")}
     viewer = viewer_for(run, views, inside, cache=derived)
