@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# Words that can be typed as keys on the command line. Hydra's keys are ASCII, without quotes.
-TYPED_KEYS = re.compile(r"[\w :,/.+-]+", re.ASCII)
-QUOTED_KEYS = re.compile(r"[\w :,/.+-]+")
+# Words that can be typed between the single quotes of a shell.
+TYPED_KEYS = re.compile(r"[\w :,/.+-]+")
 # Words that people use for a good part.
 GOOD_WORDS = frozenset(
     {"good", "ok", "pass", "passed", "fine", "0", "良", "良品", "正常", "合格", "異常なし"}
@@ -17,8 +16,7 @@ GOOD_WORDS = frozenset(
 def mapping_cure(word: str, label: str, labels: Mapping[str, str]) -> str | None:
     """Return "map it, as in 'source.labels={...}'" with `word` mapped to `label`.
 
-    Words that Hydra cannot read as keys, such as Japanese ones, are shown in quotes. None if a word
-    has characters that a shell or yaml would read in another way.
+    None if a word has characters that a shell or the command line would read in another way.
     """
     if label == "abnormal" and word.casefold() in GOOD_WORDS:
         label = "normal"
@@ -26,7 +24,4 @@ def mapping_cure(word: str, label: str, labels: Mapping[str, str]) -> str | None
     mapping = ", ".join(f"{key}: {value}" for key, value in {**labels, word: label}.items())
     if TYPED_KEYS.fullmatch(mapping):
         return f"map it, as in 'source.labels={{{mapping}}}'"
-    if QUOTED_KEYS.fullmatch(mapping):
-        return f"map it, as in 'source.labels=\"{{{mapping}}}\"'"
-
     return None
