@@ -66,7 +66,7 @@ def check_size(path: Path, width: int, height: int, *, most: int = MAX_PIXELS) -
     if longer > MAX_EDGE or longer > MAX_ASPECT * shorter:
         raise UserError(
             f"{path}: the image has {width} x {height} pixels, the limits are {MAX_EDGE} pixels "
-            f"along a side, and {MAX_ASPECT} times the shorter edge; cut it into pieces"
+            f"along an edge, and {MAX_ASPECT} times the shorter edge; cut it into pieces"
         )
 
 
