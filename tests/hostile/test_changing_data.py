@@ -32,7 +32,7 @@ CHANGED = "was changed while the run read it"
 Change = Callable[[Path], None]
 
 
-def in_place(content: Callable[[bytes], bytes]) -> Change:
+def overwrite(content: Callable[[bytes], bytes]) -> Change:
     """Return a change that writes into the same file."""
 
     def change(path: Path) -> None:
@@ -60,12 +60,12 @@ def same_size_and_time(path: Path) -> None:
 
 
 CHANGES: dict[str, Change] = {
-    "cut to nothing": in_place(lambda content: b""),
-    "cut to half": in_place(lambda content: content[: len(content) // 2]),
-    "cut by a byte": in_place(lambda content: content[:-1]),
-    "bytes at the end": in_place(lambda content: content + b"\n\0"),
-    "zeros": in_place(lambda content: bytes(len(content))),
-    "bytes at the start": in_place(lambda content: b"\n\n" + content),
+    "cut to nothing": overwrite(lambda content: b""),
+    "cut to half": overwrite(lambda content: content[: len(content) // 2]),
+    "cut by a byte": overwrite(lambda content: content[:-1]),
+    "bytes at the end": overwrite(lambda content: content + b"\n\0"),
+    "zeros": overwrite(lambda content: bytes(len(content))),
+    "bytes at the start": overwrite(lambda content: b"\n\n" + content),
     "another file": replaced,
     "same size and time": same_size_and_time,
     "removed": lambda path: path.unlink(),
@@ -197,13 +197,13 @@ def test_an_image_that_no_row_names_is_not_shown(files: ReadFiles, tmp_path: Pat
 
 @pytest.mark.parametrize(("mode", "suffix"), [("L", ".bmp"), ("RGB", ".tif"), ("L", ".tif")])
 def test_pixels_outlive_their_file(tmp_path: Path, mode: str, suffix: str) -> None:
-    """Pillow maps plain files that are opened by their path."""
+    """Pillow maps plain files that are shown by their path."""
     path = tmp_path / f"a{suffix}"
     values = np.arange(400 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 400)
     Image.fromarray(values).convert(mode).save(path)
-    opened = open_image(path)
+    shown = open_image(path)
     os.truncate(path, 0)
-    assert np.array_equal(np.asarray(opened)[:, :, 0], values)
+    assert np.array_equal(np.asarray(shown)[:, :, 0], values)
 
 
 @pytest.mark.parametrize("how", ["cut to half", "a blank image", "another file"])

@@ -439,6 +439,6 @@ def test_a_turned_photo_is_turned_once(tmp_path: Path, mode: str) -> None:
     stored = stored if mode == "I;16" else stored.convert(mode)
     stored.save(tmp_path / "a.png", exif=exif)
 
-    opened = open_image(tmp_path / "a.png")
-    assert opened.size == (4, 8)
-    assert opened.getexif().get(0x0112, 1) == 1
+    shown = open_image(tmp_path / "a.png")
+    assert shown.size == (4, 8)
+    assert shown.getexif().get(0x0112, 1) == 1

@@ -109,8 +109,8 @@ def jpeg_of(width: int, height: int) -> bytes:
     return bytes(content)
 
 
-def jpeg_with_pictures(block: bytes) -> bytes:
-    """Return a JPEG whose list of further pictures (MPF) is the block."""
+def jpeg_with_images(block: bytes) -> bytes:
+    """Return a JPEG whose list of further images (MPF) is the block."""
     content = jpeg_of(16, 16)
     body = b"MPF\0" + block[:65_000]
     return content[:2] + b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body + content[2:]
@@ -155,13 +155,13 @@ def tile(width: int, height: int) -> bytes:
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + rows + bytes(4)
 
 
-TAG_WORDS, SIDE_WORDS, PIXEL_WORDS = "save the image without metadata", "cut it", "the limit is"
+TAG_WORDS, EDGE_WORDS, PIXEL_WORDS = "save the image without metadata", "cut it", "the limit is"
 IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
-    "png of 100,000,000 x 1": ("a.png", lambda: wide_png(100_000_000), SIDE_WORDS),
-    "png of 1 x 90,000,000": ("a.png", lambda: png(1, 90_000_000, rows=1000), SIDE_WORDS),
-    "png of 70,000 x 1000": ("a.png", lambda: png(70_000, 1000, rows=9), SIDE_WORDS),
-    "png of 60,000 x 9": ("a.png", lambda: png(60_000, 9), SIDE_WORDS),
-    "png of 201 x 1": ("a.png", lambda: png(201, 1), SIDE_WORDS),
+    "png of 100,000,000 x 1": ("a.png", lambda: wide_png(100_000_000), EDGE_WORDS),
+    "png of 1 x 90,000,000": ("a.png", lambda: png(1, 90_000_000, rows=1000), EDGE_WORDS),
+    "png of 70,000 x 1000": ("a.png", lambda: png(70_000, 1000, rows=9), EDGE_WORDS),
+    "png of 60,000 x 9": ("a.png", lambda: png(60_000, 9), EDGE_WORDS),
+    "png of 201 x 1": ("a.png", lambda: png(201, 1), EDGE_WORDS),
     "png of 200 x 1": ("a.png", lambda: png(200, 1), None),
     "png of 9000 x 11,000": ("a.png", lambda: png(9000, 11_000), None),
     "png of text": ("a.png", lambda: png(9, 9, chunk(b"zTXt", flood(b"x\0\0"))), ""),
@@ -205,9 +205,9 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
         lambda: with_exif("JPEG", directory(900, 50_000)),
         TAG_WORDS,
     ),
-    "jpeg with shared tags of pictures": (
+    "jpeg with shared tags of images": (
         "a.jpg",
-        lambda: jpeg_with_pictures(directory(900, 50_000)),
+        lambda: jpeg_with_images(directory(900, 50_000)),
         TAG_WORDS,
     ),
     "jpeg with sound tags": ("a.jpg", lambda: with_exif("JPEG", directory(1, 50_000)), None),
@@ -228,7 +228,7 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
         None,
     ),
     "jpeg of 65,500 x 65,500": ("a.jpg", lambda: jpeg_of(65_500, 65_500), PIXEL_WORDS),
-    "jpeg of 65,500 x 9": ("a.jpg", lambda: jpeg_of(65_500, 9), SIDE_WORDS),
+    "jpeg of 65,500 x 9": ("a.jpg", lambda: jpeg_of(65_500, 9), EDGE_WORDS),
     "jpeg of 5000 scans": ("a.jpg", lambda: jpeg(5000), "without progressive scans"),
     "jpeg of 40 large scans": ("a.jpg", lambda: jpeg(40, 7000), "without progressive scans"),
     "jpeg of 20 scans": ("a.jpg", lambda: jpeg(10), None),
@@ -238,7 +238,7 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
     "webp with loss": ("a.webp", lambda: webp(b"VP8 ", 16_383, 16_383), PIXEL_WORDS),
     "webp of 300 frames": ("a.webp", lambda: frames("WEBP", 300), None),
     "png of 600 frames": ("a.png", lambda: frames("PNG", 600), None),
-    "bmp of 30,000 x 1": ("a.bmp", lambda: packed("BMP", (30_000, 1)), SIDE_WORDS),
+    "bmp of 30,000 x 1": ("a.bmp", lambda: packed("BMP", (30_000, 1)), EDGE_WORDS),
     "png of 4000 x 4000 with transparency": (
         "a.png",
         lambda: packed("PNG", (4000, 4000), "RGBA", compress_level=1),

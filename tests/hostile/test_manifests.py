@@ -105,7 +105,7 @@ PATHS: dict[str, tuple[str, str]] = {
     "absolute, twice": ("//etc/passwd", "leaves the data's folder"),
     "up": ("../secret.png", "leaves the data's folder"),
     "up, later": ("img/../../secret.png", "leaves the data's folder"),
-    "up, at the end": ("img/..", "leaves the data's folder"),
+    "up, at the end": ("img/..", "the image does not exist"),
     "another system's": ("..\\secret.png", "has backslashes"),
     "another system's drive": ("C:\\secret.png", "has backslashes"),
     "another system's host": ("\\\\host\\share\\a.png", "has backslashes"),

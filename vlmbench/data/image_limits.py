@@ -12,8 +12,8 @@ from pathlib import Path
 from vlmbench.types import UserError
 
 MAX_PIXELS = 100_000_000
-MAX_SIDE = 65_535  # pixels, JPEG's own limit
-MAX_ASPECT = 200  # the longer side divided by the shorter one
+MAX_EDGE = 65_535  # pixels, JPEG's own limit
+MAX_ASPECT = 200  # the longer edge divided by the shorter one
 MAX_TAGS = 1000  # of a directory; cameras write about 60
 MAX_SHARED = 1_000_000  # bytes that a directory's values may have beyond twice its block
 MAX_WEBP = 40_000_000  # pixels: its decoder needs 16 bytes for each
@@ -25,7 +25,7 @@ TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 TYPE_SIZES |= {16: 8, 17: 8, 18: 8}
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers of a frame
-TILE_SIDES = (322, 323)  # TIFF tags
+TILE_EDGES = (322, 323)  # TIFF tags
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -55,7 +55,7 @@ def check_pointer(path: Path, content: bytes) -> None:
 
 
 def check_size(path: Path, width: int, height: int, *, most: int = MAX_PIXELS) -> None:
-    """Raise UserError for an image with too many pixels, or with a side that is too long."""
+    """Raise UserError for an image with too many pixels, or with an edge that is too long."""
     if width * height > most:
         raise UserError(
             f"{path}: the image has {width} x {height} pixels, the limit is {most} pixels; scale "
@@ -63,10 +63,10 @@ def check_size(path: Path, width: int, height: int, *, most: int = MAX_PIXELS) -
         )
 
     longer, shorter = max(width, height), max(1, min(width, height))
-    if longer > MAX_SIDE or longer > MAX_ASPECT * shorter:
+    if longer > MAX_EDGE or longer > MAX_ASPECT * shorter:
         raise UserError(
-            f"{path}: the image has {width} x {height} pixels, the limits are {MAX_SIDE} pixels "
-            f"along a side, and {MAX_ASPECT} times the shorter side; cut it into pieces"
+            f"{path}: the image has {width} x {height} pixels, the limits are {MAX_EDGE} pixels "
+            f"along an edge, and {MAX_ASPECT} times the shorter edge; cut it into pieces"
         )
 
 
@@ -111,7 +111,7 @@ def _read_directory(block: bytes) -> tuple[list[int], int]:
             break
         tag, kind, count, value = struct.unpack_from(f"{order}{entry}", block, start + index * step)
         sizes.append(count * TYPE_SIZES.get(kind, 0))
-        if tag in TILE_SIDES and kind == 4:
+        if tag in TILE_EDGES and kind == 4:
             tile *= value
 
     return sizes, tile
