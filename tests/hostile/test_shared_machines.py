@@ -24,6 +24,7 @@ import torch
 from filelock import SoftFileLock
 
 from tests.conftest import REPOSITORY, Outcome
+from vlmbench.backbones.devices import explain_gpu_errors
 from vlmbench.data.prepared import prepared_folder
 from vlmbench.features import disk
 from vlmbench.features.disk import DiskLevel
@@ -388,6 +389,25 @@ def test_cached_facts_of_another_user_are_neither_read_nor_replaced(
     said = capfd.readouterr().err
     assert said.count("are not used") == 2
     assert said.count("nothing is cached there") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+    ids=["python", "torch"],
+)
+def test_a_full_memory_is_said_with_the_step_and_a_cure(error: Exception) -> None:
+    full = "with 8 records a step; set trainer.batch_size=4"
+    with (
+        pytest.raises(UserError, match="step 3: the machine's memory is full with 8 records"),
+        explain_gpu_errors(lambda: "step 3", full=full),
+    ):
+        raise error
 
 
 # Odd surroundings of a command

@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 NUM_AHEAD = 32  # images that are ready or in preparation before the tower takes them
+NO_MEMORY = "can't allocate memory"  # how torch words it without a GPU
 LOST = ("CUDA error", "CUDA driver", "NCCL error", "cuDNN error", "CUBLAS_STATUS")
 
 
@@ -25,7 +26,7 @@ class FullMemoryError(UserError):
 
 @contextmanager
 def explain_gpu_errors(location: Callable[[], str], *, full: str) -> Iterator[None]:
-    """Turn the errors of a GPU into a UserError.
+    """Turn the errors of a GPU, and of a full memory, into a UserError.
 
     `location()` names the step that failed. `full` follows the words "the GPU's memory is full": it
     says with which settings, and which setting to lower.
@@ -36,7 +37,9 @@ def explain_gpu_errors(location: Callable[[], str], *, full: str) -> Iterator[No
         yield
     except torch.OutOfMemoryError as error:
         raise FullMemoryError(f"{location()}: the GPU's memory is full {full} ({error})") from error
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+            raise UserError(f"{location()}: the machine's memory is full {full}") from error
         if not any(words in str(error) for words in LOST):
             raise
 
