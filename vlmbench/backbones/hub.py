@@ -20,6 +20,7 @@ from vlmbench.backbones.border import (
     check_processor,
     check_quantization,
     check_sizes,
+    check_text_and_images,
     explain_missing,
 )
 from vlmbench.backbones.chat import ChatBackbone
@@ -165,6 +166,7 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     revision = config.revision if request.merged is None else ""
     published = _published_config(path, request, revision)
     config.check_type(published, path)
+    check_text_and_images(path)
     check_quantization(published, path, config.bits)
 
     targets = config.targets(published, request.vision)
