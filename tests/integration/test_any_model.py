@@ -15,7 +15,10 @@ from tests.conftest import image
 from tests.helpers.twins import twin_folder, write_twin
 from vlmbench.backbones import resident
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a twin needs no GPU")
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a twin needs no GPU"),
+]
 
 
 def test_a_run_on_any_model_and_its_base_that_changes(

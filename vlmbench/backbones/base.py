@@ -49,6 +49,16 @@ def _read(path: Path) -> dict[str, str]:
     return {str(key): value for key, value in known.items() if isinstance(value, str)}
 
 
+def download(name: str, revision: str) -> str:
+    """Return the folder of a name on the hub at a revision; files that are here are not fetched."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS))
+    except (OSError, ValueError) as error:
+        raise explain_missing(error, name) from error
+
+
 def _commit(name: str, revision: str) -> str:
     from transformers.utils import cached_file
     from transformers.utils.hub import extract_commit_hash

@@ -36,7 +36,7 @@ SAME_NUMBERS = (
 
 
 def check_folder(path: str, *, reads_weights: bool) -> None:
-    """Raise UserError for a local folder that lacks a file, or holds one that would be ignored."""
+    """Raise UserError for a local folder that lacks weights, or holds some that are ignored."""
     folder = Path(path)
     if not folder.is_dir():
         return
@@ -46,12 +46,6 @@ def check_folder(path: str, *, reads_weights: bool) -> None:
             raise UserError(
                 f"model.path={path}: {name} lies beside the model, and a run would ignore it; "
                 "move the adapter to a folder of its own, or merge it into the model first"
-            )
-    for names, what in ((TOKENIZER_FILES, "tokenizer"), (PROCESSOR_FILES, "processor")):
-        if not any((folder / name).exists() for name in names):
-            raise UserError(
-                f"model.path={path}: there is no file of the {what} ({' or '.join(names)}); "
-                "copy it from the base model into that folder"
             )
     if missing := list(_missing_shards(folder)):
         raise UserError(
@@ -63,6 +57,20 @@ def check_folder(path: str, *, reads_weights: bool) -> None:
             f"model.path={path}: there are no weights (*.safetensors). Files in PyTorch's own "
             "format are pickles, which are never loaded; convert them to safetensors"
         )
+
+
+def check_text_and_images(path: str) -> None:
+    """Raise UserError for a local folder without a tokenizer or a processor."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+
+    for names, what in ((TOKENIZER_FILES, "tokenizer"), (PROCESSOR_FILES, "processor")):
+        if not any((folder / name).exists() for name in names):
+            raise UserError(
+                f"model.path={path}: there is no file of the {what} ({' or '.join(names)}); "
+                "copy it from the base model into that folder"
+            )
 
 
 def _missing_shards(folder: Path) -> Iterator[str]:

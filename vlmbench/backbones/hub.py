@@ -13,13 +13,14 @@ from vlmbench.backbones.adapters import (
     peft_config,
     read_adapter_config,
 )
-from vlmbench.backbones.base import base_hash
+from vlmbench.backbones.base import base_hash, download
 from vlmbench.backbones.border import (
     check_folder,
     check_loaded,
     check_processor,
     check_quantization,
     check_sizes,
+    check_text_and_images,
     explain_missing,
 )
 from vlmbench.backbones.chat import ChatBackbone
@@ -61,7 +62,11 @@ class HubConfig(ChatFamily, ModelConfig):
 
     def weights_at(self, request: BuildRequest) -> str:
         """Return the folder or hub name of the weights and the processor."""
-        return self.path if request.merged is None else str(request.merged)
+        if request.merged is not None:
+            return str(request.merged)
+
+        needs_download = self.revision and request.weights and not Path(self.path).is_dir()
+        return download(self.path, self.revision) if needs_download else self.path
 
     def for_export(self) -> ModelConfig:
         return replace(self, bits=16)
@@ -163,9 +168,10 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     config.register_classes()
 
     path = config.weights_at(request)
-    revision = config.revision if request.merged is None else ""
+    revision = config.revision if path == config.path else ""
     published = _published_config(path, request, revision)
     config.check_type(published, path)
+    check_text_and_images(path)
     check_quantization(published, path, config.bits)
 
     if request.weights:

@@ -321,16 +321,15 @@ def linear_layers(base: Any, module: Any) -> str:
     """Return a regular expression of the linear layers of `module`, a part of `base`.
 
     Layers that route or gate get no adapters. The expression holds whole names: Qwen2.5-VL has a
-    convolution with the last name of a linear layer.
+    convolution with the last name of a linear layer. A number at the end is kept: the next module
+    in a sequence may be of another kind.
     """
     import torch
 
     inside = set(module.modules())
     skipped = re.compile(r"(^|[._])(gate|router|head)$|\.in_proj_[ab]$|\.per_layer[^.]*$")
     names = {
-        re.sub(
-            r"\d+(?=\\\.)", r"\\d+", re.escape(name)
-        )  # not the last: 1 after mlp.0 is no linear layer
+        re.sub(r"\d+(?=\\\.)", r"\\d+", re.escape(name))
         for name, layer in base.named_modules()
         if layer in inside and isinstance(layer, torch.nn.Linear) and not skipped.search(name)
     }
