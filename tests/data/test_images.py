@@ -23,7 +23,6 @@ from vlmbench.types import UserError
         ("text", "not a readable image"),
         ("huge", "900000000 pixels"),
         ("a folder", "the image does not exist"),
-        ("JPEG named png", "holds a JPEG image; rename it to .jpg"),
         ("svg", "not a readable image"),
     ],
 )
@@ -35,6 +34,15 @@ def test_a_bad_image_is_named_with_its_cure(tmp_path: Path, how: str, message: s
         open_image(path)
 
     assert str(path) in str(raised.value)
+
+
+def test_a_photo_with_the_suffix_of_another_format_is_read(tmp_path: Path) -> None:
+    spoil(tmp_path / "a.png", "JPEG named png")
+    assert open_image(tmp_path / "a.png").mode == "RGB"
+
+    image(0).save(tmp_path / "a.dat", "PNG")
+    with pytest.raises(UserError, match="holds a PNG image; rename it to .png"):
+        open_image(tmp_path / "a.dat")
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

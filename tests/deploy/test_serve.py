@@ -140,7 +140,7 @@ def test_a_pair_is_judged_with_its_evidence(client: httpx.Client) -> None:
     [
         (b"no image", "a.png", "a.png: not a readable image"),
         (png(1)[:200], "a.png", "a.png: the image is damaged"),
-        (png(1), "a.jpg", "a.jpg: the file holds a PNG image; rename it"),
+        (png(1), "a.bin", "a.bin: the file holds a PNG image; rename it"),
         (
             b"<svg xmlns='http://www.w3.org/2000/svg'/>",
             "a.svg",

@@ -178,17 +178,6 @@ def test_there_are_many_mistakes() -> None:
     assert len(set(mistakes)) == len(mistakes) >= 70
 
 
-def test_a_wrong_suffix_is_mended_by_renaming(workplace: Cli, tmp_path: Path) -> None:
-    wrong = tmp_path / "photos" / "good" / "good0.png"
-    wrong.rename(wrong.with_suffix(".jpg"))
-    arguments = with_defaults(["source=folder", "source.path=photos"])
-
-    message = first_line(workplace(*arguments).err)
-    (name,) = re.findall(r"; rename it to (\S+)", message)
-    wrong.with_suffix(".jpg").rename(wrong.with_name(name))
-    assert workplace(*arguments).code == 0
-
-
 def test_a_photo_with_another_name_in_the_table_is_mended(workplace: Cli, tmp_path: Path) -> None:
     table = tmp_path / "tables" / "labels.csv"
     table.write_text(table.read_text().replace("part3.png", "Part3.jpg"))

@@ -324,12 +324,15 @@ def _check_file(path: Path, inside: Path | None) -> None:
 
 
 def _check_header(path: Path, image: Image.Image) -> None:
-    """Raise UserError for too many pixels, and for a suffix that does not match the format."""
+    """Raise UserError for too many pixels, and for a suffix of no photo.
+
+    A JPEG named .png is read: cameras and converters write such names.
+    """
     check_size(path, image.width, image.height)
 
     # MPO: phones put several JPEGs into one file.
     suffixes = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
-    if path.suffix.lower() not in suffixes:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"{path}: the file holds a {image.format} image; rename it to {suffixes[0]}"
         )
