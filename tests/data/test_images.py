@@ -41,7 +41,7 @@ def test_a_photo_with_the_suffix_of_another_format_is_read(tmp_path: Path) -> No
     assert open_image(tmp_path / "a.png").mode == "RGB"
 
     image(0).save(tmp_path / "a.dat", "PNG")
-    with pytest.raises(UserError, match="holds a PNG image; rename it to .png"):
+    with pytest.raises(UserError, match=r"holds a PNG image; rename it to \.png"):
         open_image(tmp_path / "a.dat")
 
 
