@@ -465,7 +465,7 @@ def _locations(value: Any, location: tuple[Any, ...] = ()) -> Iterator[tuple[Any
 
 @given(data=st.data())
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_value_anywhere_is_read_or_refused(sweep: SweepDir, data: st.DataObject) -> None:
     names = [name for name in RUN_FILES if name.endswith(".json")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.runs import schemas
 from vlmbench.system.reading import (
+    NotYamlError,
     UnreadableError,
     exists,
     parse_plain_yaml,
@@ -114,5 +115,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         return parse_plain_yaml(read_regular(path, limit=MAX_CONFIG))
+    except NotYamlError as error:
+        raise UserError(f"{path}: the file is not valid YAML ({error}); {RUN_AGAIN}") from error
     except UnreadableError as error:
         raise damaged_file(path, error) from error

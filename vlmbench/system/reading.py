@@ -29,6 +29,10 @@ class UnreadableError(ValueError):
     """A file that must not or cannot be read; the message is the reason."""
 
 
+class NotYamlError(UnreadableError):
+    """A text that is not YAML of plain values; the message is the parser's."""
+
+
 def exists(path: Path) -> bool:
     """Return whether a name is taken, even by a link that leads nowhere."""
     return os.path.lexists(path)
@@ -125,8 +129,7 @@ def parse_plain_yaml(content: bytes) -> dict[str, Any]:
     except UnreadableError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
-        words = " ".join(str(error).split())
-        raise UnreadableError(f"it is not valid YAML: {words}") from error
+        raise NotYamlError(" ".join(str(error).split())) from error
 
     if values is None:
         return {}
