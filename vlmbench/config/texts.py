@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from vlmbench.config.reference import GROUPS, describe_settings
+from vlmbench.config.reference import GROUPS, TYPES, describe_settings
 from vlmbench.config.registry import register_plugins, schemas
 
 
@@ -53,6 +53,8 @@ def _text_settings(nodes: tuple[type, ...]) -> Mapping[str, TextSetting]:
     for row in describe_settings():
         is_optional = row.type.endswith(" or null")
         kind = KINDS.get(row.type.removesuffix(" or null"), Kind.value)
+        if kind is Kind.mapping and row.name in TYPES:  # declared as Any, so a text passes too
+            kind = Kind.quoted_mapping
         earlier = found.get(row.name, TextSetting(kind, is_optional))
 
         if earlier.kind is not kind:

@@ -12,7 +12,7 @@ from vlmbench.data.annotations.folders import BAD_NAMES, GOOD_NAMES, SPLIT_NAMES
 from vlmbench.data.annotations.masks import find_masks
 from vlmbench.data.annotations.voc import is_voc
 from vlmbench.data.annotations.yolo import NAMES, is_yolo, label_texts
-from vlmbench.data.labels import QUOTED_KEYS, TYPED_KEYS
+from vlmbench.data.labels import TYPED_KEYS
 from vlmbench.data.photos.photo import BAD, GOOD
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
@@ -142,8 +142,6 @@ def mapping_of_folders(folders: Sequence[str]) -> str | None:
     mapping = ", ".join(f"{name}: {label}" for name, label in labels.items())
     if TYPED_KEYS.fullmatch(mapping):
         return f"'source.folders={{{mapping}}}'"
-    if QUOTED_KEYS.fullmatch(mapping):
-        return f"'source.folders=\"{{{mapping}}}\"'"
     return None
 
 

@@ -6,7 +6,7 @@ import csv
 from itertools import islice
 
 from vlmbench.data.annotations.files import Files, read_bytes
-from vlmbench.data.labels import GOOD_WORDS, QUOTED_KEYS, TYPED_KEYS
+from vlmbench.data.labels import GOOD_WORDS, TYPED_KEYS
 from vlmbench.data.photos.columns import TableShape, columns_setting, guess_columns
 from vlmbench.data.photos.encodings import decode_table
 from vlmbench.data.photos.likely import LIKELY
@@ -81,6 +81,4 @@ def _label_mapping(words: list[str]) -> tuple[str, ...] | None:
     mapping = ", ".join(f"{word}: {label}" for word, label in labels.items())
     if len(words) > MAX_WORDS or len(set(labels.values())) < 2:
         return None
-    if TYPED_KEYS.fullmatch(mapping):
-        return (f"'source.labels={{{mapping}}}'",)
-    return (f"'source.labels=\"{{{mapping}}}\"'",) if QUOTED_KEYS.fullmatch(mapping) else None
+    return (f"'source.labels={{{mapping}}}'",) if TYPED_KEYS.fullmatch(mapping) else None
