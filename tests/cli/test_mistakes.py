@@ -77,13 +77,13 @@ TYPED_WRONG = {
         "source.path=写真: setting source.path does not exist; set source=folder (choices with"
     ),
     "seed=写真": "seed must be an integer, got 写真; set seed=0",
-    "model=写真": "model must be one of llama32, llama32_tiny, phi3, phi35, phi3_tiny, smol, got",
+    "model=写真": "model must be one of gemma3, gemma4, glm4v, hub, idefics3, internvl3, llama32",
     "写真=1": "写真=1: setting 写真 does not exist; vlmbench --help lists the groups",
     "source.path=photos": (
         "source.path=photos: setting source.path does not exist; set source=folder (choices with"
     ),
     "source=folder": (
-        "source.path has no value (Folder that holds good/ and bad/, or the table); "
+        "source.path has no value (Folder of the photos, with their labels); "
         "set source.path=photos"
     ),
     "view=files": "view.name has no value (Name of the view in your manifest); set view.name=rt",
@@ -128,7 +128,7 @@ def test_a_sweep_with_a_missing_value_is_refused_before_anything_is_written(
     outcome = cli("-m", "source=folder", "seed=0,1")
     assert outcome.code == 2
     assert outcome.err == (
-        "error: source.path has no value (Folder that holds good/ and bad/, or the table); "
+        "error: source.path has no value (Folder of the photos, with their labels); "
         "set source.path=photos\n"
     )
     assert not Path("runs").exists()

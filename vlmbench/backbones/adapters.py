@@ -41,11 +41,13 @@ IGNORED_SETTINGS = (
 # The expressions that runs save, such as .*language_model\..*\.(q|k)_proj, and plain names. Other
 # expressions can keep the regular expression engine busy for ever.
 PLAIN_NAME = re.compile(r"[\w.]{1,200}", re.ASCII)
-PIECE = r"(?:\.\*|\\\.|\w|\(\w+(?:\|\w+)*\))"
+NUMBER = r"(?<=\\\.)\\d\+(?=\\\.|\||$)"  # of a layer, alone between two dots
+PIECE = rf"(?:\.\*|\\\.|{NUMBER}|\w|\(\w+(?:\|\w+)*\))"
 TARGET_EXPRESSION = re.compile(rf"{PIECE}+(?:\|{PIECE}+)*", re.ASCII)
 GROUP = re.compile(r"\([^()]*\)")
-MAX_EXPRESSION = 4000  # characters
-MAX_ALTERNATIVES = 8
+MAX_EXPRESSION = 20_000  # characters
+MAX_ALTERNATIVES = 8  # with wildcards
+MAX_NAMED = 200  # alternatives that are whole names
 MAX_WILDCARDS = 2  # of an alternative: the time grows with the length of a name to this power
 MAX_NAMES = 1000
 MAX_SHOWN = 200  # characters of a value in a message
@@ -253,7 +255,8 @@ def _is_safe_expression(expression: Any) -> bool:
 
     alternatives = GROUP.sub("", expression).split("|")
     most = max(alternative.count(".*") for alternative in alternatives)
-    return len(alternatives) <= MAX_ALTERNATIVES and most <= MAX_WILDCARDS
+    most_alternatives = MAX_ALTERNATIVES if most else MAX_NAMED
+    return len(alternatives) <= most_alternatives and most <= MAX_WILDCARDS
 
 
 def _is_list_of_names(value: Any) -> bool:

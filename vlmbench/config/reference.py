@@ -123,6 +123,8 @@ def _yaml_text(value: Any) -> str:
         return REQUIRED
     if value is None:
         return "null"
+    if value == "":
+        return '""'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Enum):
