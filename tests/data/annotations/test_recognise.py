@@ -131,7 +131,7 @@ def test_a_tree_of_mvtec_as_a_folder_names_its_source(cli: Cli, tmp_path: Path) 
         ),
         ("画像,判定", ("良", "不良"), (
             "'source.columns=\"{image: 画像, label: 判定}\"'",
-            "'source.labels=\"{良: normal, 不良: abnormal}\"'",
+            "'source.labels={良: normal, 不良: abnormal}'",
         )),
     ],
 )  # fmt: skip
