@@ -75,7 +75,7 @@ WRONG = {
     "trainer.log_steps=0": "must be at least 1",
     "trainer.eval_steps=0": "must be at least 1",
     "trainer.early_stopping=0": "must be at least 1",
-    "trainer.max_steps=4 trainer.eval_steps=50": "set trainer.eval_steps=4",
+    "trainer.max_steps=4 trainer.early_stopping=1": "set trainer.early_stopping=null",
     "trainer.max_steps=10 trainer.eval_steps=5 trainer.early_stopping=2": (
         "set trainer.early_stopping=null"
     ),
@@ -118,7 +118,7 @@ RIGHT = [
     *(f"trainer.scheduler={name}" for name in Scheduler),
     *("trainer.max_steps=1000000000", "trainer.epochs=1e9", "trainer.batch_size=1000000000"),
     *("trainer.warmup_ratio=0", "trainer.warmup_ratio=1", "trainer.learning_rate=1"),
-    *("trainer.max_steps=50 trainer.eval_steps=50", "trainer.eval_steps=null trainer.max_steps=1"),
+    *("trainer.max_steps=4", "trainer.eval_steps=null trainer.max_steps=1"),
     *("trainer.batch_size=auto", "trainer.learning_rate=0"),
 ]
 

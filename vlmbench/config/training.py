@@ -109,15 +109,13 @@ class TrainerConfig(Settings):
             )
 
     def check_evaluations(self) -> None:
-        """Raise UserError if training ends before an evaluation that the settings ask for."""
+        """Raise UserError if training ends before early stopping can stop it.
+
+        A short training without an evaluation is no mistake: its last step is kept.
+        """
         if self.max_steps is None or self.eval_steps is None:
             return
 
-        if self.eval_steps > self.max_steps:
-            raise UserError(
-                f"trainer.eval_steps={self.eval_steps} never comes, because training ends after "
-                f"trainer.max_steps={self.max_steps}; set trainer.eval_steps={self.max_steps}"
-            )
         evaluations = self.max_steps // self.eval_steps
         if self.early_stopping is not None and self.early_stopping >= evaluations:
             raise UserError(
