@@ -83,8 +83,7 @@ TYPED_WRONG = {
         "source.path=photos: setting source.path does not exist; set source=folder (choices with"
     ),
     "source=folder": (
-        "source.path has no value (Folder of the photos, with their labels); "
-        "set source.path=photos"
+        "source.path has no value (Folder of the photos, with their labels); set source.path=photos"
     ),
     "view=files": "view.name has no value (Name of the view in your manifest); set view.name=rt",
     "~model": "model has no value; set model=smol",
