@@ -246,7 +246,7 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
     ),
 }
 READ = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from vlmbench.data.images import image_facts, open_image
 from vlmbench.types import UserError
@@ -257,7 +257,9 @@ for name in sys.argv[1:]:
         image_facts(Path(name))
     except UserError as error:
         message = str(error)
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # Not getrusage: its peak includes that of the process that started this one.
+    peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+    megabytes = int(peak[1]) / 1e3
     print(json.dumps([message, time.process_time() - started, megabytes]), flush=True)
 """
 

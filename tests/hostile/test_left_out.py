@@ -33,7 +33,8 @@ def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "passed over" in record.message]
+    said = [record.getMessage() for record in caplog.records]
+    return [message for message in said if "passed over" in message or "left out" in message]
 
 
 def prepare(photos: Path, tmp_path: Path) -> Path:
@@ -98,10 +99,6 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         "1 file (a.gif) is not one of",
     ),
     "a packed folder": (lambda good: (good / "a.zip").write_bytes(b"PK"), "(a.zip)"),
-    "label files": (
-        lambda good: [(good / f"{i}.txt").write_text("0 0 0 1 1") for i in range(16)],
-        "16 files (0.txt, 1.txt, 10.txt, ...) is not one of",
-    ),
     "an ending with a blank": (lambda good: (good / "a.png ").write_bytes(b"x"), "(a.png )"),
     "a backup": (lambda good: (good / "a.png~").write_bytes(b"x"), "(a.png~)"),
     "a download that did not end": (
@@ -158,18 +155,22 @@ PASSED_OVER: dict[str, tuple[Spoil, str]] = {
     "a README": (lambda good: (good / "README").write_text("x"), "1 file (README)"),
     "three notes": (
         lambda good: [(good / f"{i}.txt").write_text("x") for i in range(MAX_BESIDE)],
-        "3 files (0.txt, 1.txt, 2.txt)",
+        "3 text files, such as good/0.txt, are passed over",
+    ),
+    "texts that are no labels": (
+        lambda good: [(good / f"{i}.txt").write_text("0 0 0 1 1") for i in range(16)],
+        "16 text files, such as good/0.txt, are passed over",
     ),
     "a folder with another name": (
         lambda good: (
             (good.parent / "Bad parts").mkdir(),
             image(1).save(good.parent / "Bad parts" / "x.png"),
         ),
-        "1 file (x.png) passed over: only good/ and bad/ are read",
+        "1 photo is left out, because nothing gives a label: Bad parts (1)",
     ),
     "photos beside good and bad": (
         lambda good: image(1).save(good.parent / "x.png"),
-        "1 file (x.png) passed over: only good/ and bad/ are read",
+        "1 photo is left out, because nothing gives a label: . (1)",
     ),
 }
 

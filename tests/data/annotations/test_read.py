@@ -174,7 +174,7 @@ def test_photos_that_coco_does_not_list_are_left_out(
     layouts.photo(root / "images" / "extra.jpg", 999)
     with caplog.at_level(logging.WARNING):
         assert len(photos_of(root, annotations=Format.coco)) == 24
-    assert "1 photos are left out, because nothing labels them: images (1)" in caplog.text
+    assert "1 photo is left out, because nothing gives a label: images (1)" in caplog.text
 
 
 def test_names_that_are_classes_are_told(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +21,9 @@ from vlmbench.data.annotations.where import defect_sizes, describe_marks, join_w
 from vlmbench.data.annotations.yolo import read_yolo
 from vlmbench.data.labels import GOOD_WORDS
 from vlmbench.data.paths import normal_path
+from vlmbench.data.photos.left_out import warn_once
 from vlmbench.data.photos.photo import BAD, GOOD, Photo
 from vlmbench.types import UserError
-
-log = logging.getLogger(__name__)
 
 
 class Format(StrEnum):
@@ -176,7 +174,8 @@ def _log_notes(files: Files, reading: Reading, left_out: Sequence[str], choices:
     if left_out:
         folders = Counter(name.rpartition("/")[0] or "." for name in left_out)
         named = ", ".join(f"{folder} ({count})" for folder, count in folders.most_common(5))
-        notes.append(f"{len(left_out)} photos are left out, because nothing labels them: {named}")
+        photos = "1 photo is" if len(left_out) == 1 else f"{len(left_out)} photos are"
+        notes.append(f"{photos} left out, because nothing gives a label: {named}")
     if choices.annotations is None:
         notes += offer_label_files(files)
 
@@ -184,8 +183,10 @@ def _log_notes(files: Files, reading: Reading, left_out: Sequence[str], choices:
     is_partly_marked = choices.annotations in (Format.voc, Format.yolo) and reading.marks
     unlabelled = [name for name in without if folder_label(name, choices.folders) is None]
     if is_partly_marked and unlabelled:
-        notes.append(f"{len(unlabelled)} photos have no {choices.annotations} file and are taken "
-                     f"for {GOOD}, such as {unlabelled[0]}")  # fmt: skip
+        photos = "1 photo has" if len(unlabelled) == 1 else f"{len(unlabelled)} photos have"
+        notes.append(
+            f"{photos} no {choices.annotations} file and count as {GOOD}, such as {unlabelled[0]}"
+        )
 
     for note in notes:
-        log.warning("source.path=%s: %s", files.root, note)
+        warn_once(files.root, note)

@@ -77,11 +77,15 @@ def refuse_missing(paths: Iterable[Path], folder: Path) -> None:
 
 def pass_over(paths: Sequence[Path], folder: Path, *, reason: str) -> None:
     """Log once for each folder how many files are passed over."""
-    if not paths or f"{folder} {reason}" in _said:
-        return
+    if paths:
+        warn_once(folder, f"passed over: {reason}", about=f"{name_some(paths)} ")
 
-    _said.add(f"{folder} {reason}")
-    log.warning("%s: %s passed over: %s", folder, name_some(paths), reason)
+
+def warn_once(folder: Path, words: str, *, about: str = "") -> None:
+    """Log words about a folder, unless they were said of it before; `about` stands before them."""
+    if f"{folder} {words}" not in _said:
+        _said.add(f"{folder} {words}")
+        log.warning("%s: %s%s", folder, about, words)
 
 
 def refuse_endings(

@@ -97,6 +97,9 @@ class FolderConfig(PhotoSourceConfig):
         check_unsure(self.unsure)
 
     def photos(self) -> list[Photo]:
+        if not self.path.strip():
+            raise UserError("source.path is empty; set source.path=photos")
+
         root = Path(self.path)
         if not is_folder(root):
             cure = path_cure(
