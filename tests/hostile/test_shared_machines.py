@@ -381,7 +381,7 @@ def test_cached_facts_of_another_user_are_neither_read_nor_replaced(
         logging.basicConfig(format="%(message)s", force=True)
         with files.skip_if_forbidden(private):
             files.write_whole(private.with_name("new.json"), "{}")
-        return [load._load_facts(private) is None, nearest._load(private, 2) is None]
+        return [load._load_facts(private, {}) is None, nearest._load(private, 2) is None]
 
     assert as_nobody(use) == [True, True]
     private.parent.chmod(0o755)

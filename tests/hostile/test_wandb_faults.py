@@ -17,7 +17,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.helpers.wandb_server import KEY, Arrived, StandIn, stand_in
 from vlmbench.runs.folder import RunDir
-from vlmbench.tracking.tracker import NoTracker, WandbTracker, _without_home, row_key
+from vlmbench.tracking.sent import without_home
+from vlmbench.tracking.tracker import NoTracker, WandbTracker, row_key
 from vlmbench.train.callbacks import LogCallback
 
 # A run that logs these steps, after an earlier attempt logged others.
@@ -245,10 +246,10 @@ def test_the_home_becomes_a_tilde(
     monkeypatch: pytest.MonkeyPatch, value: Any, expected: Any
 ) -> None:
     monkeypatch.setenv("HOME", "/home/hanako")
-    assert _without_home(value) == expected
+    assert without_home(value) == expected
 
 
 @pytest.mark.parametrize("home", ["/", "", "~"])
 def test_without_a_home_nothing_is_changed(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HOME", home)
-    assert _without_home("/data/x") == "/data/x"
+    assert without_home("/data/x") == "/data/x"

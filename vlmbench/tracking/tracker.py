@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from vlmbench.config import TrackingConfig, TrackingMode
 from vlmbench.system.reading import read_regular
 from vlmbench.system.working_folder import leave_working_folder
+from vlmbench.tracking.sent import failures, without_home
 from vlmbench.types import Prediction
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ VERDICT_COLUMNS = (
     *("verdict", "difference", "low", "high", "p_value", "p_holm"),
     *("n_records", "n_clusters", "seeds", "sentence"),
 )
-MAX_FAILURE = 200  # characters of an error of W&B
 MAX_SENTENCES = 10  # verdicts in the summary of a report; the table holds all
 MAX_REPORT = 200_000_000  # bytes of a file
 REPORT_FILES = ("index.html", "report.md", "verdicts.json")
@@ -177,7 +176,7 @@ def start_tracker(
             job_type=job_type,
             name=name,
             id=hashlib.sha256(f"{sweep}/{name}".encode()).hexdigest()[:16],
-            config=_without_home(dict(config)),
+            config=without_home(dict(config)),
             dir=folder.absolute(),
         )
         run.define_metric("step")
@@ -246,43 +245,12 @@ def _finish(run: Any, *, exit_code: int) -> None:
     own_log, is_online = Path(run.settings.log_internal), not run.offline
     run.finish(exit_code=exit_code)
 
-    failures = _failures(own_log) if is_online else []
-    if failures:
+    found = failures(own_log) if is_online else []
+    if found:
         folder = shlex.quote(str(run.settings.sync_dir))
         log.warning(
-            "W&B did not take all of the run (%s); wandb sync %s uploads it", failures[-1], folder
+            "W&B did not take all of the run (%s); wandb sync %s uploads it", found[-1], folder
         )
-
-
-def _failures(own_log: Path) -> list[str]:
-    """Return the errors in W&B's own log, except those of its statistics of its own use."""
-    text = own_log.read_text(encoding="utf-8", errors="replace") if own_log.exists() else ""
-    failures = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        message = str(row.get("msg", ""))
-        if str(row.get("level", "")).startswith("ERROR") and "analytics" not in message:
-            failures.append(" ".join(message.split())[:MAX_FAILURE])
-    return failures
-
-
-def _without_home(value: Any) -> Any:
-    """Return a value with `~` for the path of the user's home, which names the user."""
-    if isinstance(value, Mapping):
-        return {key: _without_home(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_home(item) for item in value]
-
-    try:
-        home = str(Path.home())
-    except RuntimeError:  # this user has none
-        return value
-    if not isinstance(value, str) or not Path(home).name:
-        return value
-    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value)
 
 
 def _has_key() -> bool:

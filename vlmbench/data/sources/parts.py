@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vlmbench.config import Settings, SourceConfig, schema, setting
+from vlmbench.config.data import read_mapping
 from vlmbench.data.generated.defects import KINDS, drill_hole, plant_defect
 from vlmbench.data.generated.render import CYLINDER_EDGES, Finish, Material, Part, Scene, render
 from vlmbench.data.generated.specimens import (
@@ -66,6 +67,8 @@ class PartsConfig(SourceConfig):
     def __post_init__(self) -> None:
         # Not super(): `labels` stays None, which the hash of the prepared folder depends on.
         Settings.__post_init__(self)
+        if self.labels is not None:
+            self.labels = read_mapping("source.labels", self.labels, "{ng: abnormal}")
 
         if self.num_parts % LOT != 0:
             raise UserError(
