@@ -58,6 +58,7 @@ class Env(Part):
     device: str | None = None
     python: str | None = None
     git: str | None = None
+    base_model: str | None = None
     versions: Annotated[dict[str, str], Meta(max_length=200)] | None = None
 
 
@@ -152,10 +153,11 @@ class CalibrationRow(Part):
 
 
 class BaselineRow(Part):
-    """The key of a baseline's answers, or the reason for having none."""
+    """The key of a baseline's answers, or the reason for having none; `of` is a hash of both."""
 
     key: str | None = None
     error: str | None = None
+    of: str | None = None
 
 
 class LogRow(Part):
