@@ -104,13 +104,13 @@ def _adapter(damage: Damage) -> Inject:
 
 
 def _result(name: str, damage: Damage, *, reported: bool) -> Inject:
-    """Damage a file of a finished run: no report uses it, and the run's command mends it."""
+    """Damage a file of a finished run: it costs this run alone, and the run's command mends it."""
 
     def inject(reference: Reference, rng: Rng) -> Facts:
         trial = reference.new_trial(finished=True)
         facts = damage(trial.run_folder.path / name, rng)
         if reported:
-            facts["message"] = require_message(trial.run("stage=report"), RUN_AGAIN)
+            facts["message"] = require_message(trial.run("stage=report"), RUN_AGAIN, code=0)
 
         same_log = name != "train_log.jsonl"
         return {**facts, **require_recovery(reference, trial, same_log=same_log)}

@@ -204,7 +204,9 @@ def _edited(edit: Callable[[Trial, Rng], Path]) -> Inject:
         files = [path for path in (trial.folder / "data").rglob("*") if path.is_file()]
         before = {path: path.read_bytes() for path in files}
         edited = edit(trial, rng)
-        message = require_message(trial.run(), "its manifest or an image has changed since")
+        message = require_message(
+            trial.run(), "its manifest, an image or the files of its base model have changed since"
+        )
 
         edited.write_bytes(before[edited])
         facts = {"at_row": row, "edited": edited.name, "message": message}

@@ -237,15 +237,15 @@ def test_a_run_that_fails_a_control_is_exported_only_if_the_user_accepts_it(
 
     refused = cli("stage=export", f"run={knowing.path}", "export.out=out")
     assert refused.code == 2
-    assert "images beside themselves are judged abnormal" in refused.error
-    cure = refused.error.rpartition("in spite of that with ")[2].split()[0]
+    assert "images beside themselves are judged abnormal" in refused.err
+    cure = refused.err.rpartition("in spite of that with ")[2].split()[0]
     (accept,) = shlex.split(cure)
     assert "self_pair" in accept
 
     unknown = cli("stage=export", f"run={knowing.path}", "export.accept=selfpair")
-    assert "there is no control 'selfpair'; set export.accept=self_pair" in unknown.error
+    assert "there is no control 'selfpair'; set export.accept=self_pair" in unknown.err
     accepted = cli("stage=export", f"run={knowing.path}", "export.out=out", accept)
-    assert accepted.code == 0, accepted.error
+    assert accepted.code == 0, accepted.err
     assert "beside themselves are judged abnormal" in Path("out/README.md").read_text()
 
 

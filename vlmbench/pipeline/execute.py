@@ -13,7 +13,7 @@ from vlmbench.data.run_records import RunRecords, run_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import mark_followed, write_calibration
-from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted
+from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted, require_adapter
 from vlmbench.pipeline.held_out import answer_held_out, record_scores
 from vlmbench.pipeline.measure import data_summary, flatten, measure
 from vlmbench.pipeline.prune import check_pruner
@@ -51,6 +51,8 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             run.folder.clear_error()
             return
 
+        if not trains:
+            require_adapter(run.folder)
         with start_attempt(run, own_hash) as attempt, processes.explain_lost_process():
             ask_baselines(run, attempt)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)

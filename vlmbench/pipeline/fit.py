@@ -85,16 +85,16 @@ def fit(run: Run, attempt: Attempt) -> Fitted:
         resident.release()
 
 
-def load_fitted(run: Run, attempt: Attempt) -> Fitted:
-    """Return the adapter that the run trained earlier, and its records.
-
-    Raise UserError if there is no adapter.
-    """
-    if not run.folder.adapter.exists():
+def require_adapter(folder: RunDir) -> None:
+    """Raise UserError if the run was not trained yet."""
+    if not folder.adapter.exists():
         raise UserError(
-            f"{run.folder.path}: the folder holds no adapter to evaluate; "
-            "train first with stage=train"
+            f"{folder.path}: the folder holds no adapter to evaluate; train first with stage=train"
         )
+
+
+def load_fitted(run: Run, attempt: Attempt) -> Fitted:
+    """Return the adapter that the run trained earlier, and its records."""
     backbone, records = load_model_and_records(run, attempt, adapter=run.folder.adapter)
     cost = log_cost(run, backbone, records, run.config.trainer)
     return Fitted(

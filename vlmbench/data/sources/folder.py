@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from vlmbench.data.annotations.folders import check_folder_labels
 from vlmbench.data.annotations.offers import unlabelled_error
 from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
-from vlmbench.data.images import SUFFIXES, image_path_error
+from vlmbench.data.images import MAX_NAME, SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import (
     describe_missing,
@@ -101,6 +102,11 @@ class FolderConfig(PhotoSourceConfig):
             raise UserError("source.path is empty; set source.path=photos")
 
         root = Path(self.path)
+        if any(len(os.fsencode(part)) > MAX_NAME for part in root.parts):
+            raise UserError(
+                f"source.path={root}: a name in it is too long, the limit is {MAX_NAME} bytes; "
+                "set source.path=photos"
+            )
         if not is_folder(root):
             cure = path_cure(
                 "source.path", root, otherwise=f"put photos into {root}/good and {root}/bad"
