@@ -1,4 +1,4 @@
-"""What may go to W&B, and what its own log says about the way there."""
+"""The values that may go to W&B, and what its own log says about the way there."""
 
 from __future__ import annotations
 
