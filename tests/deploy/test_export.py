@@ -235,6 +235,10 @@ def test_a_run_that_fails_a_control_is_exported_only_if_the_user_accepts_it(
             row["scores"] = {"normal": -9.0, "abnormal": 9.0}
     (knowing.path / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
+    run_hash = knowing.read_status()["run_hash"]
+    facts = {"model": "llama32_tiny", "data": "without_comparison", "seed": 0}
+    knowing.write_status(State.FINISHED, run_hash=run_hash, **facts)  # with new checksums
+
     refused = cli("stage=export", f"run={knowing.path}", "export.out=out")
     assert refused.code == 2
     assert "images beside themselves are judged abnormal" in refused.err
