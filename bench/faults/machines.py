@@ -221,22 +221,30 @@ FAULTS = (
     Fault("full_shared_memory", "the shared memory is full", full_shared_memory),
     Fault("full_cache_in_run", "the disk of the caches fills in training", full_cache_in_run),
     Fault("two_runs_one_store", "two sweeps start on one empty cache", two_runs_one_store),
-    Fault("small_budget_of_another", "another run has a tiny store.disk_gb",
-          small_budget_of_another),
+    Fault(
+        "small_budget_of_another", "another run has a tiny store.disk_gb", small_budget_of_another
+    ),
     Fault("no_locks", "killed on a disk that refuses locks", no_locks),
     Fault("private_umask", "killed under umask 077, resumed under 022", private_umask),
     Fault("stray_ranks", "WORLD_SIZE is left in the environment", stray_ranks),
     Fault("clock_jumps_ahead", "the clock jumps a day ahead in training", _clock(DAY_S)),
     Fault("clock_jumps_back", "the clock jumps a day back in training", _clock(-DAY_S)),
-)  # fmt: skip
+)
 # Rows that begin to hold when a run notices edits in training, and damaged settings of a run. Move
 # them into FAULTS then.
 LATER: tuple[Fault, ...] = (
     Fault("changed_in_training", "an image is edited in training", changed_in_training),
-    Fault("config_damaged", "a finished run's config.yaml is damaged",
-          _refused_or_read("config.yaml")),
-    Fault("hydra_damaged", "a finished run's .hydra/config.yaml is damaged",
-          _refused_or_read(".hydra/config.yaml")),
-    Fault("overrides_damaged", "a finished run's .hydra/overrides.yaml is damaged",
-          _refused_or_read(".hydra/overrides.yaml")),
-)  # fmt: skip
+    Fault(
+        "config_damaged", "a finished run's config.yaml is damaged", _refused_or_read("config.yaml")
+    ),
+    Fault(
+        "hydra_damaged",
+        "a finished run's .hydra/config.yaml is damaged",
+        _refused_or_read(".hydra/config.yaml"),
+    ),
+    Fault(
+        "overrides_damaged",
+        "a finished run's .hydra/overrides.yaml is damaged",
+        _refused_or_read(".hydra/overrides.yaml"),
+    ),
+)

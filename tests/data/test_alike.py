@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,17 @@ def look_alikes(folder: Path, count: int = 12) -> Path:
 
 def test_look_alikes_stay_in_one_split(tmp_path: Path) -> None:
     manifest = open_manifest(look_alikes(tmp_path / "set"), labels={}, views={"raw", "rt"})
-    leaking = [
-        seed
-        for seed in range(6)
-        if raises(lambda seed=seed: load_data(  # type: ignore[misc]
-            manifest, SHARES, split_seed=seed, allow_leak=False, cache_dir=tmp_path / "cache"
-        ))
-    ]  # fmt: skip
+
+    def load(seed: int) -> None:
+        load_data(
+            manifest,
+            SHARES,
+            split_seed=seed,
+            allow_leak=False,
+            cache_dir=tmp_path / "cache",
+        )
+
+    leaking = [seed for seed in range(6) if raises(partial(load, seed))]
     assert leaking
 
     for seed in leaking:

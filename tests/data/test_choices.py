@@ -160,8 +160,8 @@ class Lettered:
 def _predict(records: list[Record], backbone: Lettered, settings: EvalConfig) -> list[Prediction]:
     viewer = SimpleNamespace(lazy_image=lambda image, of: None, path=lambda image: None)
     asker = Asker(
-        backbone=backbone,  # type: ignore[arg-type]
-        viewer=viewer,  # type: ignore[arg-type]
+        backbone=backbone,
+        viewer=viewer,
         wording=WORDING,
         settings=settings,
     )

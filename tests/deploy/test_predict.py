@@ -401,7 +401,7 @@ def judgement(name: str, **values: object) -> Judgement:
     }
     return Judgement(
         **{"id": name, "task": Task.JUDGE_PAIR, "images": ("ref.png", name), **rest, **values}
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,17 @@ def coco(root: Path) -> Path:
             for i in range(24)
         ],
         "annotations": [
-            {"id": i, "image_id": i, "category_id": 3, "iscrowd": 0,
-             "bbox": [left, top, right - left, bottom - top]}
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 3,
+                "iscrowd": 0,
+                "bbox": [left, top, right - left, bottom - top],
+            }
             for i in range(8)
         ],
         "categories": [{"id": 3, "name": "scratch"}],
-    }  # fmt: skip
+    }
     _write(root / "annotations" / "instances.json", json.dumps(content))
     return root
 

@@ -29,7 +29,7 @@ def copy(
         phash=int(rng.integers(2**63)),
         thumbnail=rng.integers(0, 256, (64, 64), dtype=np.uint8),
     )
-    photo = Photo(name=name, path=Path(name), label=label, part=part or name, **more)  # type: ignore[arg-type]
+    photo = Photo(name=name, path=Path(name), label=label, part=part or name, **more)
     return PhotoCopy(photo=photo, path=Path("img") / name, facts=facts)
 
 

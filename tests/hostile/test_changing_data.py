@@ -283,7 +283,7 @@ def test_a_run_whose_data_change_is_not_finished(
     before, fit = victim.read_bytes(), execute.fit
 
     def fit_and_change(*arguments: object) -> object:
-        fitted = fit(*arguments)  # type: ignore[arg-type]
+        fitted = fit(*arguments)
         blank(victim)
         return fitted
 

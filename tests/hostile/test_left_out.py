@@ -217,7 +217,7 @@ def test_a_link_in_a_table_that_leads_nowhere_has_its_own_cure(tmp_path: Path) -
 def test_a_link_in_a_manifest_that_leads_nowhere_has_its_own_cure(
     tmp_path: Path, manifest: object
 ) -> None:
-    path = manifest.write()  # type: ignore[attr-defined]
+    path = manifest.write()
     victim = path.parent / "img" / "1-good.png"
     victim.unlink()
     victim.symlink_to("nowhere")
@@ -280,7 +280,7 @@ def test_a_folder_that_cannot_be_read_is_named(
     def refuse(path: object = ".") -> object:
         if str(path).endswith("more"):
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)  # type: ignore[call-overload]
+        return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"more: the folder cannot be read.*chmod u\+rx"):
@@ -296,7 +296,7 @@ def test_a_photo_that_cannot_be_read_is_named(
     def refuse(path: Path, *arguments: object, **settings: object) -> object:
         if path.name == "good3.png":
             raise PermissionError(13, "Permission denied", str(path))
-        return open_path(path, *arguments, **settings)  # type: ignore[call-overload]
+        return open_path(path, *arguments, **settings)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match=r"good3\.png: the file cannot be read .*chmod u\+r"):

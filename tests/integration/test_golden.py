@@ -24,10 +24,16 @@ def test_golden_losses_and_scores_of_the_tiny_models(
 ) -> None:
     outcome = cli(
         drawn,
-        f"model={model}", "data=with_comparison", "trainer=debug", "source.num_parts=24",
-        "eval.limit=4", "trainer.learning_rate=1e-2", "tracking=off",
-        "eval.perturbations=false", "eval.rewordings=false",
-    )  # fmt: skip
+        f"model={model}",
+        "data=with_comparison",
+        "trainer=debug",
+        "source.num_parts=24",
+        "eval.limit=4",
+        "trainer.learning_rate=1e-2",
+        "tracking=off",
+        "eval.perturbations=false",
+        "eval.rewordings=false",
+    )
     assert outcome.code == 0, outcome.err
     (sweep,) = (tmp_path / "runs").glob("*/")
     (run,) = SweepDir(sweep).runs()

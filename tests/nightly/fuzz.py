@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris  # type: ignore[import-untyped]
+import atheris
 
 with atheris.instrument_imports(
     include=["vlmbench.data", "vlmbench.runs.folder", "vlmbench.backbones.adapters", "PIL"]

@@ -59,8 +59,8 @@ def answer(
     records: list[Record], settings: EvalConfig, backbone: Scripted | None = None
 ) -> list[Prediction]:
     asker = Asker(
-        backbone=backbone or Scripted(),  # type: ignore[arg-type]
-        viewer=ScriptedViewer(),  # type: ignore[arg-type]
+        backbone=backbone or Scripted(),
+        viewer=ScriptedViewer(),
         wording=WORDING,
         settings=settings,
     )

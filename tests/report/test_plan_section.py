@@ -35,7 +35,7 @@ def sentences(
 ) -> list[str]:
     if plan is not None:
         write_plan(folder, plan)
-    return list(plan_facts(folder, runs, look=look).sentences)  # type: ignore[arg-type]
+    return list(plan_facts(folder, runs, look=look).sentences)
 
 
 def test_a_plan_that_was_kept(sweep_folder: Path) -> None:

@@ -30,7 +30,7 @@ def judge(n: int, *, slope: float, intercept: float, seed: int = 0) -> list[Pred
 
 def calibration(**values: float) -> Calibration:
     rest = {"n": 100, "n_parts": 50, "n_positive": 50}
-    return Calibration(**{"slope": 1.0, "intercept": 0.0, **rest, **values})  # type: ignore[arg-type]
+    return Calibration(**{"slope": 1.0, "intercept": 0.0, **rest, **values})
 
 
 def test_two_margins_are_fitted_to_platts_targets():

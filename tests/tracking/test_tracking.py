@@ -227,7 +227,7 @@ def test_training_goes_on_when_wandb_breaks(
     class Broken:
         id = "x"
 
-        def log(self, row: dict[str, float]) -> None:
+        def log(self, row: dict[str, float], step: int) -> None:
             raise ConnectionError("the server hung up")
 
         def finish(self, exit_code: int) -> None:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
-from vlmbench.backbones.hub import HubConfig, missing_weights, on_meta, read_published
+from vlmbench.backbones.hub import HubConfig, missing_weights, read_published
+from vlmbench.backbones.model_files import on_meta
 from vlmbench.config import Vision, schema, setting
 from vlmbench.types import UserError
 

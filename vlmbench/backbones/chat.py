@@ -29,7 +29,7 @@ from vlmbench.backbones.maps import (
     square_map,
     to_host,
 )
-from vlmbench.backbones.template import render_template
+from vlmbench.backbones.template import render_template, start_setting
 from vlmbench.backbones.towers import tower_flops, without_gradients
 from vlmbench.config import BuildRequest, Vision
 from vlmbench.types import LazyImage, Sample, TokenCount, UserError
@@ -109,11 +109,11 @@ class ChatBackbone:
             "padding_side": padding_side,
             "return_tensors": "pt",
         }
-        return settings | self._special_tokens(texts[0])
+        return settings | start_setting(self.tokenizer, texts[0])
 
     def text_length(self, text: str, sizes: Sequence[Size]) -> int:
         """Return the positions of a text with images of these (width, height)."""
-        ids = self.tokenizer(text, **self._special_tokens(text))["input_ids"]
+        ids = self.tokenizer(text, **start_setting(self.tokenizer, text))["input_ids"]
         return len(ids) + sum(self._measure(size)[0] for size in sizes)
 
     # The contract.
@@ -263,11 +263,6 @@ class ChatBackbone:
             raise UserError(
                 f"{kind} {text[:60]!r} holds {match[0]!r}, a marker of the model; reword it"
             )
-
-    def _special_tokens(self, text: str) -> dict[str, bool]:
-        """Return the setting against a second start token, if the template wrote the first."""
-        start = self.tokenizer.bos_token
-        return {"add_special_tokens": False} if start and text.startswith(start) else {}
 
     @cached_property
     def _ids(self) -> Callable[[str], tuple[int, ...]]:

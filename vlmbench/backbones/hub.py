@@ -26,7 +26,7 @@ from vlmbench.backbones.border import (
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.layout import Layout
-from vlmbench.backbones.model_files import check_files, require_enough_weights
+from vlmbench.backbones.model_files import check_files, on_meta, require_enough_weights
 from vlmbench.backbones.processors import PROCESSOR_ERRORS
 from vlmbench.config import BuildRequest, Engine, ModelConfig, setting
 from vlmbench.types import UserError
@@ -180,14 +180,14 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     quantization = _quantization(config.kept_modules(published)) if config.bits == 4 else None
     if request.engine is Engine.unsloth and request.weights:
         if Path(path).is_dir():
-            _load(path, on_meta=True)
+            _load(path, reads_weights=False)
         return _load_with_unsloth(path, config, request, targets, quantization)
 
     if request.weights:
         settings = {"quantization_config": quantization, "dtype": config.dtype()}
         base = _load(path, revision=revision or None, **settings)
     elif any(Path(path).glob("*.safetensors")):
-        base = _load(path, on_meta=True, dtype=config.dtype())
+        base = _load(path, reads_weights=False, dtype=config.dtype())
     else:
         base = on_meta(published, config.dtype())
     return add_adapters(base, request, lora=config.lora, targets=targets)
@@ -266,16 +266,18 @@ def load_exported(folder: Path) -> Any:
     ).eval()
 
 
-def _load(path: str, *, on_meta: bool = False, **settings: Any) -> Any:
+def _load(path: str, *, reads_weights: bool = True, **settings: Any) -> Any:
     """Return the model of a folder or hub name, with exactly the weights of its checkpoint.
 
-    With `on_meta`, only the headers of the files are read, and the model has no weights.
+    Without `reads_weights`, only the headers of the files are read, and the model has no weights.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    device: str | int = "meta" if on_meta else 0 if torch.cuda.is_available() else "cpu"
+    device: str | int = 0 if torch.cuda.is_available() else "cpu"
+    if not reads_weights:
+        device = "meta"
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -309,14 +311,3 @@ def _quantization(kept_whole: Sequence[str]) -> Any:
         bnb_4bit_use_double_quant=True,
         llm_int8_skip_modules=["lm_head", *kept_whole],
     )
-
-
-def on_meta(published: Any, dtype: Any = None) -> Any:
-    """Return the model of a configuration without weights; in 16 bits by default."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(
-            published, dtype=dtype or torch.bfloat16, trust_remote_code=False
-        )

@@ -107,15 +107,20 @@ def require_enough_weights(path: str, config: Any) -> None:
         )
 
 
-def _count_needed(path: str, config: Any) -> int:
+def on_meta(config: Any, dtype: Any = None) -> Any:
+    """Return the model of a configuration without weights; in 16 bits by default."""
     import torch
     from transformers import AutoModelForImageTextToText
 
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(
+            copy.deepcopy(config), dtype=dtype or torch.bfloat16, trust_remote_code=False
+        )
+
+
+def _count_needed(path: str, config: Any) -> int:
     try:
-        with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(
-                copy.deepcopy(config), trust_remote_code=False
-            )
+        model = on_meta(config)
     except (
         ValueError,
         TypeError,

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlmbench.backbones.batches import Batch, PaddingSide
 from vlmbench.backbones.layout import Size
+from vlmbench.backbones.template import start_setting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +44,8 @@ class RowMaker:
 
     def _row(self, text: str, sizes: tuple[Size, ...]) -> Batch:
         """Return a record's inputs (1, L), and `image_grid_thw` if the type has it."""
-        settings: dict[str, Any] = {"return_tensors": "pt"} | self._special_tokens(text)
+        settings: dict[str, Any] = {"return_tensors": "pt"}
+        settings |= start_setting(self._processor.tokenizer, text)
         if sizes:
             images = [[_blank(size) for size in sizes]]
             outputs = self._for_text(text=[text], images=images, **settings)
@@ -71,11 +73,6 @@ class RowMaker:
     def num_pixel_values(self, size: Size) -> int:
         """Return how many numbers the pixels of an image of this size are."""
         return self._sizes.num_values([[_blank(size)]])
-
-    def _special_tokens(self, text: str) -> dict[str, bool]:
-        """Return the setting against a second start token, if the template wrote the first."""
-        start = self._processor.tokenizer.bos_token
-        return {"add_special_tokens": False} if start and text.startswith(start) else {}
 
 
 @lru_cache(64)

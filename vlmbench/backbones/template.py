@@ -39,6 +39,12 @@ class _TooLongError(Exception):
     """A template that does not end in reasonable time."""
 
 
+def start_setting(tokenizer: Any, text: str) -> dict[str, bool]:
+    """Return the setting against a second start token, if the template wrote the first."""
+    start = tokenizer.bos_token
+    return {"add_special_tokens": False} if start and text.startswith(start) else {}
+
+
 def render_template(
     processor: Any,
     messages: Sequence[Mapping[str, Any]],

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlmbench.cli.words import unquoted
 from vlmbench.types import UserError
 
 SETTING = "source.path="
@@ -21,7 +22,7 @@ def explain_folder(arguments: Sequence[str]) -> None:
     if not given or any(argument.startswith("source=") for argument in arguments):
         return
 
-    path = Path(given[-1].removeprefix(SETTING).strip("\"'"))
+    path = Path(unquoted(given[-1].removeprefix(SETTING)))
     if not path.exists():
         return
 

@@ -64,8 +64,7 @@ def _text_settings(nodes: tuple[type, ...]) -> Mapping[str, TextSetting]:
 
 
 def find_text_setting(name: str, settings: Mapping[str, TextSetting]) -> TextSetting:
-    """Return what a full name means; a name below a mapping, such as
-    prompt.labels.normal, is a text."""
+    """Return what a full name means. A name below a mapping, prompt.labels.normal, is a text."""
     if name in settings:
         return settings[name]
 

@@ -22,6 +22,7 @@ from vlmbench.data.image_limits import MAX_PIXELS, check_content, check_size, ch
 from vlmbench.data.image_modes import Conversion, to_rgb
 from vlmbench.data.lines import read_error
 from vlmbench.data.paths import describe_missing
+from vlmbench.system.files import MAX_NAME
 from vlmbench.types import FileVersion, UserError
 
 FORMATS = {
@@ -33,7 +34,6 @@ FORMATS = {
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_BYTES = 500_000_000  # of a file
-MAX_NAME = 255  # bytes of a file's or a folder's name
 MAX_PATH = 1000  # bytes
 # Pillow's decoders raise these errors on damaged bytes.
 BROKEN = (
@@ -118,8 +118,8 @@ def open_image(
     `check` sees the file's bytes before they are decoded.
 
     Raises UserError for a file that does not exist, is outside the folder `inside` (also by a
-    symbolic link), is empty, damaged or too large. Raises UserError too if the suffix does not
-    match the format, and if values do not fit into 8 bits.
+    symbolic link), is empty, damaged or too large. Raises UserError too if its suffix is not one of
+    SUFFIXES, and if values do not fit into 8 bits.
     """
     return decode_image(path, read_image(path, inside=inside, check=check))
 

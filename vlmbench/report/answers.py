@@ -108,10 +108,9 @@ def _kind(judgement: Judgement) -> str:
 
 def _is_wrong(judgement: Judgement) -> bool:
     """Return whether the true label is known, and the decision is the other one."""
-    is_decided = judgement.decision != LOOK
-    return (
-        is_decided and judgement.expected is not None and judgement.expected != judgement.decision
-    )
+    if judgement.expected is None or judgement.decision == LOOK:
+        return False
+    return judgement.expected != judgement.decision
 
 
 def _entry(judgement: Judgement) -> AnswerEntry:

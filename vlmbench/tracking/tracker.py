@@ -284,8 +284,10 @@ def _verdict_table(folder: Path) -> Any:
     import wandb
 
     rows = _read_verdicts(folder)["findings"]
-    data = [[str(row[name]) if name == "seeds" else row[name] for name in VERDICT_COLUMNS]
-            for row in rows]  # fmt: skip
+    data = [
+        [str(row[name]) if name == "seeds" else row[name] for name in VERDICT_COLUMNS]
+        for row in rows
+    ]
     return wandb.Table(columns=list(VERDICT_COLUMNS), data=data)
 
 

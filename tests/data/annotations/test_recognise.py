@@ -129,12 +129,16 @@ def test_a_tree_of_mvtec_as_a_folder_names_its_source(cli: Cli, tmp_path: Path) 
                 "'source.labels={OK: normal, NG: abnormal}'",
             ),
         ),
-        ("画像,判定", ("良", "不良"), (
-            "'source.columns=\"{image: 画像, label: 判定}\"'",
-            "'source.labels={良: normal, 不良: abnormal}'",
-        )),
+        (
+            "画像,判定",
+            ("良", "不良"),
+            (
+                "'source.columns={image: 画像, label: 判定}'",
+                "'source.labels={良: normal, 不良: abnormal}'",
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_is_recognised(
     tmp_path: Path, header: str, words: tuple[str, str], settings: tuple[str, ...] | None
 ) -> None:

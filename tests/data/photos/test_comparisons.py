@@ -193,7 +193,7 @@ def test_splits_that_the_user_chose_are_kept() -> None:
         for split in Split
         for label, count in (("normal", 6), ("abnormal", 3))
         for i in range(count)
-    ]  # type: ignore[arg-type]
+    ]
     lots = deal(photos, lots=1, references=2, seed=0, source_path="p")
     records = list(make_comparison_records(compare_all(lots), "rt"))
     assert {record.split for record in records} == set(Split)

@@ -115,7 +115,7 @@ def test_one_image_cannot_be_good_and_bad() -> None:
 
 
 def test_one_part_cannot_be_in_two_splits() -> None:
-    photos = [copy("a", part="x", split=Split.TRAIN), copy("b", part="x", split=Split.TEST)]  # type: ignore[arg-type]
+    photos = [copy("a", part="x", split=Split.TRAIN), copy("b", part="x", split=Split.TEST)]
     with pytest.raises(UserError, match="a and b show one part or look the same, but their split"):
         deal([*make_copies(9, 9), *photos], lots=3, references=1, seed=0, source_path="p")
 

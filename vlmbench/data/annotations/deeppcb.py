@@ -7,11 +7,11 @@ trainval.txt and test.txt are not used: near-duplicates would stand in both spli
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import PurePosixPath
 
 from vlmbench.data.annotations.files import Files, read_bytes
-from vlmbench.data.annotations.marks import Mark, Problems, Reading, box_of
-from vlmbench.data.annotations.voc import note_without_photo
+from vlmbench.data.annotations.marks import Mark, Reading, box_of, read_each
 from vlmbench.data.images import SUFFIXES, image_size
 from vlmbench.types import UserError
 
@@ -29,23 +29,8 @@ def is_deeppcb_text(name: str) -> bool:
 
 def read_deeppcb(files: Files) -> Reading:
     """Return the boxes of the tested photos. Raise UserError with all lines that are not valid."""
-    marks: dict[str, list[Mark]] = {}
-    problems = Problems()
-    without_photo: list[str] = []
-
-    for name in filter(is_deeppcb_text, files.others):
-        photo = _find_photo(files, name)
-        if photo is None:
-            without_photo.append(name)
-            continue
-        try:
-            marks[photo] = _read_file(files, name, photo)
-        except UserError as error:
-            problems.add(error)
-
-    problems.raise_any()
-    notes = note_without_photo("text files", without_photo)
-    return Reading(marks=marks, notes=notes)
+    names = filter(is_deeppcb_text, files.others)
+    return read_each(names, "text", partial(_find_photo, files), partial(_read_file, files))
 
 
 def _find_photo(files: Files, name: str) -> str | None:

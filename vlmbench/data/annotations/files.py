@@ -10,13 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from vlmbench.data.images import SUFFIXES
 from vlmbench.data.paths import normal_text
-from vlmbench.data.photos.left_out import (
-    is_litter,
-    pass_over,
-    refuse_endings,
-    refuse_missing,
-    walk,
-)
+from vlmbench.data.photos.left_out import refuse_endings, usable_files
 from vlmbench.types import UserError
 
 # Folders that say only what kind of file they hold, in lower case.
@@ -30,7 +24,7 @@ MASK_FOLDERS = frozenset(
     {"ground_truth", "groundtruth", "gt", "mask", "masks", "segmentation", "label", "labels"}
 )
 NEUTRAL = IMAGE_FOLDERS | LABEL_FOLDERS | MASK_FOLDERS
-# Files that may describe photos, however many they are
+# Files that may describe photos, however many they are.
 LABEL_SUFFIXES = frozenset({".xml", ".txt", ".json", ".yaml", ".yml", ".names", ".csv", ".tsv"})
 MAX_FILES = 2_000_000
 
@@ -61,19 +55,11 @@ def list_files(root: Path) -> Files:
 
     Raise UserError for names that cannot be printed, and for links that lead nowhere.
     """
-    found = walk(root)
-    litter = [path for path in found if is_litter(path, root)]
-    pass_over(litter, root, reason="hidden files and litter of the system are no photos")
-
-    paths = [path for path in found if not is_litter(path, root)]
+    paths = usable_files(root)
     if len(paths) > MAX_FILES:
         raise UserError(
             f"{root}: the folder has more than {MAX_FILES:,} files; name a smaller folder"
         )
-
-    refuse_missing(paths, root)
-    for path in paths:
-        _check_name(path)
 
     names = {path: path.relative_to(root).as_posix() for path in paths}
     return Files(
@@ -169,11 +155,3 @@ def _key(path: PurePosixPath) -> tuple[str, ...]:
     """Return the folders of a file, without those that name only a kind of file."""
     folders = (folder.casefold() for folder in path.parent.parts)
     return tuple(folder for folder in folders if folder not in NEUTRAL)
-
-
-def _check_name(path: Path) -> None:
-    if not path.name.isprintable():  # true also for bytes that are not text
-        raise UserError(
-            f"{path.parent}: the file name {path.name!r} has characters that cannot be printed; "
-            "rename the file"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ MAX_WORD = 80  # characters of a defect's word
 OUTSIDE = 0.02  # share of the photo that a box may stand over its edge, from rounding
 
 Box = tuple[float, float, float, float]
+FindPhoto = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,7 @@ class Reading:
     """The marks of each photo, by its name. A photo without marks is without defect.
 
     With `is_complete`, the files list every photo: one that they lack is left out. `not_photos` are
-    images that are masks. `splits` are the splits that the publisher chose. `notes` are for the
-    user, a sentence each.
+    images that are masks. `notes` are for the user, a sentence each.
     """
 
     marks: Mapping[str, Sequence[Mark]]
@@ -58,6 +58,37 @@ class Problems:
     def raise_any(self) -> None:
         if self.lines:
             raise UserError("\n".join(self.lines))
+
+
+def read_each(
+    names: Iterable[str], kind: str, find: FindPhoto, read: Callable[[str, str], Sequence[Mark]]
+) -> Reading:
+    """Return the marks of label files that each describe one photo.
+
+    `find` returns the photo of a file, `read` the marks of a file and its photo. Files without a
+    photo are counted as `kind`. Raise UserError with all files that cannot be read.
+    """
+    marks: dict[str, Sequence[Mark]] = {}
+    problems = Problems()
+    without_photo: list[str] = []
+
+    for name in names:
+        photo = find(name)
+        if photo is None:
+            without_photo.append(name)
+            continue
+        try:
+            marks[photo] = read(name, photo)
+        except UserError as error:
+            problems.add(error)
+
+    problems.raise_any()
+    notes: tuple[str, ...] = ()
+    if without_photo:
+        count = len(without_photo)
+        files = f"1 {kind} file belongs" if count == 1 else f"{count} {kind} files belong"
+        notes = (f"{files} to no photo by the name, such as {without_photo[0]}",)
+    return Reading(marks=marks, notes=notes)
 
 
 def box_of(values: Sequence[float], where: str) -> Box:

@@ -83,8 +83,9 @@ def read_masks(files: Files) -> Reading:
 
     notes: tuple[str, ...] = ()
     if masks.alone:
-        notes = (f"{len(masks.alone)} masks belong to no photo by their name, such as "
-                 f"{masks.alone[0]}",)  # fmt: skip
+        notes = (
+            f"{len(masks.alone)} masks belong to no photo by their name, such as {masks.alone[0]}",
+        )
     if not masks.photo_of:
         raise UserError(
             f"source.path={files.root}: no image is a mask by its name and its grey levels; name "

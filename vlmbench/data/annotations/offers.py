@@ -37,9 +37,9 @@ def find_label_files(files: Files) -> dict[str, list[str]]:
     }
 
     checks = {
-        "voc": lambda content: is_voc(content),
+        "voc": is_voc,
         "yolo": lambda content: is_yolo(content.decode("utf-8", "replace")),
-        "coco": lambda content: is_coco(content),
+        "coco": is_coco,
     }
     return {
         kind: names
@@ -57,8 +57,8 @@ def offer_label_files(files: Files) -> list[str]:
             f"source.annotations={kind} for words and positions of defects"
         )
 
-    rest = [name for name in label_texts(files) if not notes and not name.endswith(NAMES)]
-    if rest:
+    rest = [name for name in label_texts(files) if not name.endswith(NAMES)]
+    if rest and not notes:
         notes.append(f"{len(rest)} text files, such as {rest[0]}, are passed over")
     return notes
 

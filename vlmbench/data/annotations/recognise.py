@@ -63,8 +63,9 @@ def typed_command(layout: Layout, path: Path, arguments: Sequence[str] = ()) -> 
 
 def _look_for_pairs(files: Files) -> Layout | None:
     stems = {name.rpartition(".")[0] for name in files.images}
-    num_pairs = sum(f"{stem.removesuffix('_test')}_temp" in stems for stem in stems
-                    if stem.endswith("_test"))  # fmt: skip
+    num_pairs = sum(
+        f"{stem.removesuffix('_test')}_temp" in stems for stem in stems if stem.endswith("_test")
+    )
     if num_pairs == 0 or 4 * num_pairs < len(stems):
         return None
 

@@ -7,11 +7,12 @@ photo is without defect.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from xml.parsers import expat
 
 from vlmbench.data.annotations.files import Files, PhotoIndex, read_bytes
-from vlmbench.data.annotations.marks import Mark, Problems, Reading, box_of, word_of
+from vlmbench.data.annotations.marks import Mark, Reading, box_of, read_each, word_of
 from vlmbench.data.images import image_size
 from vlmbench.types import UserError
 
@@ -26,30 +27,8 @@ Item = dict[str, str]  # an object's elements by their path in it, such as "bndb
 
 def read_voc(files: Files) -> Reading:
     """Return the boxes of all XML files. Raise UserError with all files that cannot be read."""
-    index = PhotoIndex(files.images)
-    marks: dict[str, list[Mark]] = {}
-    problems = Problems()
-    without_photo: list[str] = []
-
-    for name in files.with_suffix(".xml"):
-        photo = index.find(name)
-        if photo is None:
-            without_photo.append(name)
-            continue
-        try:
-            marks[photo] = _read_file(files, name, photo)
-        except UserError as error:
-            problems.add(error)
-
-    problems.raise_any()
-    return Reading(marks=marks, notes=note_without_photo("XML files", without_photo))
-
-
-def note_without_photo(kind: str, names: list[str]) -> tuple[str, ...]:
-    """Return a sentence on label files that belong to no photo."""
-    if not names:
-        return ()
-    return (f"{len(names)} {kind} belong to no photo by their name, such as {names[0]}",)
+    names, index = files.with_suffix(".xml"), PhotoIndex(files.images)
+    return read_each(names, "XML", index.find, partial(_read_file, files))
 
 
 def is_voc(content: bytes) -> bool:

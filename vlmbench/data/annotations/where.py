@@ -61,8 +61,9 @@ def defect_sizes(marks: Sequence[Mark], photo: Path, root: Path) -> list[tuple[i
         if mark.mask is not None:
             numbered, _ = ndimage.label(upright_mask(mark.mask, photo, root), np.ones((3, 3)))
             slices = ndimage.find_objects(numbered)
-            sizes += [(area[1].stop - area[1].start, area[0].stop - area[0].start)
-                      for area in slices]  # fmt: skip
+            sizes += [
+                (area[1].stop - area[1].start, area[0].stop - area[0].start) for area in slices
+            ]
 
     return sizes
 

@@ -8,13 +8,13 @@ classes.txt, obj.names or data.yaml.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import yaml
 
 from vlmbench.data.annotations.files import Files, PhotoIndex, read_bytes, suffix_of
-from vlmbench.data.annotations.marks import Box, Mark, Problems, Reading, box_of, word_of
-from vlmbench.data.annotations.voc import note_without_photo
+from vlmbench.data.annotations.marks import Box, Mark, Reading, box_of, read_each, word_of
 from vlmbench.types import UserError
 
 MAX_BYTES = 10_000_000  # of a file
@@ -26,27 +26,18 @@ OTHER_TEXTS = frozenset({*NAMES, "readme.txt", "license.txt", "notes.txt", "requ
 
 def read_yolo(files: Files) -> Reading:
     """Return the boxes of all text files. Raise UserError with all lines that cannot be read."""
-    index = PhotoIndex(files.images)
-    classes = read_classes(files)
-    marks: dict[str, list[Mark]] = {}
-    problems = Problems()
-    without_photo: list[str] = []
+    index, classes = PhotoIndex(files.images), read_classes(files)
+    reading = read_each(
+        label_texts(files),
+        "text",
+        index.find,
+        lambda name, _: _read_file(files, name, classes),
+    )
 
-    for name in label_texts(files):
-        photo = index.find(name)
-        if photo is None:
-            without_photo.append(name)
-            continue
-        try:
-            marks[photo] = _read_file(files, name, classes)
-        except UserError as error:
-            problems.add(error)
-
-    problems.raise_any()
-    notes = note_without_photo("text files", without_photo)
-    if any(marks.values()) and not classes:
-        notes += ("classes have no names: answers lack the defect's word; add classes.txt",)
-    return Reading(marks=marks, notes=notes)
+    if classes or not any(reading.marks.values()):
+        return reading
+    note = "classes have no names: answers lack the defect's word; add classes.txt"
+    return replace(reading, notes=(*reading.notes, note))
 
 
 def label_texts(files: Files) -> list[str]:

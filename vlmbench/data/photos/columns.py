@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from vlmbench.data.images import SUFFIXES
+from vlmbench.system.text import in_quotes
 from vlmbench.types import UserError
 
 # Usual names of columns, in lower case.
@@ -20,6 +23,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
         *("判定", "ラベル", "結果", "クラス"),
     ),
 }
+MEANING = re.compile(r"""[,:{}\[\]"']""")  # characters with a meaning in a mapping
 ALIASES = {"image": "path"}  # names of vlmbench's own columns that are understood too
 
 
@@ -77,9 +81,11 @@ class TableShape:
 def columns_setting(first: Sequence[str]) -> str:
     """Return source.columns as it can be typed, guessed from a table's first line."""
     columns = guess_columns(first) or {"image": first[0], "label": first[-1]}
-    mapping = f"{{image: {columns['image']}, label: {columns['label']}}}"
-    is_typed = mapping.isascii() and all(c.isalnum() or c in "{}:, _-" for c in mapping)
-    return f"'source.columns={mapping}'" if is_typed else f"'source.columns=\"{mapping}\"'"
+    words = [
+        f"{own}: {in_quotes(name) if MEANING.search(name) else name}"
+        for own, name in columns.items()
+    ]
+    return shlex.quote(f"source.columns={{{', '.join(words)}}}")
 
 
 def guess_columns(first: Sequence[str]) -> dict[str, str] | None:

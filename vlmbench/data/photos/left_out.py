@@ -54,6 +54,26 @@ def walk(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
+def usable_files(folder: Path) -> list[Path]:
+    """Return the files of a folder and its subfolders, sorted. Litter is passed over and said once.
+
+    Raise UserError for links that lead nowhere, and for names that cannot be printed.
+    """
+    found = walk(folder)
+    litter = [path for path in found if is_litter(path, folder)]
+    pass_over(litter, folder, reason="hidden files and litter of the system are no photos")
+
+    paths = [path for path in found if not is_litter(path, folder)]
+    refuse_missing(paths, folder)
+    for path in paths:
+        if not path.name.isprintable():  # false too for bytes that are not text
+            raise UserError(
+                f"{path.parent}: the file name {path.name!r} has characters that cannot be "
+                "printed; rename the file"
+            )
+    return paths
+
+
 def refuse_missing(paths: Iterable[Path], folder: Path) -> None:
     """Raise UserError if some paths lead to no file: links that lead nowhere, pipes, devices."""
     missing = [path for path in paths if not path.is_file()]

@@ -22,14 +22,7 @@ from vlmbench.data.images import (
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.lines import changed_error, read_error
 from vlmbench.data.paths import describe_missing, is_folder, is_plain_file, normal_name
-from vlmbench.data.photos.left_out import (
-    MAX_BESIDE,
-    is_litter,
-    pass_over,
-    refuse_endings,
-    refuse_missing,
-    walk,
-)
+from vlmbench.data.photos.left_out import MAX_BESIDE, refuse_endings, usable_files
 from vlmbench.system.files import explain_disk_errors
 from vlmbench.types import ImageRef, Role, Split, UserError
 
@@ -126,15 +119,7 @@ def list_images(folder: Path) -> list[Path]:
     if not is_folder(folder):
         raise UserError(f"{folder}: the folder does not exist; create it with photos in it")
 
-    found = walk(folder)
-    litter = [path for path in found if is_litter(path, folder)]
-    pass_over(litter, folder, reason="hidden files and litter of the system are no photos")
-
-    paths = [path for path in found if not is_litter(path, folder)]
-    refuse_missing(paths, folder)
-    for path in paths:
-        _check_file_name(path, folder)
-
+    paths = usable_files(folder)
     images = [path for path in paths if path.suffix.lower() in SUFFIXES]
     others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
     if others:
@@ -143,14 +128,6 @@ def list_images(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: the folder is empty; add photos to it")
 
     return images
-
-
-def _check_file_name(path: Path, folder: Path) -> None:
-    if not path.name.isprintable():  # true also for bytes that are not text
-        raise UserError(
-            f"{folder}: the file name {path.name!r} has characters that cannot be printed; rename "
-            "the file"
-        )
 
 
 def check_names(photos: Sequence[Photo]) -> None:

@@ -46,7 +46,7 @@ def scale_copies(
     With "auto", the values are 12-bit ones if none of the set is larger than 4095; this is logged.
     Raise UserError for larger values with "12".
     """
-    deep = [copy for copy in copies if copy.facts.mode.startswith("I")]
+    deep = [copy for copy in copies if _is_deep(copy)]
     if not deep or value_range == "16":
         return list(copies)
 
@@ -68,7 +68,7 @@ def scale_copies(
             len(deep),
             most,
         )
-    return [_scale(copy, folder) if copy in deep else copy for copy in copies]
+    return [_scale(copy, folder) if _is_deep(copy) else copy for copy in copies]
 
 
 def warn_of_dark_images(paths: Iterable[Path], value_range: str) -> None:
@@ -91,6 +91,11 @@ def warn_of_dark_images(paths: Iterable[Path], value_range: str) -> None:
             value_range,
             FACTOR,
         )
+
+
+def _is_deep(copy: PhotoCopy) -> bool:
+    """Return whether a photo has 16 bits."""
+    return copy.facts.mode.startswith("I")
 
 
 def _is_dark(path: Path) -> bool:

@@ -16,7 +16,7 @@ from vlmbench.data.annotations.folders import check_folder_labels
 from vlmbench.data.annotations.offers import unlabelled_error
 from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
-from vlmbench.data.images import MAX_NAME, SUFFIXES, image_path_error
+from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import (
     describe_missing,
@@ -33,6 +33,7 @@ from vlmbench.data.photos.part_names import check_part_names
 from vlmbench.data.photos.photo import GOOD, PartRule, Photo, check_names, part_of
 from vlmbench.data.photos.source import PhotoSourceConfig, label_of
 from vlmbench.data.photos.table import read_table
+from vlmbench.system.files import MAX_NAME
 from vlmbench.types import Split, UserError
 
 # The other columns of a table go into `meta`.
