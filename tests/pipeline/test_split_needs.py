@@ -46,9 +46,46 @@ def test_lots_are_not_called_parts(cli: Cli, tmp_path: Path) -> None:
     layouts.plain(tmp_path / "set")
     output = cli("stage=prepare", "source=folder", "source.path=set").out
     assert re.search(r"records of \d+ lots, 24 images", output)
-    assert re.search(
-        r"The 8 abnormal photos|All photos make \d+ lots; set source.pairs.ref", output
-    )
+
+
+def _photos(folder: Path, *, parts: int, photos: int) -> None:
+    """Photos of `parts` parts, for each label `photos` of each part."""
+    for number in range(parts * photos):
+        for shift, label in enumerate(("good", "bad")):
+            part, photo = divmod(number, photos)
+            name = f"part{part:02d}_{photo}.png"
+            layouts.photo(folder / label / name, 1000 * shift + number)
+
+
+@pytest.mark.parametrize(
+    ("parts", "photos", "settings", "cure"),
+    [
+        (6, 5, [], "source.compare_views=false"),
+        (20, 1, [], "source.pairs.references=1"),
+        (20, 1, ["source.pairs.lots=3"], "source.pairs.lots=null"),
+    ],
+)
+def test_the_cure_makes_more_lots(
+    cli: Cli, tmp_path: Path, parts: int, photos: int, settings: list[str], cure: str
+) -> None:
+    _photos(tmp_path / "set", parts=parts, photos=photos)
+    prepare = ["stage=prepare", "source=folder", "source.path=set", *settings]
+    output = cli(*prepare).out
+    (before,) = re.findall(r"All photos make (\d+) lots", output)
+    (printed,) = re.findall(r"set (source\.\S+=\w+)", output)
+    assert printed == cure
+
+    mended = cli(*prepare, printed).out
+    (after,) = re.findall(r"records of (\d+) lots", mended)
+    assert int(after) > int(before)
+    assert cure not in mended
+
+
+def test_photos_of_few_parts_have_no_setting_as_their_cure(cli: Cli, tmp_path: Path) -> None:
+    _photos(tmp_path / "set", parts=9, photos=1)
+    settings = ["source.pairs.references=1", "source.compare_views=false"]
+    output = cli("stage=prepare", "source=folder", "source.path=set", *settings).out
+    assert "All photos make 3 lots; add photos of more parts" in output
 
 
 def test_rare_defects_are_told_before_training(cli: Cli, tmp_path: Path) -> None:

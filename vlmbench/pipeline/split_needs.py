@@ -12,6 +12,8 @@ import numpy as np
 from vlmbench.config import RunConfig, VariantConfig
 from vlmbench.data.load import Data
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, open_manifest
+from vlmbench.data.photos.lots import QUERIES
+from vlmbench.data.photos.source import PairedSourceConfig
 from vlmbench.data.splits import split_records
 from vlmbench.data.viewer import RAW
 from vlmbench.stats.calibrate import MIN_PARTS, MIN_RECORDS
@@ -48,16 +50,16 @@ def manifest_needs(path: Path, config: RunConfig) -> list[str]:
 
 def describe_needs(manifest: Manifest, splits: SplitIndices, config: RunConfig) -> list[str]:
     """Return a sentence for each thing that the validation and test set lack."""
-    unit = config.source.unit
     return [
-        *_lacking_parts(manifest, splits, config.data, unit),
+        *_lacking_parts(manifest, splits, config),
         *_lacking_labels(manifest, splits),
     ]
 
 
 def _lacking_parts(
-    manifest: Manifest, splits: SplitIndices, data: VariantConfig, unit: str
+    manifest: Manifest, splits: SplitIndices, config: RunConfig
 ) -> Iterator[str]:
+    data, unit = config.data, config.source.unit
     needed = {Split.VAL: MIN_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
     counts = _count_parts(manifest, splits)
     lacking = [split for split, most in needed.items() if counts[split] < most]
@@ -74,25 +76,46 @@ def _lacking_parts(
     if shares is not None:
         text = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
         yield f"{problem}; set 'data.split={{{text}}}'"
-    elif unit == "lots":
-        yield f"{problem}. {_more_lots(manifest, total)}"
+    elif isinstance(config.source, PairedSourceConfig):
+        yield f"{problem}. {_more_lots(manifest, config.source, total)}"
     else:
         yield f"{problem}. The data have {total} {unit}; add {unit}"
 
 
-def _more_lots(manifest: Manifest, total: int) -> str:
-    """Return how to get more lots: by default, each lot has a bad photo."""
-    bad = {
-        record.images[-1].path
-        for record in manifest
-        if record.task is Task.JUDGE_PAIR and record.label == LABELS[record.task][1]
-    }
-    if len(bad) <= total:
-        return f"The {len(bad)} abnormal photos make {total} lots; add photos that are abnormal"
-    return (
-        f"All photos make {total} lots; set source.pairs.references=1 for more lots from the same "
-        "photos, or add photos"
-    )
+def _more_lots(manifest: Manifest, source: PairedSourceConfig, total: int) -> str:
+    """Return what gives more lots. A lot needs a bad photo, good photos, and parts to compare."""
+    good, bad = _count_photos(manifest)
+    if bad <= total:
+        return f"The {bad} abnormal photos make {total} lots; add photos that are abnormal"
+
+    have = f"All photos make {total} lots"
+    if source.pairs.lots is not None:
+        return f"{have}, as source.pairs.lots says; set source.pairs.lots=null, or add photos"
+
+    limit = good // (source.pairs.references + QUERIES)
+    if limit > total and source.makes_comparisons:
+        return (
+            f"{have}, because a lot with comparison records needs two parts; set "
+            "source.compare_views=false for more lots without them, or add photos of more parts"
+        )
+    if limit <= total and good // (1 + QUERIES) > total:
+        return (
+            f"{have}; set source.pairs.references=1 for more lots from the same photos, or add "
+            "photos"
+        )
+    return f"{have}; add photos of more parts"
+
+
+def _count_photos(manifest: Manifest) -> tuple[int, int]:
+    """Return the number of good and of bad raw photos in the pairs."""
+    good_label, _ = LABELS[Task.JUDGE_PAIR]
+    good, bad = set(), set()
+    for record in manifest:
+        if record.task is Task.JUDGE_PAIR and record.view == RAW:
+            *references, query = (image.path for image in record.images)
+            good.update(references)
+            (good if record.label == good_label else bad).add(query)
+    return len(good), len(bad)
 
 
 def _find_shares(

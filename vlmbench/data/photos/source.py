@@ -67,6 +67,12 @@ class PairedSourceConfig(SourceConfig):
         check_label_words(self.labels)
         self.range = check_range_setting(self.range)
 
+    @property
+    def makes_comparisons(self) -> bool:
+        """Whether records are made that compare a raw photo with a processed one."""
+        has_view = self.processed_view not in (None, RAW)
+        return self.compare_views and has_view and not self.pairs.is_by_name
+
 
 @dataclass(kw_only=True)
 class PhotoSourceConfig(PairedSourceConfig):
@@ -121,7 +127,7 @@ def write_photos(
     """Copy the photos into the prepared folder and write the manifest of their records."""
     settings = config.pairs
     view = str(config.processed_view or RAW)
-    has_comparisons = config.compare_views and view != RAW and not settings.is_by_name
+    has_comparisons = config.makes_comparisons
 
     copies = copy_photos(
         photos,
