@@ -23,6 +23,7 @@ from tests.helpers.reports import (
     sweep_of,
     wrong_prediction,
 )
+from vlmbench.report import write_report
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.sweep import SweepDir
 from vlmbench.types import Probe
@@ -38,7 +39,10 @@ def image_paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def make_run(tmp_path: Path, image_paths: list[str]) -> RunMaker:
     """Return a function that writes a run; a file can be replaced, or left out by None."""
+    return _run_maker(tmp_path, image_paths)
 
+
+def _run_maker(folder: Path, image_paths: list[str]) -> RunMaker:
     def make(
         number: int,
         data: str,
@@ -71,7 +75,7 @@ def make_run(tmp_path: Path, image_paths: list[str]) -> RunMaker:
             "log": make_log(300, 0.35 - better),
             "predictions": make_predictions(image_paths, wrong),
         } | given
-        run = RunDir(tmp_path / "2026-11-22_quick" / f"{number}_smol_{data}_s0")
+        run = RunDir(folder / "2026-11-22_quick" / f"{number}_smol_{data}_s0")
         run.path.mkdir(parents=True)
         status = {
             "seconds": 312.0,
@@ -100,6 +104,18 @@ def make_run(tmp_path: Path, image_paths: list[str]) -> RunMaker:
 @pytest.fixture
 def sweep(make_run: RunMaker) -> SweepDir:
     """Return a sweep: without and with comparison records, finished, and the control, failed."""
+    return _make_sweep(make_run)
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory, image_paths: list[str]) -> SweepDir:
+    """Return the same sweep with its report, for tests that only read. A report takes 3 s."""
+    sweep = _make_sweep(_run_maker(tmp_path_factory.mktemp("reported"), image_paths))
+    write_report(sweep)
+    return sweep
+
+
+def _make_sweep(make_run: RunMaker) -> SweepDir:
     first = make_run(0, "without_comparison")
     make_run(1, "with_comparison", better=0.1, wrong=WRONG_WITH)
     make_run(

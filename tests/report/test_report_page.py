@@ -51,13 +51,27 @@ class Page(HTMLParser):
 
 
 def read(sweep: SweepDir) -> tuple[Page, str]:
-    """Return the page and the Markdown."""
-    html = write_report(sweep).read_text(encoding="utf-8")
-    return Page(html), (sweep.report / "report.md").read_text(encoding="utf-8")
+    """Write the report; return the page and the Markdown."""
+    write_report(sweep)
+    return read_written(sweep)
+
+
+def read_written(sweep: SweepDir) -> tuple[Page, str]:
+    """Return the page and the Markdown of a report that is there."""
+    return Page(html_of(sweep)), (sweep.report / "report.md").read_text(encoding="utf-8")
+
+
+def html_of(sweep: SweepDir) -> str:
+    return (sweep.report / "index.html").read_text(encoding="utf-8")
 
 
 def verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
+    """Write the report; return the findings."""
     write_report(sweep)
+    return written_verdicts(sweep)
+
+
+def written_verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
     verdicts = json.loads((sweep.report / "verdicts.json").read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = verdicts["findings"]
     return rows
@@ -81,8 +95,8 @@ def test_a_folder_without_runs_is_an_error_that_names_it(tmp_path: Path) -> None
         write_report(SweepDir(tmp_path))
 
 
-def test_every_figure_has_its_interval_and_its_n(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_every_figure_has_its_interval_and_its_n(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
     # accuracy 0.7 and 0.8 +- 0.11 on 60 records; misses 0.333 +- 0.16 on 30 records;
     # AUROC 0.78 + 0.1 / 2 +- 0.1
     assert "70.0 % 59.0 to 81.0 % n 60, 20 parts" in page.text
@@ -95,8 +109,8 @@ def test_every_figure_has_its_interval_and_its_n(sweep: SweepDir) -> None:
     )
 
 
-def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_the_headline_gives_the_difference_between_the_variants(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
     # 12 of 60 wrong against 18 of 60
     for text in (page.text, markdown):
         assert "+10.0 points of balanced accuracy (95 % interval" in text
@@ -104,15 +118,15 @@ def test_the_headline_gives_the_difference_between_the_variants(sweep: SweepDir)
         assert ", 1 seed)" in text
 
 
-def test_the_missing_link_is_in_the_consistency_table(sweep: SweepDir) -> None:
-    page, _ = read(sweep)
+def test_the_missing_link_is_in_the_consistency_table(reported: SweepDir) -> None:
+    page, _ = read_written(reported)
     table = page.text[page.text.index("Consistency:") : page.text.index("Error gallery")]
     assert "Missing link ↑ raw+rt" in table
     assert "55.0 % 34.0 to 76.0 % n 20, 20 parts" in table
 
 
-def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> None:
-    rows = verdicts(sweep)
+def test_verdicts_cover_every_task_and_view_raw_pairs_first(reported: SweepDir) -> None:
+    rows = written_verdicts(reported)
     task_views = [
         ("judge_pair", "raw"),
         ("judge_pair", "rt"),
@@ -123,7 +137,7 @@ def test_verdicts_cover_every_task_and_view_raw_pairs_first(sweep: SweepDir) -> 
     # of 60, 40, 20 and 16 records 6, 4, 4 and 6 fewer are wrong
     assert [row["difference"] for row in rows] == pytest.approx([0.1, 0.1, 0.2, 0.375])
     assert [row["n_records"] for row in rows] == [60, 40, 20, 16]
-    page, markdown = read(sweep)
+    page, markdown = read_written(reported)
     titles = ("judge pair · rt", "judge link · raw+rt", "compare views · raw+rt")
     forest = page.text[
         page.text.index("The same question by task and view") : page.text.index(
@@ -260,8 +274,10 @@ def test_many_runs_that_may_be_guessing_are_counted(make_run: RunMaker) -> None:
     )
 
 
-def test_the_gallery_shows_each_record_once_with_the_answers_of_all_runs(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_the_gallery_shows_each_record_once_with_the_answers_of_all_runs(
+    reported: SweepDir,
+) -> None:
+    page, markdown = read_written(reported)
     errors = page.text[
         page.text.index("Error gallery") : page.text.index("What each variant trained on")
     ]
@@ -284,9 +300,9 @@ def test_the_gallery_shows_each_record_once_with_the_answers_of_all_runs(sweep: 
     assert errors.count("grey image") == 3
 
 
-def test_each_task_and_view_has_its_confusion_roc_and_calibration(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
-    html = (sweep.report / "index.html").read_text(encoding="utf-8")
+def test_each_task_and_view_has_its_confusion_roc_and_calibration(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
+    html = html_of(reported)
     # 18 of 60 wrong, by turns normal and abnormal: 9 of 30 each
     matrix = (
         r"true ↓ predicted → normal abnormal normal n 30 21 70.0 % [^%]*% 9 30.0 % [^%]*% "
@@ -313,8 +329,8 @@ def test_generated_answers_have_a_confusion_but_no_curves(make_run: RunMaker) ->
     assert "✗ I cannot tell" in page.text
 
 
-def test_the_data_section_counts_records_and_reports_the_leak_search(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_the_data_section_counts_records_and_reports_the_leak_search(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
     for text in (page.text, markdown):
         assert "No leak: 960 records and 1,600 images were searched" in text
         assert "448 abnormal, 452 normal" in text
@@ -372,8 +388,8 @@ def test_runs_of_an_older_version_have_no_leak_search(make_run: RunMaker) -> Non
     assert "These runs do not record a leak search" in page.text
 
 
-def test_only_settings_that_differ_are_in_the_table(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_only_settings_that_differ_are_in_the_table(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
     table = page.text[page.text.index("Settings that differ") : page.text.index("Each run")]
     assert table == (
         "Settings that differ Setting smol · without_comparison smol · with_comparison "
@@ -425,8 +441,8 @@ def test_an_undescribed_metric_is_shown_under_its_name(make_run: RunMaker) -> No
     assert "3.142 2.5 to 4 n 60, 20 parts" in page.text
 
 
-def test_the_page_has_the_command_that_repeats_a_run(sweep: SweepDir) -> None:
-    page, markdown = read(sweep)
+def test_the_page_has_the_command_that_repeats_a_run(reported: SweepDir) -> None:
+    page, markdown = read_written(reported)
     command = "python -m vlmbench experiment=quick data=with_comparison hydra.mode=RUN"
     assert command in page.text
     assert f"`{command}`" in markdown
@@ -443,8 +459,8 @@ def test_the_page_has_the_command_that_repeats_a_run(sweep: SweepDir) -> None:
         assert fact in page.text
 
 
-def test_curves_follow_the_pages_colours_and_share_no_ids(sweep: SweepDir) -> None:
-    html = write_report(sweep).read_text(encoding="utf-8")
+def test_curves_follow_the_pages_colours_and_share_no_ids(reported: SweepDir) -> None:
+    html = html_of(reported)
     plots = html[html.index('class="plots over-step"') : html.index("Last values")]
     assert plots.count("<svg viewBox") == 6
     for title in ("Training loss", "Held-out loss", "Held-out balanced accuracy"):
@@ -467,16 +483,16 @@ def test_without_matplotlib_the_page_says_how_to_get_the_plots(
     assert "smol · with_comparison · seed 0 300 0.3646 0.4646 71.0 %" in page.text
 
 
-def test_the_page_loads_nothing(sweep: SweepDir) -> None:
-    page, _ = read(sweep)
+def test_the_page_loads_nothing(reported: SweepDir) -> None:
+    page, _ = read_written(reported)
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
     assert {"iframe", "object", "embed", "link"} & set(page.tags) <= {"link"}
     assert page.addresses.count("data:,") == page.tags.count("link") == 1
-    assert "url(http" not in (sweep.report / "index.html").read_text(encoding="utf-8")
+    assert "url(http" not in html_of(reported)
 
 
-def test_the_pages_policy_lets_its_own_script_run_and_nothing_else(sweep: SweepDir) -> None:
-    html = write_report(sweep).read_text(encoding="utf-8")
+def test_the_pages_policy_lets_its_own_script_run_and_nothing_else(reported: SweepDir) -> None:
+    html = html_of(reported)
     script = html[html.index("<script>") + len("<script>") : html.index("</script>")]
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = html.index("Content-Security-Policy")
@@ -520,8 +536,8 @@ smol matched_control seed 0  failed: <error>
 """  # noqa: E501 - a terminal's lines
 
 
-def test_the_terminals_table_is_as_written_by_hand(sweep: SweepDir) -> None:
-    tables, _, rest = comparison_table(sweep).partition("\nverdict\n")
+def test_the_terminals_table_is_as_written_by_hand(reported: SweepDir) -> None:
+    tables, _, rest = comparison_table(reported).partition("\nverdict\n")
     assert tables == TERMINAL_TABLE.replace("<error>", LABEL_ERROR)
     verdict, _, plan = rest.partition("\n\nplan\n")
     assert verdict.startswith(

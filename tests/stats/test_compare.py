@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import rankdata, ttest_ind
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from vlmbench.stats import Compared, Comparison, Costs, compare, holm
 from vlmbench.stats.clusters import Design
@@ -268,6 +271,13 @@ def test_holm_multiplies_the_smallest_p_value_by_their_number_and_keeps_the_orde
     # sorted 0.01 x 3 = 0.03, 0.03 x 2 = 0.06, 0.04 x 1 but not below the one before it
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+@settings(max_examples=20)  # statsmodels collects garbage at each call
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
+    expected = multipletests([*p_values, p_values[0]], method="holm")[1]
+    assert holm([*p_values, p_values[0]]) == pytest.approx(expected)
 
 
 # False verdicts between equal arms. bench.statistics has many more worlds and draws.

@@ -56,9 +56,7 @@ def describe_needs(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
     ]
 
 
-def _lacking_parts(
-    manifest: Manifest, splits: SplitIndices, config: RunConfig
-) -> Iterator[str]:
+def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) -> Iterator[str]:
     data, unit = config.data, config.source.unit
     needed = {Split.VAL: MIN_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
     counts = _count_parts(manifest, splits)

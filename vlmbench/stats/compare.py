@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from statsmodels.stats.multitest import multipletests
 
 from vlmbench.stats import power
 from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, number_clusters
@@ -212,12 +211,16 @@ def paired(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values of one family of comparisons, corrected for their number (Holm 1979).
 
-    The order stays.
+    The order stays. statsmodels' multipletests gives the same numbers, but it collects garbage at
+    each call: 1 s of the 3.7 s that a small report takes.
     """
-    if not p_values:
-        return []
+    raw = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    steps = raw[order] * np.arange(raw.size, 0, -1)
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    corrected = np.empty_like(raw)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(p) for p in corrected]
 
 
 def _known(figure: Compared | str) -> Compared:
