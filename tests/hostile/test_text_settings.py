@@ -107,17 +107,17 @@ def test_null_is_nothing_where_a_setting_may_be_null() -> None:
 
 SWEEPS = {
     "model.path=a,b": ["a", "b"],
-    "name=3.10,1_000": ["3.10", "1_000"],
+    "tracking.project=3.10,1_000": ["3.10", "1_000"],
     "source.path=写真,photos (1)": ["写真", "photos (1)"],
     "source.path=photos (1,2)": ["photos (1,2)"],
     'source.path="a,b",c': ["a,b", "c"],
     "source.path='a,b','c d'": ["a,b", "c d"],
-    "name=it's,bob's": ["it's", "bob's"],
-    "name=a, b": ["a", "b"],
-    "name=a(,b": ["a(", "b"],
-    "name=a=1,b=2": ["a=1", "b=2"],
-    "name=choice(a,写真)": ["a", "写真"],
-    "name=choice(a,'b,c')": ["a", "b,c"],
+    "tracking.project=it's,bob's": ["it's", "bob's"],
+    "tracking.project=a, b": ["a", "b"],
+    "tracking.project=a(,b": ["a(", "b"],
+    "tracking.project=a=1,b=2": ["a=1", "b=2"],
+    "tracking.project=choice(a,写真)": ["a", "写真"],
+    "tracking.project=choice(a,'b,c')": ["a", "b,c"],
     "run=null,x": [None, "x"],
     "trainer.scheduler=linear,cosine": ["linear", "cosine"],
     "seed=0,1": [0, 1],
@@ -128,6 +128,13 @@ SWEEPS = {
 @pytest.mark.parametrize("typed", SWEEPS)
 def test_a_comma_separates_texts_in_a_sweep(typed: str) -> None:
     assert read_sweep(typed) == SWEEPS[typed]
+
+
+@pytest.mark.parametrize("name", ["name", "sweep"])
+def test_a_sweep_has_one_name(name: str) -> None:
+    typed = f"{name}=試し = 1, [a] #2"
+    assert read_sweep(typed) == ["試し = 1, [a] #2"]
+    assert read_sweep(f'{name}="a, b"') == ["a, b"]
 
 
 def test_a_comma_that_tears_a_folder_in_a_sweep_is_said(
@@ -282,8 +289,8 @@ def test_run_folders_have_the_names_that_were_typed(
     pytest.importorskip("torch")  # `make lowest` has no large packages
     monkeypatch.setattr("vlmbench.cli.stages.do_stage", lambda run: None)
     value = f'"{name}"' if options else name
-    typed = [f"{key}={value}" for key in ("name", "run_label", "source.path", "tracking.project")]
-    cli(*options, "stage=train", "source=folder", *typed)
+    typed = [f"{key}={value}" for key in ("run_label", "source.path", "tracking.project")]
+    cli(*options, "stage=train", "source=folder", f"name={name}", *typed)
 
     (folder,) = tmp_path.glob("runs/*/0_*")
     assert folder.parent.name.endswith(f"_{name}")

@@ -30,6 +30,8 @@ from vlmbench.types import UserError
 OPTIONS = ("-m", "--multirun", "--cfg", "--help", "-h", "--version")
 COMPLETION = re.compile(r"(install|query|uninstall)=(bash|fish)")
 NAME = re.compile(r"(?P<prefix>~|\+{0,2})(?P<name>[A-Za-z_][\w-]*([./][\w-]+)*)", re.ASCII)
+# They name the folder of a whole sweep, so a comma separates no values.
+ONE_VALUE = ("name", "sweep")
 MULTILINE_GROUPS = ("prompt.",)
 
 LAUNCHERS = ("basic", "ray", "submitit_local", "submitit_slurm")
@@ -113,7 +115,8 @@ def read_params(config: DictConfig) -> None:
         for name, value in list(params.items()):
             about = find_text_setting(str(name), texts)
             if about.kind is not Kind.value:
-                params[name] = hydra_sweep(str(name), str(value), about)
+                words = hydra_value if name in ONE_VALUE else hydra_sweep
+                params[name] = words(str(name), str(value), about)
 
 
 def refuse_strange_characters(argument: str) -> None:
@@ -273,7 +276,7 @@ def _hydra_setting(setting: str, about: TextSetting, *, is_sweep: bool) -> str:
         if smuggled:
             raise UserError(_no_setting(setting, f"{name}.{smuggled[0]}"))
         return setting if _is_readable(setting) else f"{typed}={in_quotes(value)}"
-    if is_sweep:
+    if is_sweep and name not in ONE_VALUE:
         _refuse_torn_path(name, value)
         return f"{typed}={hydra_sweep(name, value, about)}"
     return f"{typed}={hydra_value(name, value, about)}"

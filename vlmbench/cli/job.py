@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -99,17 +99,23 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # the names of folders need it
-        _check_and_plan(validate_run, config, Path(config.hydra.run.dir))
+        with _undropped("the check of the settings"):
+            _check_and_plan(validate_run, config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        read_params(config)
-        _check_and_plan(validate_sweep, config, Path(config.hydra.sweep.dir))
+        with _undropped("the check of the sweep"):
+            read_params(config)
+            _check_and_plan(validate_sweep, config, Path(config.hydra.sweep.dir))
 
-        self.times_before = _status_times(Path(config.hydra.sweep.dir))
-        if Stage(config.stage) not in RUN_STAGES:  # what is there is an earlier command's
-            shutil.rmtree(stage_dir(config.stage, ""), ignore_errors=True)
+            self.times_before = _status_times(Path(config.hydra.sweep.dir))
+            if Stage(config.stage) not in RUN_STAGES:  # what is there is an earlier command's
+                shutil.rmtree(stage_dir(config.stage, ""), ignore_errors=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        with _undropped("the end of the sweep"):
+            self._end_sweep(config)
+
+    def _end_sweep(self, config: DictConfig) -> None:
         from vlmbench.cli.stages import log_report, log_states
 
         stage, sweep = Stage(config.stage), SweepDir(Path(config.hydra.sweep.dir))
@@ -132,7 +138,19 @@ class SweepCallback(Callback):
         ]
         if failed:
             log.info("%s", _failure_message(stage, failed, len(statuses)))
-            raise SystemExit(1)  # Hydra drops any other exception of a callback
+            raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _undropped(title: str) -> Iterator[None]:
+    """End the command at any error of a callback. Hydra would only warn, and go on unchecked."""
+    try:
+        yield
+    except UserError as error:
+        refuse(error)
+    except Exception as error:
+        log.exception("%s failed", title)
+        raise SystemExit(1) from error
 
 
 def _run_alone(raw: DictConfig, folder: RunDir) -> float | None:
@@ -218,20 +236,17 @@ def _check_and_plan(
 
     Hydra writes into `folder`. A link there could lead it to any file of this machine.
     """
-    try:
-        with explain_config_errors(), explain_disk_errors("the plan of the sweep"):
-            configs = validate(config)
-            _refuse_links(folder, is_sweep=validate is validate_sweep)
-            if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():
-                return
-            if validate is validate_run:
-                plan_runs(Path(config.sweep), configs)
-            elif configs:
-                plan_runs(Path(config.hydra.sweep.dir), configs)
-            else:
-                plan_search(Path(config.hydra.sweep.dir), config)
-    except UserError as error:
-        refuse(error)
+    with explain_config_errors(), explain_disk_errors("the plan of the sweep"):
+        configs = validate(config)
+        _refuse_links(folder, is_sweep=validate is validate_sweep)
+        if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():
+            return
+        if validate is validate_run:
+            plan_runs(Path(config.sweep), configs)
+        elif configs:
+            plan_runs(Path(config.hydra.sweep.dir), configs)
+        else:
+            plan_search(Path(config.hydra.sweep.dir), config)
 
 
 def _refuse_links(folder: Path, *, is_sweep: bool) -> None:

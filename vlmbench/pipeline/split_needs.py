@@ -107,7 +107,8 @@ def _more_lots(manifest: Manifest, source: PairedSourceConfig, total: int) -> st
 def _count_photos(manifest: Manifest) -> tuple[int, int]:
     """Return the number of good and of bad raw photos in the pairs."""
     good_label, _ = LABELS[Task.JUDGE_PAIR]
-    good, bad = set(), set()
+    good: set[str] = set()
+    bad: set[str] = set()
     for record in manifest:
         if record.task is Task.JUDGE_PAIR and record.view == RAW:
             *references, query = (image.path for image in record.images)
