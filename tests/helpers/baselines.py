@@ -67,6 +67,7 @@ def keep_baseline(
     key: str = KEY,
     validation: Sequence[Prediction] = (),
     heat: dict[HeatKey, Any] | None = None,
+    marked: dict[HeatKey, Any] | None = None,
     **facts: Any,
 ) -> BaselineDir:
     """Write the answers of a baseline into a sweep's folder."""
@@ -77,6 +78,7 @@ def keep_baseline(
         validation=validation,
         predictions=predictions,
         heat=heat or {},
+        marked=marked,
     )
     return folder
 

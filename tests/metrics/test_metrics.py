@@ -69,6 +69,7 @@ def test_every_module_is_a_metric_without_figures_for_no_predictions():
         "image_flips",
         "option_types",
         "other_reference",
+        "region_iou",
         "robust_accuracy",
         "self_pair",
         "swap_symmetry",

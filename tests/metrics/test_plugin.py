@@ -193,7 +193,8 @@ def test_the_cure_for_a_missing_description_can_be_typed(folder: Path) -> None:
 def test_the_order_of_columns_cards_and_pages() -> None:
     assert [info.name for info in all_figures()] == [
         *("accuracy", "balanced_accuracy", "mean_type_accuracy", "miss_rate", "overkill_rate"),
-        *("auroc", "ece", "unparsed", "swap_symmetry", "self_pair", "transitivity"),
+        *("auroc", "ece", "unparsed", "region_iou", "region_named"),
+        *("swap_symmetry", "self_pair", "transitivity"),
         *("other_reference_accuracy", "reference_gain", "reference_flips"),
         *("blank_reference_accuracy", "robust_accuracy"),
         *("flips_blurred", "flips_darkened", "flips_jpeg", "flips_rotated", "flips_shifted"),
@@ -209,6 +210,7 @@ def test_the_order_of_columns_cards_and_pages() -> None:
         "overkill_rate": "overkill rate",
         "auroc": "AUROC",
         "ece": "expected calibration error",
+        "region_iou": "overlap of the answered region with the marked one",
         "reference_gain": "what the own reference adds to accuracy",
         "swap_symmetry": "same label when swapped",
         "robust_accuracy": "right under every small change of the query",

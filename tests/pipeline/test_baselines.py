@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.helpers import layouts
 from vlmbench.backbones.maps import NoFeaturesError
 from vlmbench.cli.folders import plain_values
 from vlmbench.config import CONF, register_plugins
@@ -68,8 +69,9 @@ def ask(
     def call(
         name: str, *overrides: str, backbone: Backbone, run_hash: str = "h"
     ) -> tuple[RunDir, dict[str, Any], dict[str, Any]]:
+        source = () if "source=folder" in overrides else ("source.num_parts=20",)
         given = (
-            *("model=llama32_tiny", "source.num_parts=20", "run_label=x", "stage=train"),
+            *("model=llama32_tiny", *source, "run_label=x", "stage=train"),
             *(f"sweep={tmp_path / 's'}", f"data_dir={shared_cache / 'data'}", "view=raw"),
             *(f"cache_dir={shared_cache}", *overrides),
         )
@@ -149,6 +151,32 @@ def test_a_tower_without_a_map_leaves_its_baselines_out(ask: Callable[..., Any])
     assert rows["patch_nn"]["error"] == rows["linear_probe"]["error"] == "the tower has no map"
     assert "key" in rows["majority"]
     assert "key" in rows["untuned"]
+
+
+def test_the_masks_of_marked_defects_stay_beside_the_heat_maps(
+    ask: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = layouts.kolektor(tmp_path / "set")
+    source = ("source=folder", f"source.path={root}", "source.annotations=masks")
+    run, rows, _ = ask(
+        "0_a",
+        *source,
+        "source.parts=photo",
+        "data.split={train: 0.4, val: 0.2, test: 0.4}",
+        backbone=Backbone(),
+    )
+    folder = folder_of(run, rows["patch_nn"])
+    marked, heat = folder.read_marked(), folder.read_heat()
+    answers = {(each.id, each.task, each.view): each for each in folder.read_predictions()}
+    abnormal = {key for key, each in answers.items() if each.expected == "abnormal"}
+    assert abnormal
+    assert set(marked) == abnormal < set(heat)
+
+    left, top, right, bottom = layouts.BOX
+    for mask in marked.values():
+        assert mask[top:bottom, left:right].all()
+        assert mask.sum() == (right - left) * (bottom - top)
+    assert folder_of(run, rows["majority"]).read_marked() == {}
 
 
 def test_a_second_attempt_asks_nothing_again(ask: Callable[..., Any]) -> None:

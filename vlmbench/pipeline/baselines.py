@@ -17,6 +17,7 @@ from vlmbench.backbones.devices import release_cache
 from vlmbench.baselines.contract import Answer, BaselineConfig, Given, HeatMap, Method
 from vlmbench.baselines.features import TowerFeatures
 from vlmbench.config import HeldOut, TrackingMode
+from vlmbench.data.defect_masks import Mask, read_defect_masks
 from vlmbench.data.load import data_hash
 from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.pipeline.answer import Asker
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REVISION = 1  # raise it when a baseline answers differently
+REVISION = 2  # raise it when a baseline answers differently
 TaskView = tuple[Task, str]
 
 
@@ -49,6 +50,7 @@ class _Answers:
     validation: list[Prediction] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     heat: dict[HeatKey, NDArray[np.uint8]] = field(default_factory=dict)
+    marked: dict[HeatKey, Mask] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     hottest: dict[str, float] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class Questioner:
             validation=answers.validation,
             predictions=answers.predictions,
             heat=answers.heat,
+            marked=answers.marked,
         )
 
     def _answer(self, config: BaselineConfig) -> _Answers:
@@ -158,8 +161,18 @@ class Questioner:
         answers.heat |= heat
         if heat:
             answers.hottest[f"{task} {view}"] = hottest
+            answers.marked |= self._marked_of(held_out)
         if method.note:
             answers.notes[f"{task} {view}"] = method.note
+
+    def _marked_of(self, records: Sequence[Record]) -> dict[HeatKey, Mask]:
+        """Return the small mask of each record whose query has a marked defect."""
+        masks = read_defect_masks(self.records.data.manifest.path)
+        return {
+            (record.id, record.task, record.view): masks[record.images[-1].path]
+            for record in records
+            if record.images[-1].path in masks
+        }
 
     def _timed_fit(self, config: BaselineConfig, given: Given) -> tuple[Method, float]:
         """Return the method, and the seconds of its fit without those of the features."""

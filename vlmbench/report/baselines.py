@@ -19,6 +19,7 @@ from vlmbench.report.baseline_answers import (
 )
 from vlmbench.report.decisions import Rule, rule_of
 from vlmbench.report.figures import Figure, figure
+from vlmbench.report.localisation import Localisation, localisations
 from vlmbench.report.questions import TASKS
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.scores import RESAMPLING_SEED
@@ -71,7 +72,10 @@ class BaselineTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineSection:
-    """The tables, the verdict on the first of them, and the baselines that are left out."""
+    """The tables, the verdict on the first of them, and the baselines that are left out.
+
+    `localised` tells how well heat maps find marked defects.
+    """
 
     asked: tuple[AskedBaseline, ...]
     tables: tuple[BaselineTable, ...]
@@ -79,6 +83,7 @@ class BaselineSection:
     worth: Worth | None
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    localised: tuple[Localisation, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -111,6 +116,7 @@ def baseline_section(
         worth=found,
         left_out=tuple(left_out),
         notes=tuple(sorted(notes)),
+        localised=tuple(localisations(asked)),
     )
 
 

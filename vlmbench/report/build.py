@@ -106,6 +106,8 @@ def write_report(sweep: SweepDir, read: ReadSweep | None = None) -> Path:
         "findings": [finding.to_row() for finding in read.answers],
         "plan": read.plan.to_row(),
     }
+    if read.baselines.localised:
+        verdicts["localisation"] = [each.to_row() for each in read.baselines.localised]
     write_whole(sweep.report / "verdicts.json", to_json(verdicts) + "\n")
 
     template = markdown_environment().get_template("report.md.j2")

@@ -29,7 +29,17 @@ CONTROLS = (Probe.SELF, Probe.BLANK)
 
 Key = tuple[str, ...]
 HeatBytes = NDArray[np.uint8]  # (rows, columns)
+Marked = NDArray[np.bool_]  # (rows, columns)
 QueueName = tuple[Probe, Task, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatOf:
+    """The heat map of a baseline for one record, and the known mask of its defect."""
+
+    name: str
+    heat: HeatBytes
+    marked: Marked | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,33 +163,37 @@ def gallery(
     )
 
 
-def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, tuple[str, HeatBytes]]:
-    """Return the name of a baseline and its heat map, for each record that has one."""
-    maps: dict[Key, tuple[str, HeatBytes]] = {}
+def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, HeatOf]:
+    """Return the heat map of each record that has one."""
+    maps: dict[Key, HeatOf] = {}
     for baseline in baselines:
         try:
             of_baseline = baseline.folder.read_heat()
+            marked = baseline.folder.read_marked()
         except UserError as error:  # the figures are worth more than this image
             log.warning("%s", error)
             continue
 
         for prediction in (each for own in baseline.answers.values() for each in own):
-            found = of_baseline.get((prediction.id, prediction.task, prediction.view))
-            if found is not None:
-                maps.setdefault(_key(prediction), (baseline.facts.name, found))
+            key = (prediction.id, prediction.task, prediction.view)
+            if key in of_baseline:
+                found = HeatOf(
+                    name=baseline.facts.name, heat=of_baseline[key], marked=marked.get(key)
+                )
+                maps.setdefault(_key(prediction), found)
     return maps
 
 
-def _heat_of(
-    key: Key, maps: Mapping[Key, tuple[str, HeatBytes]], folders: DataFolders
-) -> Thumbnail | None:
+def _heat_of(key: Key, maps: Mapping[Key, HeatOf], folders: DataFolders) -> Thumbnail | None:
     """Return the query with the heat map of the record `key`; None without a map or an image."""
     if key not in maps:
         return None
 
-    name, heat = maps[key]
-    caption = f"where {name} sees a difference; this is not the tuned model's evidence"
-    return heat_thumbnail(key[-1], heat, caption, folders)
+    found = maps[key]
+    caption = f"where {found.name} sees a difference; this is not the tuned model's evidence"
+    if found.marked is not None:
+        caption += "; the blue line is the known mask or box"
+    return heat_thumbnail(key[-1], found.heat, caption, folders, marked=found.marked)
 
 
 def _wrong_predictions(run: RunResult) -> list[Prediction]:

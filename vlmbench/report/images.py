@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from vlmbench.data.images import BROKEN, FORMATS
 from vlmbench.types import Prediction
@@ -20,6 +20,7 @@ from vlmbench.types import Prediction
 MAX_BYTES = 500_000_000  # of an image's file
 THUMBNAIL = 224  # pixels of the longer edge: two thumbnails fit a phone
 HOT = (230, 30, 20)  # the colour of the hottest location of a heat map
+MARKED = (0, 90, 255)  # the colour of the line around a known defect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +112,17 @@ def thumbnail_of(path: str, caption: str, folders: DataFolders | None = None) ->
 
 
 def heat_thumbnail(
-    path: str, heat: NDArray[np.uint8], caption: str, folders: DataFolders | None = None
+    path: str,
+    heat: NDArray[np.uint8],
+    caption: str,
+    folders: DataFolders | None = None,
+    *,
+    marked: NDArray[np.bool_] | None = None,
 ) -> Thumbnail | None:
     """Return the image in grey under a heat map (rows, columns); red is the hottest, 255.
 
-    None if the file cannot be shown, or is not in `folders`.
+    A blue line is drawn around `marked`, the known defect on a grid of its own. None if the file
+    cannot be shown, or is not in `folders`.
     """
     small = _small_image(path) if folders is None or folders.has(path) else None
     if small is None:
@@ -124,12 +131,21 @@ def heat_thumbnail(
     grey = small.convert("L").convert("RGB")
     mask = Image.fromarray(heat).resize(grey.size, Image.Resampling.BILINEAR)
     red = Image.new("RGB", grey.size, HOT)
-    uri = webp_uri(Image.composite(red, grey, mask))
+    shown = Image.composite(red, grey, mask)
+    if marked is not None:
+        shown.paste(MARKED, mask=_outline(marked, shown.size))
+    uri = webp_uri(shown)
     return Thumbnail(
         caption=caption,
         name=Path(path).name,
         uri=uri,
     )
+
+
+def _outline(marked: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
+    """Return a line of 2 pixels along the inner edge of the marked area, white on black."""
+    area = Image.fromarray(np.uint8(255) * marked).resize(size, Image.Resampling.NEAREST)
+    return ImageChops.subtract(area, area.filter(ImageFilter.MinFilter(5)))
 
 
 @lru_cache(maxsize=512)  # records of one sweep share images

@@ -1,7 +1,7 @@
 """The answers of baselines in a sweep's folder. Runs with the same data and model share them.
 
 runs/<sweep>/baselines/<key>/    one baseline
-    facts.json predictions.jsonl validation.jsonl heat.jsonl checksums.json
+    facts.json predictions.jsonl validation.jsonl heat.jsonl marked.jsonl checksums.json
 """
 
 from __future__ import annotations
@@ -87,10 +87,12 @@ class BaselineDir:
         validation: Sequence[Prediction],
         predictions: Sequence[Prediction],
         heat: Mapping[HeatKey, NDArray[np.uint8]],
+        marked: Mapping[HeatKey, NDArray[np.bool_]] | None = None,
     ) -> None:
         """Write all files beside the folder, then give them its name.
 
-        The answers of another run that was faster stay.
+        `marked` are the masks of the known defects; without any, there is no marked.jsonl. The
+        answers of another run that was faster stay.
         """
         refuse_link(self.path.parent)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,9 @@ class BaselineDir:
             files.write_validation(validation)
             files.write_predictions(predictions)
             write_json_lines(unfinished / "heat.jsonl", _heat_rows(heat))
+            if marked:
+                masks = {key: np.uint8(255) * mask for key, mask in marked.items()}
+                write_json_lines(unfinished / "marked.jsonl", _heat_rows(masks))
             seal(unfinished, of=self.key)
 
             if not self.damage():
@@ -128,7 +133,16 @@ class BaselineDir:
 
     def read_heat(self) -> dict[HeatKey, NDArray[np.uint8]]:
         """Return the heat map (rows, columns) of each held-out record that has one."""
-        path = self.path / "heat.jsonl"
+        return self._read_maps("heat.jsonl")
+
+    def read_marked(self) -> dict[HeatKey, NDArray[np.bool_]]:
+        """Return the mask (rows, columns) of each held-out record whose defect is marked."""
+        if not (self.path / "marked.jsonl").exists():
+            return {}
+        return {key: mask > 0 for key, mask in self._read_maps("marked.jsonl").items()}
+
+    def _read_maps(self, name: str) -> dict[HeatKey, NDArray[np.uint8]]:
+        path = self.path / name
         heat: dict[HeatKey, NDArray[np.uint8]] = {}
         for number, line in enumerate(read_rows(path), start=1):
             try:

@@ -17,7 +17,12 @@ from vlmbench.data.annotations.marks import Mark, Problems, Reading
 from vlmbench.data.annotations.masks import find_masks, read_masks
 from vlmbench.data.annotations.offers import offer_label_files
 from vlmbench.data.annotations.voc import read_voc
-from vlmbench.data.annotations.where import defect_sizes, describe_marks, join_words
+from vlmbench.data.annotations.where import (
+    defect_sizes,
+    describe_marks,
+    join_words,
+    marked_area,
+)
 from vlmbench.data.annotations.yolo import read_yolo
 from vlmbench.data.labels import GOOD_WORDS
 from vlmbench.data.paths import normal_path
@@ -151,6 +156,7 @@ def _photo(
         category=found.category if found else "",
         meta=meta,
         measure=partial(defect_sizes, marks, root / name, root) if marks else None,
+        locate=partial(marked_area, marks, root / name, root) if marks else None,
     )
 
 

@@ -30,13 +30,28 @@ def describe_marks(marks: Sequence[Mark], photo: Path, root: Path) -> str:
     versions = (file_version(path, root) for path in (photo, *masks))
     key = (*versions, *boxes)
     if key not in _regions:
-        if masks:
-            marked = np.logical_or.reduce([upright_mask(mask, photo, root) for mask in masks])
-        else:
-            marked = turn_upright(_draw(boxes), photo, inside=root)
-        _regions[key] = describe_region(marked)
+        marked = marked_area(marks, photo, root)
+        _regions[key] = "" if marked is None else describe_region(marked)
 
     return _regions[key]
+
+
+def marked_area(marks: Sequence[Mark], photo: Path, root: Path) -> NDArray[np.bool_] | None:
+    """Return where the marks of the upright photo are; None without a position.
+
+    Masks give (height, width) of the photo. Boxes without any mask give (GRID, GRID).
+    """
+    masks = [mark.mask for mark in marks if mark.mask is not None]
+    boxes = [mark.box for mark in marks if mark.box is not None]
+    if not masks and not boxes:
+        return None
+    if not masks:
+        return turn_upright(_draw(boxes), photo, inside=root)
+
+    marked = upright_mask(masks[0], photo, root)
+    for mask in masks[1:]:
+        marked = marked | upright_mask(mask, photo, root)
+    return marked
 
 
 def join_words(marks: Sequence[Mark]) -> str:

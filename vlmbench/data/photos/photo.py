@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vlmbench.data.images import (
@@ -45,6 +47,7 @@ class Photo:
     `words` describe the defect ("scratch, upper left"). Photos of one `part` stay together. Photos
     are compared only within their `category`. `split` is the split that the user chose, or None.
     `measure` returns (width, height) of each marked defect in pixels, if defects are marked.
+    `locate` returns where they are, (height, width) of the photo or of a square.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Photo:
     split: Split | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
     measure: Callable[[], list[tuple[int, int]]] | None = field(default=None, compare=False)
+    locate: Callable[[], NDArray[np.bool_] | None] | None = field(default=None, compare=False)
 
     @property
     def answer(self) -> str:

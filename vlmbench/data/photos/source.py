@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig, setting
+from vlmbench.data.defect_masks import Mask, small_mask, write_defect_masks
 from vlmbench.data.defect_sizes import write_defect_sizes
 from vlmbench.data.labels import mapping_cure
 from vlmbench.data.paths import look_alikes, normal_name
@@ -30,14 +31,14 @@ from vlmbench.data.photos.pairs import (
     make_pair_records,
     make_pairs,
 )
-from vlmbench.data.photos.photo import BAD, GOOD, Photo, copy_photos, hash_file
+from vlmbench.data.photos.photo import BAD, GOOD, Photo, PhotoCopy, copy_photos, hash_file
 from vlmbench.data.photos.value_range import check_range_setting, scale_copies
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
 
 log = logging.getLogger(__name__)
 
-REVISION = 4  # raise it when the same photos and settings give other records
+REVISION = 5  # raise it when the same photos and settings give other records or files
 MAX_QUOTED = 60  # characters of a user's word in an error message
 
 
@@ -167,6 +168,19 @@ def write_photos(
         if copy.photo.measure is not None
     }
     write_defect_sizes(folder, sizes)
+    write_defect_masks(folder, _masks_of(copies, folder))
+
+
+def _masks_of(copies: Sequence[PhotoCopy], folder: Path) -> dict[str, Mask]:
+    """Return a small mask of each marked copy, by its path in `folder`."""
+    masks = {}
+    for copy in copies:
+        mask = None if copy.photo.locate is None else copy.photo.locate()
+        if mask is not None and mask.any():
+            name = copy.path.relative_to(folder).as_posix()
+            masks[name] = small_mask(mask)  # a photo's own mask may have 100 megapixels
+
+    return masks
 
 
 def _warn_of_lots_without_comparisons(
