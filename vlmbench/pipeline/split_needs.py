@@ -107,8 +107,8 @@ def _more_lots(manifest: Manifest, source: PairedSourceConfig, total: int) -> st
 def _count_photos(manifest: Manifest) -> tuple[int, int]:
     """Return the number of good and of bad raw photos in the pairs."""
     good_label, _ = LABELS[Task.JUDGE_PAIR]
-    good: set[str] = set()
-    bad: set[str] = set()
+    good: set[Path] = set()
+    bad: set[Path] = set()
     for record in manifest:
         if record.task is Task.JUDGE_PAIR and record.view == RAW:
             *references, query = (image.path for image in record.images)
