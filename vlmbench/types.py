@@ -283,6 +283,9 @@ class Judgement:
     `calibrated`. `decision` is the positive label if the score is above `threshold`. Without costs
     it is the likelier label, and `threshold` is the score at which both are equally likely.
 
+    For an answer that joins several records of a part, `singles` are theirs, and `decided_by` is
+    the id of the deciding one; `images` are its images.
+
     With a promised error rate, `look_from` and `look_to` are the scores between which the decision
     is LOOK; `threshold` is the middle.
     """
@@ -299,6 +302,8 @@ class Judgement:
     error: str | None = None
     look_from: float | None = None
     look_to: float | None = None
+    decided_by: str | None = None
+    singles: tuple[Judgement, ...] = ()
 
     @property
     def expected(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ from vlmbench.system import processes
 from vlmbench.system.files import explain_disk_errors
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.system.text import in_quotes
-from vlmbench.types import Judgement, UserError
+from vlmbench.types import Judgement, Record, UserError
 
 if TYPE_CHECKING:
     from vlmbench.deploy.loaded import LoadedRun
@@ -47,14 +48,51 @@ class Judge:
         with `sentence`, the model's own `sentence`. Raise UserError for an image that cannot be
         read, and for a number of images that the run did not train on.
         """
-        from vlmbench.deploy.loaded import trained_tasks
-        from vlmbench.deploy.requests import image_record
-
         if len(images) not in (1, 2):
             raise UserError(
                 f"images must be a reference and a query, or one image, got {len(images)}; "
                 "write predict([reference, query])"
             )
+        (judgement,) = self._loaded.judge([self._record(images, view)], sentence=sentence)
+        return judgement
+
+    def predict_part(
+        self,
+        photos: Sequence[Path | str],
+        references: Sequence[Path | str] = (),
+        *,
+        view: str = "raw",
+        sentence: bool = False,
+    ) -> Judgement:
+        """Judge all photos of a part, each beside every reference; return one answer.
+
+        The answers are joined by `predict.join`, an override of `load`. The result also has
+        `singles`, the answer to each record, and `decided_by`, the id of the deciding one. Raise
+        UserError as `predict` does, and without `predict.join`.
+        """
+        from vlmbench.deploy.join import load_joiner
+
+        config = self._loaded.run.config
+        if config.predict.join is None:
+            raise UserError('predict.join is not set; write load(run, ["predict.join=max"])')
+        if not photos:
+            raise UserError("photos is empty; write predict_part([photo], [reference])")
+
+        pairs = [
+            [reference, photo] if references else [photo]
+            for photo in photos
+            for reference in references or [""]
+        ]
+        records = [replace(self._record(pair, view), group="part") for pair in pairs]
+        joiner = load_joiner(self._loaded.folder, config, records, config.predict.join)
+        (judgement,) = joiner.join(records, self._loaded.judge(records, sentence=sentence))
+        return judgement
+
+    def _record(self, images: Sequence[Path | str], view: str) -> Record:
+        """Return the record of these images. Raise UserError unless the run trained on such."""
+        from vlmbench.deploy.loaded import trained_tasks
+        from vlmbench.deploy.requests import image_record
+
         paths = [Path(image) for image in images]
         record = image_record("+".join(path.name for path in paths), paths, view)
 
@@ -65,9 +103,7 @@ class Judge:
                 f"{self._loaded.folder.path}: the run trained on {', '.join(trained)}, "
                 f"not on {record.task}; give {count}"
             )
-
-        (judgement,) = self._loaded.judge([record], sentence=sentence)
-        return judgement
+        return record
 
 
 def run(overrides: Overrides = ()) -> RunDir:

@@ -13,6 +13,7 @@ from vlmbench.config.data import (
 from vlmbench.config.deploy import (
     DeployConfig,
     ExportConfig,
+    Join,
     Pairing,
     PredictConfig,
     ServeConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "EvalConfig",
     "ExportConfig",
     "HeldOut",
+    "Join",
     "LoraConfig",
     "ModelConfig",
     "Pairing",

@@ -18,6 +18,14 @@ class Pairing(StrEnum):
     name = "name"  # each image is compared with the reference of the same file name
 
 
+class Join(StrEnum):
+    """How the answers to several records of one part become one."""
+
+    max = "max"  # the most suspicious record decides
+    mean = "mean"  # of the model's own log-odds
+    median = "median"  # a majority vote: more than half of the records
+
+
 @dataclass(kw_only=True)
 class DeployConfig(CostConfig):
     """Base of conf/predict, conf/export and conf/serve: how scores become decisions.
@@ -71,6 +79,11 @@ class PredictConfig(DeployConfig):
     pairing: Pairing = setting(
         Pairing.all,
         "all: compare each image with every reference; name: with the reference of its file name.",
+    )
+    join: Join | None = setting(
+        None,
+        "Join the records of a part (all references of a photo, all photos of a subfolder, or a "
+        "manifest's group) to one answer by max, mean or median; null: one answer for each record.",
     )
     manifest: str | None = setting(None, "Manifest of records to judge; labels are optional.")
     view: str = setting("raw", "View in which images are shown: raw, or the run's processed view.")

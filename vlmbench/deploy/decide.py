@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,8 @@ class Decider:
     """Calibrations, thresholds and promises by task and view.
 
     `bases` are the records that decisions are measured on. `missing` says why a task and view has
-    no calibration. `settings` are those of the stage.
+    no calibration. `settings` are those of the stage. `joined` says in words which records each
+    answer joins, "" for single records.
     """
 
     calibrations: Mapping[TaskView, Calibration]
@@ -56,6 +57,7 @@ class Decider:
     promises: Mapping[TaskView, Promise]
     missing: Mapping[TaskView, str]
     settings: DeployConfig
+    joined: str = ""
 
     def require(self, kinds: Iterable[TaskView]) -> None:
         """Raise UserError if the settings ask for more than scores without a calibration."""
@@ -132,7 +134,7 @@ class Decider:
         return [note for kind in dict.fromkeys(kinds) for note in self._notes(kind)]
 
     def _notes(self, kind: TaskView) -> Iterator[str]:
-        title = f"{kind[0].replace('_', ' ')}, {kind[1]}"
+        title = f"{kind[0].replace('_', ' ')}, {kind[1]}{self.joined and ', '}{self.joined}"
         threshold = self.thresholds.get(kind)
 
         if kind in self.calibrations:
@@ -184,30 +186,34 @@ def load_decider(folder: RunDir, settings: DeployConfig, *, seed: int) -> Decide
             else:
                 calibrations[Task(task), view] = _read_calibration(folder, numbers)
 
-    bases = _find_bases(folder, calibrations)
+    bases = find_bases(folder, calibrations)
     return Decider(
         calibrations=calibrations,
         bases=bases,
-        thresholds=_find_thresholds(bases, settings, calibrations, seed=seed),
-        promises=_make_promises(bases, settings),
+        thresholds=find_thresholds(bases, settings, calibrations, seed=seed),
+        promises=make_promises(bases, settings),
         missing=missing,
         settings=settings,
     )
 
 
-def _find_bases(
-    folder: RunDir, calibrations: Mapping[TaskView, Calibration]
+def find_bases(
+    folder: RunDir,
+    calibrations: Mapping[TaskView, Calibration],
+    *,
+    join: Callable[[Sequence[Prediction]], list[Prediction]] = list,
 ) -> dict[TaskView, Basis]:
+    """Return the records that decisions are measured on, each task and view's joined by `join`."""
     test = None if folder.is_sealed else by_task_and_view(folder.read_predictions())
     validation = by_task_and_view(folder.read_validation())
     checkpoints = len(folder.validation_curve())
 
     bases: dict[TaskView, Basis] = {}
     for kind, calibration in calibrations.items():
-        tested = None if test is None else test.get(kind, ())
+        tested = None if test is None else join(test.get(kind, ()))
         try:
             bases[kind] = find_basis(
-                tested, validation.get(kind, ()), calibration, checkpoints=checkpoints
+                tested, join(validation.get(kind, ())), calibration, checkpoints=checkpoints
             )
         except UserError as error:
             raise UserError(
@@ -217,13 +223,14 @@ def _find_bases(
     return bases
 
 
-def _find_thresholds(
+def find_thresholds(
     bases: Mapping[TaskView, Basis],
     settings: DeployConfig,
     calibrations: Mapping[TaskView, Calibration],
     *,
     seed: int,
 ) -> dict[TaskView, Threshold]:
+    """Return the thresholds of least cost; {} without costs."""
     if settings.cost_miss is None or settings.cost_overkill is None:
         return {}
 
@@ -240,9 +247,10 @@ def _find_thresholds(
     }
 
 
-def _make_promises(
+def make_promises(
     bases: Mapping[TaskView, Basis], settings: DeployConfig
 ) -> dict[TaskView, Promise]:
+    """Return the promises; {} without promised rates. Raise UserError for too few parts."""
     if settings.max_miss is None or settings.max_overkill is None:
         return {}
 
@@ -277,7 +285,7 @@ def _cost_notes(title: str, threshold: Threshold) -> Iterator[str]:
         f"{title}: the threshold is {threshold.value:.3g}; the expected cost is {cost.value:.3g} a "
         f"record (95 % interval {cost.low:.3g} to {cost.high:.3g}, "
         f"n = {cost.n} of {cost.n_parts} parts, {MEASURED_ON[threshold.measured_on]}), "
-        f"misses {_percent(threshold.miss_rate)}, overkill {_percent(threshold.overkill_rate)}"
+        f"misses {percent(threshold.miss_rate)}, overkill {percent(threshold.overkill_rate)}"
     )
     if not threshold.is_cheaper:
         yield (
@@ -295,8 +303,8 @@ def _promise_note(title: str, given: Promise) -> str:
         f"normal parts at most {100 * given.max_overkill:g} % are stopped, on average over sets of "
         f"{given.n_abnormal} abnormal and {given.n_normal} normal parts like these "
         f"{MEASURED_ON[given.measured_on]}; the promise holds while parts, camera and light stay "
-        f"the same. To be looked at: {_percent(given.looked_at_abnormal)} of the abnormal and "
-        f"{_percent(given.looked_at_normal)} of the normal ones"
+        f"the same. To be looked at: {percent(given.looked_at_abnormal)} of the abnormal and "
+        f"{percent(given.looked_at_normal)} of the normal ones"
     )
 
 
@@ -324,7 +332,8 @@ def _basis_notes(title: str, basis: Basis, *, has_cost: bool) -> Iterator[str]:
         )
 
 
-def _percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
+    """Return a rate with its interval, n and parts."""
     return (
         f"{100 * estimate.value:.1f} % "
         f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f} %, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ COLUMNS = (
     *("look_from", "look_to"),
     *("label", "sentence", "expected", "error"),
 )
+JOIN_COLUMNS = ("part", "row", "decided_by")
 # First characters that make a spreadsheet take a text for a formula; also in their wide and small
 # forms, and after spaces of any kind.
 FORMULA = ("=", "+", "-", "@")
@@ -30,11 +31,12 @@ BOM = "\ufeff"  # without it Excel reads UTF-8 as the machine's old code page
 def row_of(judgement: Judgement) -> dict[str, Any]:
     """Return a judgement as plain values.
 
-    `label` is the likelier label; `decision` follows from score and threshold.
+    `label` is the likelier label; `decision` follows from score and threshold. An answer that joins
+    several records also has `decided_by` and `singles`.
     """
     prediction = judgement.prediction
     scores = None if prediction is None else dict(prediction.scores)
-    return {
+    row: dict[str, Any] = {
         "id": judgement.id,
         "task": str(judgement.task),
         "view": None if prediction is None else prediction.view,
@@ -51,20 +53,29 @@ def row_of(judgement: Judgement) -> dict[str, Any]:
         "expected": judgement.expected,
         "error": judgement.error,
     }
+    if judgement.singles:
+        singles = [row_of(single) for single in judgement.singles]
+        row |= {"decided_by": judgement.decided_by, "singles": singles}
+    return row
 
 
 def csv_text(judgements: Sequence[Judgement]) -> str:
     """Return comma-separated values.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front. Below an answer
+    that joins several records, their rows follow.
     """
+    joined = any(judgement.singles for judgement in judgements)
+    columns = (*JOIN_COLUMNS, *COLUMNS) if joined else COLUMNS
+
     target = io.StringIO()
-    writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
+    writer = csv.DictWriter(target, columns, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
 
-    for judgement in judgements:
+    for part, judgement in _with_singles(judgements):
         reference = judgement.images[0] if len(judgement.images) > 1 else ""
         row = row_of(judgement) | {"reference": reference, "query": judgement.images[-1]}
+        row |= {"part": part, "row": "part" if judgement.singles else "record"}
         writer.writerow({name: _harmless(value) for name, value in row.items()})
     return BOM + target.getvalue()
 
@@ -102,6 +113,14 @@ def write_judgements(
         ),
     )
     return page
+
+
+def _with_singles(judgements: Sequence[Judgement]) -> Iterator[tuple[str, Judgement]]:
+    """Yield each judgement, then those that it joins, with the part's name."""
+    for judgement in judgements:
+        yield judgement.id, judgement
+        for single in judgement.singles:
+            yield judgement.id, single
 
 
 def _harmless(value: Any) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vlmbench.data.photos.value_range import warn_of_dark_images
+from vlmbench.deploy.join import Joiner, load_joiner
 from vlmbench.deploy.loaded import LoadedRun, finished_folder, load_run, trained_tasks
 from vlmbench.deploy.outputs import row_of, write_judgements
 from vlmbench.deploy.requests import Request, read_request, unreadable_images
@@ -33,14 +34,19 @@ def predict_images(run: Run) -> None:
     _require_trained(folder, request)
 
     errors = {} if request.strict else unreadable_images(request.records, request.inside)
+    joiner = _joiner(run, folder, request, errors)
     loaded = load_run(run, settings, kinds=request.kinds, inside=request.inside)
     judgements = _judge(loaded, request, errors)
+    notes = loaded.decider.notes(request.kinds)
+    if joiner is not None:
+        judgements = joiner.join(request.records, judgements)
+        notes = [*joiner.notes(), *(f"single records: {note}" for note in notes)]
 
     time_stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     default = folder.path / "answers" / time_stamp
     target = default if settings.out is None else Path(settings.out)
-    page = _write(loaded, request, judgements, target)
-    _log_summary(loaded, request, judgements, page)
+    page = _write(loaded, judgements, target, notes=notes)
+    _log_summary(loaded, request, judgements, page, notes=notes)
 
 
 def _require_trained(folder: RunDir, request: Request) -> None:
@@ -57,6 +63,26 @@ def _require_trained(folder: RunDir, request: Request) -> None:
         raise UserError(
             f"run={folder.path}: the run trained on {', '.join(trained)}, not on {task}; {cure}"
         )
+
+
+def _joiner(
+    run: Run, folder: RunDir, request: Request, errors: Mapping[Path, str]
+) -> Joiner | None:
+    """Return the rules that join the records of a part, from before the model is loaded.
+
+    A part with an image that cannot be read needs none.
+    """
+    how = run.config.predict.join
+    if how is None:
+        return None
+
+    unread = {
+        record.group
+        for record in request.records
+        if any(image.path in errors for image in record.images)
+    }
+    readable = [record for record in request.records if record.group not in unread]
+    return load_joiner(folder, run.config, readable, how)
 
 
 def _judge(loaded: LoadedRun, request: Request, errors: Mapping[Path, str]) -> list[Judgement]:
@@ -87,7 +113,7 @@ def _unread(record: Record, errors: Mapping[Path, str]) -> Judgement:
 
 
 def _write(
-    loaded: LoadedRun, request: Request, judgements: Sequence[Judgement], target: Path
+    loaded: LoadedRun, judgements: Sequence[Judgement], target: Path, *, notes: Sequence[str]
 ) -> Path:
     config, status = loaded.run.config, loaded.folder.read_status()
     from_manifest = config.predict.manifest is not None
@@ -102,7 +128,7 @@ def _write(
         loaded.folder.path.name,
         judgements,
         facts=facts,
-        notes=loaded.decider.notes(request.kinds),
+        notes=notes,
         figures=decision_figures(judgements, seed=config.data.split_seed),
         limit=config.predict.gallery,
         alarms=loaded.alarms,
@@ -138,21 +164,28 @@ def decision_figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str,
 
 
 def _log_summary(
-    loaded: LoadedRun, request: Request, judgements: Sequence[Judgement], page: Path
+    loaded: LoadedRun,
+    request: Request,
+    judgements: Sequence[Judgement],
+    page: Path,
+    *,
+    notes: Sequence[str],
 ) -> None:
     for alarm in loaded.alarms:
         log.warning("failed control: %s", alarm.text)
-    for note in loaded.decider.notes(request.kinds):
+    for note in notes:
         log.info("%s", note)
 
     unread = [judgement for judgement in judgements if judgement.error is not None]
     for judgement in unread[:MAX_UNREAD_LINES]:
         log.warning("not judged: %s", judgement.error)
     if unread:
-        log.warning("%d of %d records could not be judged", len(unread), len(judgements))
+        unit = "parts" if loaded.run.config.predict.join else "records"
+        log.warning("%d of %d %s could not be judged", len(unread), len(judgements), unit)
 
     num_judged = len(judgements) - len(unread)
-    records = "record" if num_judged == 1 else "records"
+    unit = "part" if loaded.run.config.predict.join else "record"
+    records = unit if num_judged == 1 else f"{unit}s"
     num_stopped = sum(judgement.stopped for judgement in judgements)
     num_looked = sum(judgement.decision == LOOK for judgement in judgements)
     looked = f", {num_looked} to be looked at" if loaded.decider.promises else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmbench.config import Pairing, PredictConfig, RunConfig
@@ -53,6 +53,11 @@ def read_request(config: RunConfig) -> Request:
     check_view("predict.view", settings.view, config)
 
     if config.images:
+        if settings.join is not None:
+            raise UserError(
+                f"predict.join={settings.join}: images= is one record; set predict.join=null, or "
+                "give the images in predict.folder and predict.reference"
+            )
         return Request(records=[_named_images(config.images, settings.view)], strict=True)
     if settings.manifest is not None:
         return _read_manifest(Path(settings.manifest), config)
@@ -134,9 +139,31 @@ def _read_manifest(path: Path, config: RunConfig) -> Request:
 
 
 def _read_folder(settings: PredictConfig) -> list[Record]:
-    """Return the folder's images as records: each by itself, or beside references."""
+    """Return the folder's images as records: each by itself, or beside references.
+
+    If records are joined, each image is a part, and so are all images of a subfolder.
+    """
+    folder = Path(settings.folder or "")
+    if settings.join is None:
+        return _pair(_images_in(folder, "predict.folder"), settings)
+
+    subfolders = _subfolders(folder)
+    queries = [] if subfolders and not _has_images(folder) else _images_in(folder, "predict.folder")
+    records = [
+        replace(record, group=record.images[-1].path.name) for record in _pair(queries, settings)
+    ]
+    for subfolder in subfolders:
+        photos = _pair(_images_in(subfolder, "predict.folder"), settings)
+        records += [
+            replace(record, id=f"{subfolder.name}/{record.id}", group=subfolder.name)
+            for record in photos
+        ]
+    return records
+
+
+def _pair(queries: Sequence[Path], settings: PredictConfig) -> list[Record]:
+    """Return the records of these images: each by itself, or beside references."""
     view = settings.view
-    queries = _images_in(Path(settings.folder or ""), "predict.folder")
     if settings.reference is None:
         return [image_record(query.name, [query], view) for query in queries]
 
@@ -183,6 +210,29 @@ def _pair_by_name(
     ]
 
 
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the visible subfolders. Raise UserError for a link that leads out of the folder."""
+    if not folder.is_dir():
+        return []
+
+    paths = sorted(path for path in folder.iterdir() if path.is_dir())
+    paths = [path for path in paths if not path.name.startswith(".")]
+    for path in paths:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{path}: the link leads out of the folder {folder}; copy the images into it"
+            )
+    return paths
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_is_image(path) for path in folder.iterdir())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _images_in(folder: Path, setting: str) -> list[Path]:
     """Return the images of a folder in the order of their names, without those in subfolders.
 
@@ -192,11 +242,7 @@ def _images_in(folder: Path, setting: str) -> list[Path]:
         cure = path_cure(setting, folder, otherwise="fix the path, or create it with images in it")
         raise UserError(f"{setting}={folder}: the folder does not exist; {cure}")
 
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    paths = sorted(path for path in folder.iterdir() if _is_image(path))
     if not paths:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise UserError(

@@ -22,6 +22,11 @@ class AnswerEntry:
     images: tuple[Thumbnail, ...]
 
     @property
+    def singles(self) -> list[AnswerEntry]:
+        """Return the judgements that this one joins, without images."""
+        return [AnswerEntry(judgement=each, images=()) for each in self.judgement.singles]
+
+    @property
     def kind(self) -> str:
         """Return `stopped`, `look`, `passed` or `unread`, by which the page filters."""
         return _kind(self.judgement)
@@ -72,6 +77,7 @@ def judgement_page(
         title=title,
         entries=[_entry(judgement) for judgement in ordered[:most]],
         total=len(judgements),
+        unit="part" if any(judgement.singles for judgement in judgements) else "record",
         counts=_count_kinds(judgements),
         labelled=any(judgement.expected is not None for judgement in judgements),
         alarms=alarms,

@@ -9,6 +9,13 @@ from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortag
 from vlmbench.stats.compare import Comparison, compare, holm
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.figures import Compared, Costs
+from vlmbench.stats.join import (
+    Shape,
+    deciding,
+    join_predictions,
+    join_records,
+    shape_of,
+)
 from vlmbench.stats.promise import Promise, promise
 from vlmbench.stats.roc import GRID, RocBand, roc_band
 from vlmbench.stats.threshold import Threshold, cheapest_threshold
@@ -22,16 +29,21 @@ __all__ = [
     "Costs",
     "Promise",
     "RocBand",
+    "Shape",
     "Source",
     "Threshold",
     "calibrate",
     "calibration_shortages",
     "cheapest_threshold",
     "compare",
+    "deciding",
     "estimate",
     "estimate_rate",
     "find_basis",
     "holm",
+    "join_predictions",
+    "join_records",
     "promise",
     "roc_band",
+    "shape_of",
 ]
