@@ -82,8 +82,8 @@ class PredictConfig(DeployConfig):
     )
     join: Join | None = setting(
         None,
-        "Join the records of a part (all references of a photo, all photos of a subfolder, or a "
-        "manifest's group) to one answer by max, mean or median; null: one answer for each record.",
+        "How the records of a part (photos of a subfolder, references of a photo) become one "
+        "answer; null: one answer for each record.",
     )
     manifest: str | None = setting(None, "Manifest of records to judge; labels are optional.")
     view: str = setting("raw", "View in which images are shown: raw, or the run's processed view.")
