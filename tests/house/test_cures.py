@@ -62,7 +62,13 @@ OPTIONS = [
 VALUES = [
     *("images=a.png", "'images=[a.png'", "source.labels=ng"),
     *("'source.labels={ng: bad}' source=folder", "'source.labels={ng}' source=folder"),
-    *("'name=${name}'", "trainer.epochs=写", "model=写", "experiment=../x", "-m tracking.project=a,"),
+    *(
+        "'name=${name}'",
+        "trainer.epochs=写",
+        "model=写",
+        "experiment=../x",
+        "-m tracking.project=a,",
+    ),
 ]
 FILES = [
     *("source=folder source.path=photo", "source=manifest source.path=mine/mine.json"),

@@ -145,7 +145,8 @@ class SweepCallback(Callback):
 def _undropped(title: str) -> Iterator[None]:
     """End the command at any error of a callback. Hydra would only warn, and go on unchecked."""
     try:
-        yield
+        with explain_config_errors():
+            yield
     except UserError as error:
         refuse(error)
     except Exception as error:
@@ -236,7 +237,7 @@ def _check_and_plan(
 
     Hydra writes into `folder`. A link there could lead it to any file of this machine.
     """
-    with explain_config_errors(), explain_disk_errors("the plan of the sweep"):
+    with explain_disk_errors("the plan of the sweep"):
         configs = validate(config)
         _refuse_links(folder, is_sweep=validate is validate_sweep)
         if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():

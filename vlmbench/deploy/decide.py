@@ -69,8 +69,9 @@ class Decider:
         for task, view in dict.fromkeys(kinds):
             if (task, view) not in self.calibrations:
                 setting = self.settings.setting_name(names[0])
+                of = self.joined and f" ({self.joined})"
                 raise UserError(
-                    f"{setting} needs calibrated scores, and {task} in view {view} has none: "
+                    f"{setting} needs calibrated scores, and {task} in view {view}{of} has none: "
                     f"{self.why_missing(task, view)}; leave {setting} out, "
                     "and the likelier label decides"
                 )

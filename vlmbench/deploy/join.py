@@ -28,6 +28,7 @@ from vlmbench.stats import (
     join_records,
     shape_of,
 )
+from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Judgement, Prediction, Rate, Record, UserError
 
 # Why photos of one part are not measured on the validation records of photos in lots.
@@ -146,7 +147,7 @@ def _load_decider(
             raise UserError(LOTS)
         calibrations[kind] = calibrate(join(validation.get(kind, ())))
     except UserError as error:
-        missing[kind] = f"{words}: {error}"
+        missing[kind] = str(error)
 
     bases = find_bases(folder, calibrations, join=join)
     decider = Decider(
@@ -169,7 +170,7 @@ def _shape(records: Sequence[Record]) -> Shape:
 def _in_words(shape: Shape, how: Join) -> str:
     """Return "max of 3 records", or "max of 2 photos with 3, 1 records"."""
     if len(shape) == 1:
-        return f"{how} of {shape[0]} record{'' if shape[0] == 1 else 's'} of one photo"
+        return f"{how} of {counted(shape[0], 'record')} of one photo"
     counts = str(shape[0]) if len(set(shape)) == 1 else f"({', '.join(map(str, shape))})"
     records = "record" if counts == "1" else "records"
     return f"{how} of {len(shape)} photos with {counts} {records} each"

@@ -18,6 +18,7 @@ from vlmbench.metrics import by_task_and_view, decision_metrics, describe
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import estimate
+from vlmbench.system.text import counted
 from vlmbench.types import LOOK, Estimate, Judgement, Record, Task, UserError
 
 log = logging.getLogger(__name__)
@@ -185,10 +186,10 @@ def _log_summary(
 
     num_judged = len(judgements) - len(unread)
     unit = "part" if loaded.run.config.predict.join else "record"
-    records = unit if num_judged == 1 else f"{unit}s"
     num_stopped = sum(judgement.stopped for judgement in judgements)
     num_looked = sum(judgement.decision == LOOK for judgement in judgements)
     looked = f", {num_looked} to be looked at" if loaded.decider.promises else ""
-    log.info("%d %s judged, %d rejected%s: %s", num_judged, records, num_stopped, looked, page)
+    judged = counted(num_judged, unit)
+    log.info("%s judged, %d rejected%s: %s", judged, num_stopped, looked, page)
     if request.strict:
         log.info("%s", json.dumps(row_of(judgements[0]), ensure_ascii=False))

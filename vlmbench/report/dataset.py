@@ -10,6 +10,7 @@ from typing import Any
 from vlmbench.report.images import DataFolders, Thumbnail, thumbnail_of, thumbnails_of
 from vlmbench.report.runs import RunResult, Series, series_of
 from vlmbench.report.tables import task_view_title
+from vlmbench.system.text import counted
 from vlmbench.types import Prediction, Probe, Task
 
 SAMPLES = 4  # for each task and view: one of each label and defect in turn
@@ -160,7 +161,7 @@ def _leak_report(data: Mapping[str, Any]) -> str:
     number = data["leaks"]["found"]
     if not number:
         return f"No leak: {search}, and there is none."
-    return f"{number:,} leak{'' if number == 1 else 's'} allowed (data.allow_leak): {search}."
+    return f"{counted(number, 'leak')} allowed (data.allow_leak): {search}."
 
 
 def training_mixes(runs: Sequence[RunResult]) -> list[TrainingMix]:

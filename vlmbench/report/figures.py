@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmbench.metrics import MetricInfo, describe
+from vlmbench.system.text import counted
 
 MISSING_FIGURE = "–"
 UNKNOWN_INTERVAL = "interval unknown"
@@ -72,7 +73,7 @@ class Figure:
 
         if self.n_parts is None:
             return f"n {self.n}"
-        return f"n {self.n}, {self.n_parts} {'part' if self.n_parts == 1 else 'parts'}"
+        return f"n {self.n}, {counted(self.n_parts, 'part')}"
 
     @property
     def sentence(self) -> str:

@@ -10,9 +10,10 @@ from scipy.stats import t
 from vlmbench.report.figures import span
 from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
 from vlmbench.report.runs import Series
-from vlmbench.report.step import StepAnswer, seed_words
+from vlmbench.report.step import StepAnswer
 from vlmbench.report.verdicts import Finding
 from vlmbench.stats.clusters import Floats
+from vlmbench.system.text import counted
 from vlmbench.types import Task
 
 CONTROL_CONCLUSIONS = {
@@ -50,7 +51,7 @@ def _loss_change(variant: Series, baseline: Series) -> Iterator[StepAnswer]:
         about=variant.name,
         figure=_signed(change),
         interval=_interval_words(change, margin),
-        basis=seed_words(len(changes)),
+        basis=counted(len(changes), "seed"),
         conclusion=_loss_words(change, margin, baseline.data),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.sweep import SweepDir
+from vlmbench.system.text import counted
 from vlmbench.types import Prediction, Probe, Task, UserError
 
 # These overrides are shown as properties of the run, so they are no part of its setting.
@@ -137,7 +138,7 @@ class Series:
     @property
     def seeds(self) -> str:
         """Return the number of seeds in words."""
-        return "1 seed" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+        return counted(len(self.runs), "seed")
 
     def views(self, task: Task) -> list[str]:
         """Return the views that the series has predictions of, for this task."""

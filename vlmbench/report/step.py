@@ -34,8 +34,3 @@ class Step:
     title: str
     needs: str
     answers: tuple[StepAnswer, ...]
-
-
-def seed_words(number: int) -> str:
-    """Return the number of seeds in words."""
-    return "1 seed" if number == 1 else f"{number} seeds"

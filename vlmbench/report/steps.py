@@ -16,10 +16,11 @@ from vlmbench.report.figures import figure
 from vlmbench.report.losses import control_answers, loss_answers
 from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
 from vlmbench.report.runs import RunResult, Series, series_of
-from vlmbench.report.step import Step, StepAnswer, seed_words
+from vlmbench.report.step import Step, StepAnswer
 from vlmbench.report.verdicts import Finding
 from vlmbench.stats import Comparison, estimate_rate
 from vlmbench.stats.compare import UNKNOWN
+from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError
 
 RAW = "raw"
@@ -199,7 +200,7 @@ def _by_part(answers: Answers) -> Answers:
 
 
 def _sample(comparison: Comparison, noun: str) -> str:
-    return f"{comparison.n_records} {noun} of {comparison.n_clusters} parts"
+    return f"{comparison.n_records} {noun} of {counted(comparison.n_clusters, 'part')}"
 
 
 def _model_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
@@ -226,7 +227,7 @@ def _model_change(large: Series, small: Series) -> Iterator[StepAnswer]:
     except UserError:
         return
 
-    seeds = seed_words(min(len(large.runs), len(small.runs)))
+    seeds = counted(min(len(large.runs), len(small.runs)), "seed")
     yield StepAnswer(
         about=" · ".join(name for name in (small.data, small.setting) if name),
         figure=found.difference,

@@ -28,6 +28,7 @@ from vlmbench.report.runs import RunResult
 from vlmbench.runs.plan import PlannedRun
 from vlmbench.stats import Compared, Comparison
 from vlmbench.stats.compare import LEVEL, UNKNOWN
+from vlmbench.system.text import counted
 from vlmbench.types import Task, UserError
 
 BETTER = ("better", "slightly better")
@@ -115,7 +116,7 @@ class Finding:
     def evidence(self) -> str:
         """Return the p-value and the numbers of records, parts and seeds."""
         numbers = self.comparison
-        parts = "1 part" if numbers.n_clusters == 1 else f"{numbers.n_clusters} parts"
+        parts = counted(numbers.n_clusters, "part")
         if numbers.effective_clusters < 0.9 * numbers.n_clusters:
             parts += f" that tell as much as {numbers.effective_clusters:.1f} equally large ones"
         return (
@@ -345,5 +346,5 @@ def _with_controls(answers: Sequence[Finding]) -> list[Finding]:
 def _seed_words(seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> str:
     variant, baseline = seeds
     if variant == baseline:
-        return "1 seed" if len(variant) == 1 else f"{len(variant)} seeds"
+        return counted(len(variant), "seed")
     return f"{seed_list(variant)} against {seed_list(baseline)}"

@@ -11,6 +11,7 @@ from vlmbench.report.decisions import Rule
 from vlmbench.report.figures import interval_words, list_names
 from vlmbench.stats import Compared, compare
 from vlmbench.stats.compare import UNKNOWN
+from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Prediction, UserError
 
 BETTER = ("better", "slightly better")
@@ -164,8 +165,8 @@ def _nearest(changes: Mapping[tuple[str, str], Change]) -> tuple[str, str]:
 def _sentence(claim: str, key: tuple[str, str], change: Change, rule: Rule) -> str:
     comparison = change.comparison
     seeds = comparison.seeds[0]
-    parts = f"{comparison.n_records} records of {comparison.n_clusters} parts"
-    details = f"{interval_words(change.interval)}; {parts}, {seeds} seed{'s' * (seeds != 1)}"
+    parts = f"{comparison.n_records} records of {counted(comparison.n_clusters, 'part')}"
+    details = f"{interval_words(change.interval)}; {parts}, {counted(seeds, 'seed')}"
     numbers = f"{key[0]} against {key[1]} {change.difference} of {rule.words} ({details})"
 
     reasons = []

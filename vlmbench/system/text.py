@@ -30,6 +30,11 @@ def _is_harmless(character: str) -> bool:
     return character.isprintable() or is_space or character in KEPT
 
 
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun, such as "1 part" or "1,200 parts"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def typed_setting(name: str, value: Any) -> str:
     """Return "name=value" as it can be typed, also in a sweep: in quotes where the shell or the
     command line needs them."""
