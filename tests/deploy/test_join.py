@@ -133,7 +133,7 @@ def test_costs_and_promises_of_unmeasured_parts_are_refused_with_the_cure(
     costs = ("predict.cost_miss=5", "predict.cost_overkill=1")
     outcome = ask(cli, measured, "predict.join=max", *costs)
     assert outcome.code == 2
-    assert "max of 2 photos with 2 records each: 0 validation records of 0 parts" in outcome.err
+    assert "(max of 2 photos with 2 records each) has none: 0 validation records" in outcome.err
     assert "leave predict.cost_miss out" in outcome.err
     assert not Path("out").exists()
     assert ask(cli, measured, "predict.join=max").code == 0
