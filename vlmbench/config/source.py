@@ -6,6 +6,7 @@ YAML reads `name: 2024_05_01` as 20240501, `3.10` as 3.1 and `no` as false.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
@@ -33,15 +34,30 @@ class TextSource(FileConfigSource):
         return TEXT_SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        result = super().load_config(config_path)
         path = Path(self.path) / self._normalize_file_name(config_path)
-        package = result.header["package"] or config_path.rpartition("/")[0].replace("/", ".")
-        package = "" if package == "_global_" else package.removeprefix("_global_.")
+        try:
+            changed_ns = path.stat().st_mtime_ns
+        except OSError:  # Hydra says what is wrong
+            return super().load_config(config_path)
+        return deepcopy(_load(self.provider, self.path, config_path, changed_ns))
 
-        text = _mended(path, path.stat().st_mtime_ns, package)
-        if text is not None:
-            result.config = OmegaConf.load(StringIO(text))
-        return result
+
+@lru_cache(maxsize=512)
+def _load(provider: str, folder: str, config_path: str, changed_ns: int) -> ConfigResult:
+    """Return a file of a folder, as it was at this time of change.
+
+    A sweep composes each run three times from the same files.
+    """
+    source = FileConfigSource(provider, folder)
+    result = source.load_config(config_path)
+    path = Path(folder) / source._normalize_file_name(config_path)
+    package = result.header["package"] or config_path.rpartition("/")[0].replace("/", ".")
+    package = "" if package == "_global_" else package.removeprefix("_global_.")
+
+    text = _mended(path, changed_ns, package)
+    if text is not None:
+        result.config = OmegaConf.load(StringIO(text))
+    return result
 
 
 @lru_cache(maxsize=256)
