@@ -85,6 +85,13 @@ def test_a_folder_of_references_gives_one_row_for_each_photo(
         assert row["images"] == decided["images"]
 
 
+def test_the_folder_of_the_references_is_no_part(cli: Cli, measured: RunDir, photos: Path) -> None:
+    Path("good").rename(photos / "good")
+    outcome = ask(cli, measured, "predict.join=max", "predict.reference=photos/good")
+    assert outcome.code == 0, outcome.err
+    assert [row["id"] for row in rows()] == ["a.png", "b.png", "part7"]
+
+
 def margin_of(row: dict) -> float:
     scores = row["log_probabilities"]
     return scores["abnormal"] - scores["normal"]

@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import ManifestBuilder, Outcome
 from tests.helpers import layouts
-from vlmbench.data.photos.lots import MAX_LOTS
+from vlmbench.data.photos.stock import MAX_LOTS, Stock, read_stocks, write_stocks
 
 Cli = Callable[..., Outcome]
+BOTH = "source.pairs.references=1 source.compare_views=false"
 
 
 def manifest_of(folder: Path, parts: int) -> Path:
@@ -61,6 +62,7 @@ def _photos(folder: Path, *, parts: int, photos: int) -> None:
     ("parts", "photos", "settings", "cure"),
     [
         (6, 5, [], "source.compare_views=false"),
+        (7, 2, ["source.pairs.references=3"], BOTH),
         (20, 1, [], "source.pairs.references=1"),
         (20, 1, ["source.pairs.lots=3"], "source.pairs.lots=null"),
     ],
@@ -72,20 +74,48 @@ def test_the_cure_makes_more_lots(
     prepare = ["stage=prepare", "source=folder", "source.path=set", *settings]
     output = cli(*prepare).out
     (before,) = re.findall(r"All photos make (\d+) lots", output)
-    (printed,) = re.findall(r"set (source\.\S+=\w+)", output)
+    (printed,) = re.findall(r"set (source\.\S+=\w+(?: source\.\S+=\w+)?)", output)
     assert printed == cure
 
-    mended = cli(*prepare, printed).out
+    mended = cli(*prepare, *printed.split()).out
     (after,) = re.findall(r"records of (\d+) lots", mended)
     assert int(after) > int(before)
     assert cure not in mended
+
+
+def test_defects_of_few_parts_are_told(cli: Cli, tmp_path: Path) -> None:
+    for number in range(36):
+        layouts.photo(tmp_path / "set" / "good" / f"part{number:02d}_0.png", number)
+    for number in range(12):
+        name = f"part{90 + number % 4}_{number}.png"
+        layouts.photo(tmp_path / "set" / "bad" / name, 1000 + number)
+    output = cli("stage=prepare", "source=folder", "source.path=set").out
+    expected = "The 12 abnormal photos of 4 parts make 4 lots; add photos of other abnormal parts"
+    assert expected in output
+
+
+def test_each_category_is_counted_for_itself(tmp_path: Path) -> None:
+    def stock(good: int, bad: int) -> Stock:
+        return Stock(good=good, bad=bad, good_parts=good, bad_parts=bad, fewest=1)
+
+    write_stocks(tmp_path, [stock(7, 9), stock(7, 9)])
+    found = read_stocks(tmp_path / "manifest.jsonl")
+    assert found == [stock(7, 9), stock(7, 9)]
+    assert [each.count_lots(references=2, parts=2) for each in found] == [1, 1]  # 14 // 4 is 3
+    assert [each.count_lots(references=1, parts=2) for each in found] == [2, 2]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '[{"good": -1}]', '[{"good": 1e400}]', "\ud800"])
+def test_a_damaged_count_of_photos_costs_only_the_cure(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lots.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert read_stocks(tmp_path / "manifest.jsonl") == []
 
 
 def test_photos_of_few_parts_have_no_setting_as_their_cure(cli: Cli, tmp_path: Path) -> None:
     _photos(tmp_path / "set", parts=9, photos=1)
     settings = ["source.pairs.references=1", "source.compare_views=false"]
     output = cli("stage=prepare", "source=folder", "source.path=set", *settings).out
-    assert "All photos make 3 lots; add photos of more parts" in output
+    assert "All photos make 3 lots; add good photos of more parts" in output
 
 
 def test_rare_defects_are_told_before_training(cli: Cli, tmp_path: Path) -> None:

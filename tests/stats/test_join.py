@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.predictions import answers
+from vlmbench.config import Join
 from vlmbench.stats import (
     Source,
     calibrate,
@@ -18,6 +19,7 @@ from vlmbench.stats import (
     promise,
     shape_of,
 )
+from vlmbench.stats.join import JOINS
 from vlmbench.types import Prediction, Probe
 
 
@@ -37,6 +39,10 @@ def test_the_median_is_a_majority_vote_at_every_threshold(limit: float) -> None:
         (joined,) = join_records(photos_of_a_part(margins.tolist()), (1,) * 5, "median")
         assert joined.margin is not None
         assert (joined.margin > limit) == (np.sum(margins > limit) >= 3)
+
+
+def test_each_join_that_can_be_set_is_computed() -> None:
+    assert set(JOINS) == set(Join)
 
 
 def photos_of_a_part(margins: list[float]) -> list[Prediction]:

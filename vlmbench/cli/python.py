@@ -78,12 +78,10 @@ class Judge:
         if not photos:
             raise UserError("photos is empty; write predict_part([photo], [reference])")
 
-        pairs = [
-            [reference, photo] if references else [photo]
-            for photo in photos
-            for reference in references or [""]
-        ]
-        records = [replace(self._record(pair, view), group="part") for pair in pairs]
+        images: list[list[Path | str]] = [[photo] for photo in photos]
+        if references:
+            images = [[reference, photo] for photo in photos for reference in references]
+        records = [replace(self._record(each, view), group="part") for each in images]
         joiner = load_joiner(self._loaded.folder, config, records, config.predict.join)
         (judgement,) = joiner.join(records, self._loaded.judge(records, sentence=sentence))
         return judgement

@@ -168,7 +168,7 @@ def _shape(records: Sequence[Record]) -> Shape:
 
 
 def _in_words(shape: Shape, how: Join) -> str:
-    """Return "max of 3 records", or "max of 2 photos with 3, 1 records"."""
+    """Return "max of 3 records of one photo", or "max of 2 photos with (3, 1) records each"."""
     if len(shape) == 1:
         return f"{how} of {counted(shape[0], 'record')} of one photo"
     counts = str(shape[0]) if len(set(shape)) == 1 else f"({', '.join(map(str, shape))})"

@@ -141,13 +141,17 @@ def _read_manifest(path: Path, config: RunConfig) -> Request:
 def _read_folder(settings: PredictConfig) -> list[Record]:
     """Return the folder's images as records: each by itself, or beside references.
 
-    If records are joined, each image is a part, and so are all images of a subfolder.
+    If records are joined, each image is a part, and so are all images of a subfolder. The folder
+    of the references is no part.
     """
     folder = Path(settings.folder or "")
     if settings.join is None:
         return _pair(_images_in(folder, "predict.folder"), settings)
 
     subfolders = _subfolders(folder)
+    if settings.reference is not None:
+        references = Path(settings.reference).resolve()
+        subfolders = [path for path in subfolders if path.resolve() != references]
     queries = [] if subfolders and not _has_images(folder) else _images_in(folder, "predict.folder")
     records = [
         replace(record, group=record.images[-1].path.name) for record in _pair(queries, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 from vlmbench.config import RunConfig, VariantConfig
 from vlmbench.data.load import Data
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, open_manifest
-from vlmbench.data.photos.lots import QUERIES
 from vlmbench.data.photos.source import PairedSourceConfig
+from vlmbench.data.photos.stock import Stock, read_stocks
 from vlmbench.data.splits import split_records
 from vlmbench.data.viewer import RAW
 from vlmbench.stats.calibrate import MIN_PARTS, MIN_RECORDS
@@ -75,46 +75,41 @@ def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
         text = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
         yield f"{problem}; set 'data.split={{{text}}}'"
     elif isinstance(config.source, PairedSourceConfig):
-        yield f"{problem}. {_more_lots(manifest, config.source, total)}"
+        yield f"{problem}. {_more_lots(read_stocks(manifest.path), config.source, total)}"
     else:
         yield f"{problem}. The data have {total} {unit}; add {unit}"
 
 
-def _more_lots(manifest: Manifest, source: PairedSourceConfig, total: int) -> str:
-    """Return what gives more lots. A lot needs a bad photo, good photos, and parts to compare."""
-    good, bad = _count_photos(manifest)
-    if bad <= total:
-        return f"The {bad} abnormal photos make {total} lots; add photos that are abnormal"
+def _more_lots(stocks: Sequence[Stock], source: PairedSourceConfig, total: int) -> str:
+    """Return what gives more lots: settings that do, or the photos that are lacking."""
 
-    have = f"All photos make {total} lots"
+    def count(references: int, parts: int) -> int:
+        return sum(stock.count_lots(references=references, parts=parts) for stock in stocks)
+
+    references, parts, have = source.pairs.references, source.parts_of_lot, f"make {total} lots"
     if source.pairs.lots is not None:
-        return f"{have}, as source.pairs.lots says; set source.pairs.lots=null, or add photos"
+        if count(references, parts) > total:
+            return f"All photos {have}; set source.pairs.lots=null for more, or add photos"
+        return f"All photos {have}; add photos"
 
-    limit = good // (source.pairs.references + QUERIES)
-    if limit > total and source.makes_comparisons:
-        return (
-            f"{have}, because a lot with comparison records needs two parts; set "
-            "source.compare_views=false for more lots without them, or add photos of more parts"
-        )
-    if limit <= total and good // (1 + QUERIES) > total:
-        return (
-            f"{have}; set source.pairs.references=1 for more lots from the same photos, or add "
-            "photos"
-        )
-    return f"{have}; add photos of more parts"
+    fewer, apart = "source.pairs.references=1", "source.compare_views=false"
+    offers = (
+        (count(1, parts), f"{fewer} for more lots from the same photos"),
+        (count(references, 1), f"{apart} for more lots without comparison records"),
+        (count(1, 1), f"{fewer} {apart} for more lots without comparison records"),
+    )
+    for number, offer in offers:
+        if number > count(references, parts):
+            return f"All photos {have}; set {offer}, or add photos"
 
-
-def _count_photos(manifest: Manifest) -> tuple[int, int]:
-    """Return the number of good and of bad raw photos in the pairs."""
-    good_label, _ = LABELS[Task.JUDGE_PAIR]
-    good: set[Path] = set()
-    bad: set[Path] = set()
-    for record in manifest:
-        if record.task is Task.JUDGE_PAIR and record.view == RAW:
-            *references, query = (image.path for image in record.images)
-            good.update(references)
-            (good if record.label == good_label else bad).add(query)
-    return len(good), len(bad)
+    bad = sum(stock.bad for stock in stocks)
+    bad_parts = sum(stock.bad_parts for stock in stocks)
+    if 0 < bad_parts <= total:
+        shown = f"The {bad} abnormal photos"
+        if bad > bad_parts:
+            return f"{shown} of {bad_parts} parts {have}; add photos of other abnormal parts"
+        return f"{shown} {have}; add photos that are abnormal"
+    return f"All photos {have}; add good photos of more parts"
 
 
 def _find_shares(

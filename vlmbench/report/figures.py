@@ -72,8 +72,8 @@ class Figure:
             return ""
 
         if self.n_parts is None:
-            return f"n {self.n}"
-        return f"n {self.n}, {counted(self.n_parts, 'part')}"
+            return f"n {self.n:,}"
+        return f"n {self.n:,}, {counted(self.n_parts, 'part')}"
 
     @property
     def sentence(self) -> str:

@@ -187,7 +187,7 @@ def _view_change(series: Series, view: str) -> Iterator[StepAnswer]:
         about=series.name,
         figure=found.difference,
         interval=found.interval,
-        basis=f"{rule.words}; {_sample(found.comparison, 'pairs')}, {series.seeds}",
+        basis=f"{rule.words}; {_sample(found.comparison, 'pair')}, {series.seeds}",
         conclusion=_verdict_words(found, f"it judges {view} pairs", "raw ones"),
     )
 
@@ -200,7 +200,7 @@ def _by_part(answers: Answers) -> Answers:
 
 
 def _sample(comparison: Comparison, noun: str) -> str:
-    return f"{comparison.n_records} {noun} of {counted(comparison.n_clusters, 'part')}"
+    return f"{counted(comparison.n_records, noun)} of {counted(comparison.n_clusters, 'part')}"
 
 
 def _model_answers(series: Sequence[Series]) -> Iterator[StepAnswer]:
@@ -232,7 +232,7 @@ def _model_change(large: Series, small: Series) -> Iterator[StepAnswer]:
         about=" · ".join(name for name in (small.data, small.setting) if name),
         figure=found.difference,
         interval=found.interval,
-        basis=f"{rule.words}; {_sample(found.comparison, 'records')}, {seeds}",
+        basis=f"{rule.words}; {_sample(found.comparison, 'record')}, {seeds}",
         conclusion=_verdict_words(found, f"{large.model} judges raw pairs", small.model),
     )
 

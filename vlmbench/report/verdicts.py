@@ -120,7 +120,7 @@ class Finding:
         if numbers.effective_clusters < 0.9 * numbers.n_clusters:
             parts += f" that tell as much as {numbers.effective_clusters:.1f} equally large ones"
         return (
-            f"{p_words(numbers.p_value)}; {numbers.n_records} records of {parts}, "
+            f"{p_words(numbers.p_value)}; {counted(numbers.n_records, 'record')} of {parts}, "
             f"{_seed_words(self.seeds)}"
         )
 

@@ -165,7 +165,7 @@ def _nearest(changes: Mapping[tuple[str, str], Change]) -> tuple[str, str]:
 def _sentence(claim: str, key: tuple[str, str], change: Change, rule: Rule) -> str:
     comparison = change.comparison
     seeds = comparison.seeds[0]
-    parts = f"{comparison.n_records} records of {counted(comparison.n_clusters, 'part')}"
+    parts = f"{counted(comparison.n_records, 'record')} of {counted(comparison.n_clusters, 'part')}"
     details = f"{interval_words(change.interval)}; {parts}, {counted(seeds, 'seed')}"
     numbers = f"{key[0]} against {key[1]} {change.difference} of {rule.words} ({details})"
 

@@ -7,6 +7,7 @@ and a promise hold only for answers that are joined as the records they rest on.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -28,7 +29,7 @@ Shape = tuple[int, ...]
 
 def shape_of(photos: Sequence[Hashable]) -> Shape:
     """Return the shape of records; `photos` names the photo of each."""
-    return tuple(sorted((photos.count(photo) for photo in dict.fromkeys(photos)), reverse=True))
+    return tuple(sorted(Counter(photos).values(), reverse=True))
 
 
 def join_predictions(members: Sequence[Prediction], how: str) -> Prediction:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlmbench.system.text import counted
 from vlmbench.types import UserError
 
 MAX_WORD = 80  # characters of a defect's word
@@ -83,12 +84,15 @@ def read_each(
             problems.add(error)
 
     problems.raise_any()
-    notes: tuple[str, ...] = ()
-    if without_photo:
-        count = len(without_photo)
-        files = f"1 {kind} file belongs" if count == 1 else f"{count} {kind} files belong"
-        notes = (f"{files} to no photo by the name, such as {without_photo[0]}",)
-    return Reading(marks=marks, notes=notes)
+    return Reading(marks=marks, notes=note_without_photo(f"{kind} file", without_photo))
+
+
+def note_without_photo(kind: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence on label files that belong to no photo; () if there are none."""
+    if not names:
+        return ()
+    belong = "belongs" if len(names) == 1 else "belong"
+    return (f"{counted(len(names), kind)} {belong} to no photo by the name, such as {names[0]}",)
 
 
 def box_of(values: Sequence[float], where: str) -> Box:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.data.annotations.files import MASK_FOLDERS, Files, PhotoIndex, suffix_of
-from vlmbench.data.annotations.marks import Mark, Reading
+from vlmbench.data.annotations.marks import Mark, Reading, note_without_photo
 from vlmbench.data.images import image_size, open_image, open_mask, turn_upright
 from vlmbench.data.paths import find_path, is_plain_file, normal_path
 from vlmbench.data.photos.photo import list_images
@@ -81,11 +81,7 @@ def read_masks(files: Files) -> Reading:
         if white_pixels(path, files.root).any():
             found.append(Mark(mask=path))
 
-    notes: tuple[str, ...] = ()
-    if masks.alone:
-        notes = (
-            f"{len(masks.alone)} masks belong to no photo by their name, such as {masks.alone[0]}",
-        )
+    notes = note_without_photo("mask", masks.alone)
     if not masks.photo_of:
         raise UserError(
             f"source.path={files.root}: no image is a mask by its name and its grey levels; name "

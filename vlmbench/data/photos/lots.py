@@ -7,7 +7,7 @@ near-duplicate, so different lots can go to different splits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,8 @@ import numpy as np
 from vlmbench.data.generated.specimens import rng_of
 from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.data.photos.photo import BAD, GOOD, PhotoCopy
+from vlmbench.data.photos.stock import MIN_LOTS, Stock
 from vlmbench.types import UserError
-
-MAX_LOTS = 60  # of one category: with the default shares 6 validate and 12 test
-MIN_LOTS = 3  # one for each split
-QUERIES = 2  # good queries that a lot should have beside its references
 
 Unit = list[PhotoCopy]  # photos that stay together
 
@@ -61,13 +58,12 @@ def deal(
         photo = unit[0].photo
         sections[photo.category, photo.split or ""].append(unit)
 
-    splits = {split for _, split in sections}
-    fewest = MIN_LOTS if len(sections) == 1 and "" in splits else 1
-
+    fewest = _fewest_lots(sections)
     dealt: list[Lot] = []
     for (category, split), members in sorted(sections.items()):
         title = "-".join(filter(None, (split, category)))
-        count = lots or _count_lots(members, references, parts, fewest)
+        stock = _stock_of(members, fewest)
+        count = lots or stock.count_lots(references=references, parts=parts)
         hands = _deal_units(members, count, rng_of(seed, f"deal-{title}"))
 
         for number, hand in enumerate(hands):
@@ -78,18 +74,32 @@ def deal(
     return dealt
 
 
-def _count_lots(units: Sequence[Unit], references: int, parts: int, fewest: int) -> int:
-    """Return how many lots the photos allow, between `fewest` and MAX_LOTS."""
-    good = [sum(not _is_bad(copy) for copy in unit) for unit in units]
-    num_with_good = sum(count > 0 for count in good)
-    num_with_bad = sum(any(_is_bad(copy) for copy in unit) for unit in units)
+def stocks_of(lots: Sequence[Lot]) -> list[Stock]:
+    """Return what the lots were dealt from: a stock for each category and split."""
+    sections: dict[tuple[str, str], list[Unit]] = defaultdict(list)
+    for lot in lots:
+        photo = lot.units[0][0].photo
+        sections[photo.category, photo.split or ""] += [list(unit) for unit in lot.units]
 
-    by_photos = sum(good) // (references + QUERIES)
-    by_parts = num_with_good // parts
-    by_defects = num_with_bad or MAX_LOTS
-    most = min(by_photos, by_parts, by_defects, MAX_LOTS)
+    fewest = _fewest_lots(sections)
+    return [_stock_of(units, fewest) for units in sections.values()]
 
-    return max(fewest, most)
+
+def _stock_of(units: Sequence[Unit], fewest: int) -> Stock:
+    bad = [sum(map(_is_bad, unit)) for unit in units]
+    good = [len(unit) - number for unit, number in zip(units, bad, strict=True)]
+    return Stock(
+        good=sum(good),
+        bad=sum(bad),
+        good_parts=sum(number > 0 for number in good),
+        bad_parts=sum(number > 0 for number in bad),
+        fewest=fewest,
+    )
+
+
+def _fewest_lots(sections: Collection[tuple[str, str]]) -> int:
+    """Return how many lots each section has at least: the splits of a single one need three."""
+    return MIN_LOTS if len(sections) == 1 and not next(iter(sections))[1] else 1
 
 
 def group_units(copies: Sequence[PhotoCopy], source_path: str) -> list[Unit]:

@@ -22,7 +22,7 @@ from vlmbench.data.photos.comparisons import (
     make_comparison_records,
     make_comparisons,
 )
-from vlmbench.data.photos.lots import Lot, deal
+from vlmbench.data.photos.lots import Lot, deal, stocks_of
 from vlmbench.data.photos.pairs import (
     RAW,
     Pair,
@@ -32,6 +32,7 @@ from vlmbench.data.photos.pairs import (
     make_pairs,
 )
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, PhotoCopy, copy_photos, hash_file
+from vlmbench.data.photos.stock import write_stocks
 from vlmbench.data.photos.value_range import check_range_setting, scale_copies
 from vlmbench.data.prepared import prepared_folder, write_manifest
 from vlmbench.types import UserError
@@ -73,6 +74,11 @@ class PairedSourceConfig(SourceConfig):
         """Whether records are made that compare a raw photo with a processed one."""
         has_view = self.processed_view not in (None, RAW)
         return self.compare_views and has_view and not self.pairs.is_by_name
+
+    @property
+    def parts_of_lot(self) -> int:
+        """How many parts a lot needs: two, so that a comparison can show another part."""
+        return 2 if self.makes_comparisons else 1
 
 
 @dataclass(kw_only=True)
@@ -128,7 +134,6 @@ def write_photos(
     """Copy the photos into the prepared folder and write the manifest of their records."""
     settings = config.pairs
     view = str(config.processed_view or RAW)
-    has_comparisons = config.makes_comparisons
 
     copies = copy_photos(
         photos,
@@ -149,14 +154,15 @@ def write_photos(
             copies,
             lots=settings.lots,
             references=settings.references,
-            parts=2 if has_comparisons else 1,
+            parts=config.parts_of_lot,
             seed=settings.seed,
             source_path=config.path,
         )
+        write_stocks(folder, stocks_of(lots))
     pairs = make_pairs(lots, settings)
 
     comparisons: list[PhotoComparison] = []
-    if has_comparisons:
+    if config.makes_comparisons:
         comparisons = make_comparisons(lots, pairs, seed=settings.seed)
         _warn_of_lots_without_comparisons(config.path, lots, pairs, comparisons)
 
