@@ -183,7 +183,8 @@ def test_names_that_are_classes_are_told(tmp_path: Path) -> None:
         layouts.photo(root / "good" / f"plain_{i}.png", i)
     for i in range(8):
         layouts.photo(root / "bad" / f"crazing_{i}.png", 100 + i)
-    with pytest.raises(UserError, match=r"'plain' \(16 photos\), .* set source.parts=photo"):
+    cures = "set source.parts=photo if each photo shows a part of its own, or source.parts=name"
+    with pytest.raises(UserError, match=rf"'plain' \(16 photos\), .* {cures}"):
         FolderConfig(path=str(root)).photos()
     assert len({photo.part for photo in photos_of(root)}) == 24
     by_folder = FolderConfig(path=str(root), parts=PartRule.folder).photos()
@@ -192,6 +193,8 @@ def test_names_that_are_classes_are_told(tmp_path: Path) -> None:
 
 def test_the_published_layout_of_kolektor_has_a_part_in_each_folder(tmp_path: Path) -> None:
     root = layouts.kolektor(tmp_path / "set")
+    with pytest.raises(UserError, match=r"source\.parts=folder if each folder shows one part"):
+        FolderConfig(path=str(root), annotations=Format.masks).photos()
     photos = photos_of(root, annotations=Format.masks, parts=PartRule.folder)
     assert len({photo.part for photo in photos}) == 12
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from vlmbench.data.photos.photo import Photo
 from vlmbench.types import UserError
 
 MIN_PHOTOS = 6  # of a "part" that may be a class
 MIN_SHARE = 0.5  # of all photos that such parts hold
+MIN_FOLDERS = 6  # from which folders may be parts: fewer are labels or views
 LARGE_SHARE = 1 / 3  # of all photos in one part: three splits are hardly possible
 
 
@@ -24,10 +26,13 @@ def check_part_names(photos: Sequence[Photo], source_path: str) -> None:
         return
 
     named = ", ".join(f"{part!r} ({count} photos)" for part, count in suspects[:4])
+    folders = {PurePosixPath(photo.name).parent for photo in photos}
+    by_folder = ", source.parts=folder if each folder shows one part"
     raise UserError(
         f"source.path={source_path}: the file names up to the last '_' are {named}, which look "
         "like classes, not like parts; set source.parts=photo if each photo shows a part of its "
-        "own, or source.parts=name if each of these names is one part"
+        f"own{by_folder if len(folders) >= MIN_FOLDERS else ''}, or source.parts=name if each of "
+        "these names is one part"
     )
 
 
