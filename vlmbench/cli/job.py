@@ -34,6 +34,7 @@ from vlmbench.system import processes, signals
 from vlmbench.system.files import explain_disk_errors
 from vlmbench.system.reading import refuse_links, refuse_odd_file
 from vlmbench.system.secrets import refuse_secrets
+from vlmbench.system.text import counted
 from vlmbench.tracking.tracker import publish_report
 from vlmbench.types import UserError
 
@@ -265,8 +266,9 @@ def _failure_message(stage: Stage, failed: Sequence[str], num_runs: int) -> str:
         names = ", ".join(failed)
         return f"{len(failed)} of {num_runs} runs failed their check and would not start: {names}"
     return (
-        "start the same command again: it skips finished runs, continues interrupted ones, "
-        "and repeats failed ones"
+        f"{len(failed)} of {counted(num_runs, 'run')} failed. Mend what their errors say, then "
+        "start the command again: it skips finished runs, continues interrupted ones, and repeats "
+        "failed ones"
     )
 
 
