@@ -20,10 +20,11 @@ PHI3_CROPS = 16  # as in the publisher's preprocessor_config.json of Phi-3-visio
 Shapes = dict[str, tuple[int, ...]]
 
 
-def write_random_llama32(folder: Path, *, tiny: bool = False) -> Path:
+def write_random_llama32(folder: Path, *, tiny: bool = False, layers: int | None = None) -> Path:
     """Write Llama-3.2-11B-Vision (21 GB) in the publisher's layout, unless it exists.
 
-    Its tokenizer is the tiny model's. With `tiny`, the whole model is the tiny one.
+    Its tokenizer is the tiny model's. With `tiny`, the whole model is the tiny one. `layers` leaves
+    the decoder so many, the last of which sees images.
     """
     from transformers import (
         MllamaConfig,
@@ -47,6 +48,9 @@ def write_random_llama32(folder: Path, *, tiny: bool = False) -> Path:
     config = MllamaConfig(
         vision_config={"image_size": 560}, image_token_index=tokenizer.convert_tokens_to_ids(IMAGE)
     )
+    if layers is not None:
+        config.text_config.num_hidden_layers = layers
+        config.text_config.cross_attention_layers = [layers - 1]
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(tokenizer, name))
     _write_random(MllamaForConditionalGeneration, config, folder)
@@ -59,12 +63,19 @@ def write_random_llama32(folder: Path, *, tiny: bool = False) -> Path:
     return folder
 
 
-def write_random_phi3(folder: Path, published: Path | None = None, *, tiny: bool = False) -> Path:
+def write_random_phi3(
+    folder: Path,
+    published: Path | None = None,
+    *,
+    tiny: bool = False,
+    layers: int | None = None,
+) -> Path:
     """Write Phi-3-vision (8.3 GB) in the hub's layout, unless it exists.
 
     `published` is a folder with the hub's own config.json and tokenizer files. Without it, the
     sizes are the same. The tokenizer and the factors of the rotary embedding are then of the kind
-    that the tiny model has. With `tiny`, the whole model is the tiny one.
+    that the tiny model has. With `tiny`, the whole model is the tiny one. `layers` leaves the
+    decoder so many.
     """
     from vlmbench.models.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration
     from vlmbench.models.phi3_v_tiny import tiny_phi3_processor, tiny_phi3_v
@@ -79,7 +90,7 @@ def write_random_phi3(folder: Path, published: Path | None = None, *, tiny: bool
         return folder
 
     if published is None:
-        return _write_phi3_without_hub_files(folder)
+        return _write_phi3_without_hub_files(folder, layers)
 
     hub = json.loads((published / "config.json").read_text())
     _write_random(Phi3VForConditionalGeneration, Phi3VConfig(**hub), folder)
@@ -88,7 +99,7 @@ def write_random_phi3(folder: Path, published: Path | None = None, *, tiny: bool
     return folder
 
 
-def _write_phi3_without_hub_files(folder: Path) -> Path:
+def _write_phi3_without_hub_files(folder: Path, layers: int | None) -> Path:
     from vlmbench.models.phi3_v import (
         Phi3VConfig,
         Phi3VForConditionalGeneration,
@@ -100,7 +111,9 @@ def _write_phi3_without_hub_files(folder: Path) -> Path:
     tokenizer = tiny_phi3_processor(PHI3_CROPS).tokenizer
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     factors = [1.0 + index / 16 for index in range(48)]
+    few = {} if layers is None else {"num_hidden_layers": layers}
     config = Phi3VConfig(
+        **few,
         image_token_id=image_id,
         max_position_embeddings=131072,
         rope_scaling={

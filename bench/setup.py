@@ -49,6 +49,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{level}-gb", type=float, help=f"store.{level}_gb, instead of the default"
         )
+    parser.add_argument(
+        "--layers", type=int, help="layers of the decoder, where only the tower counts"
+    )
     parser.add_argument("--out", default="", help="end of the result file's name")
     parser.add_argument(
         "--tiny", action="store_true", help="test the benchmark with the tiny model on a CPU"
@@ -59,7 +62,10 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 def model_folder(arguments: argparse.Namespace) -> Path:
     """Return the folder of the workload's model."""
     model = WORKLOADS[arguments.workload].model
-    folder: Path = arguments.memory / f"{model}-{'tiny' if arguments.tiny else 'random'}"
+    kind = "tiny" if arguments.tiny else "random"
+    if arguments.layers:
+        kind += f"-{arguments.layers}"
+    folder: Path = arguments.memory / f"{model}-{kind}"
     return folder
 
 
@@ -70,6 +76,8 @@ def make_model(arguments: argparse.Namespace) -> None:
     """
     model = WORKLOADS[arguments.workload].model
     values = "Path(sys.argv[1]), tiny=True" if arguments.tiny else "*map(Path, sys.argv[1:])"
+    if arguments.layers:
+        values += f", layers={arguments.layers}"
     code = (
         "import sys; from pathlib import Path; "
         f"from bench.models import write_random_{model} as write; write({values})"

@@ -58,13 +58,8 @@ def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
 
     With `shown_once`, there are as many records as the images allow.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     seeds = range(workload.first_image, workload.first_image + workload.num_images)
-    paths = [folder / f"{seed}.png" for seed in seeds]
-
-    missing = [int(path.stem) for path in paths if not path.exists()]
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(partial(_write_image, folder, workload.edge), missing, chunksize=64))
+    paths = write_images(folder, workload.edge, seeds)
 
     if workload.shown_once:
         return [_record(i, paths[2 * i : 2 * i + 2], workload) for i in range(len(paths) // 2)]
@@ -73,6 +68,16 @@ def make_records(workload: Workload, folder: Path, number: int) -> list[Record]:
     rounds = -(-2 * number // len(paths))  # each round shows every image once
     shown = [paths[index] for _ in range(rounds) for index in rng.permutation(len(paths))]
     return [_record(i, shown[2 * i : 2 * i + 2], workload) for i in range(number)]
+
+
+def write_images(folder: Path, edge: int, seeds: Sequence[int]) -> list[Path]:
+    """Write random square images that do not exist yet; return the paths of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed}.png" for seed in seeds]
+    missing = [int(path.stem) for path in paths if not path.exists()]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(_write_image, folder, edge), missing, chunksize=64))
+    return paths
 
 
 def make_conversations(records: Sequence[Record]) -> Iterator[dict[str, Any]]:

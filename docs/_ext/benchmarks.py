@@ -38,6 +38,8 @@ def pages() -> dict[str, str]:
         "parallel.md": _parallel(),
         "answering.md": _answering(),
         "starting.md": _starting(),
+        "whole.md": _whole(),
+        "phases.md": _phases(),
         **verdict_tables.pages(),
         "robustness.md": _robustness(),
         "leaks.md": _leaks(),
@@ -101,15 +103,13 @@ def _starting() -> str:
     runs = sweep.get("runs", sweep.get("cells"))
     first, *_, later = startup["starts_s"]
     encode = {
-        560: find_row("training-pair-560", side="ours")["encoded_per_s"],
-        1120: find_row("training-pair-1120", side="ours")["encoded_per_s"],
+        "store-pair-560-encode": "encode one image of 560 pixels, Llama-3.2, from its file",
+        "store-pair-336x4-encode": "encode one image of 4 tiles, Phi-3-vision, from its file",
     }
-    rows = [
-        (f"encode one image of {edge} pixels", f"{1 / speed:.2f} s", link(name))
-        for (edge, speed), name in zip(
-            encode.items(), ("training-pair-560", "training-pair-1120"), strict=True
-        )
-    ]
+    rows = []
+    for name, meaning in encode.items():
+        speed = find_row(name, level="encoded")["images_per_s"]
+        rows.append((meaning, f"{1000 / speed:.1f} ms", link(name)))
     rows += [
         ("a sweep's first run, until its first step", f"{first:.0f} s", link("startup-pair-560")),
         ("a later run of the sweep, the same", f"{later:.1f} s", link("startup-pair-560")),
@@ -131,6 +131,29 @@ def _starting() -> str:
             (f"export a trained {model} adapter, with its parity test", seconds, link(name))
         )
     return table(("step", "time", "result"), rows)
+
+
+def _whole() -> str:
+    rows = [
+        (
+            {"vlmbench": "vlmbench", "unsloth recipe": "Unsloth's notebook recipe"}[row["side"]],
+            {"cold": "first", "warm": "second"}[row["state"]],
+            f"{row['first_step_s']:.0f} s",
+            f"{row['seconds']:,.0f} s",
+        )
+        for row in read("whole-560")["rows"]
+    ]
+    return table(("code", "process", "first step done", "end"), rows)
+
+
+def _phases() -> str:
+    cold, warm = (row["phases"] for row in read("whole-560")["rows"][:2])
+    rows = [
+        (name, f"{seconds:.1f} s", f"{warm.get(name, 0.0):.1f} s")
+        for name, seconds in cold.items()
+        if seconds >= 0.1
+    ]
+    return table(("phase", "first process", "second process"), rows)
 
 
 def _robustness() -> str:
@@ -195,7 +218,7 @@ def _machines() -> str:
     names = [*TRAINING, "phi3_engines", "parallel-pair-560", "evaluation-pair-560"]
     names += ["startup-pair-560", "sweep-pair-560", "losses-pair-560", "export-pair-560"]
     names += ["export-pair-336x4", "statistics", "planted", "faults", "killed"]
-    names += ["leaks"]
+    names += ["leaks", "whole-560", "store-pair-560-encode", "store-pair-336x4-encode"]
     rows = []
     for name in names:
         machine = read(name)["machine"]

@@ -118,6 +118,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "faults": lambda: str(len(read("faults")["rows"])),
     "fault_moments": lambda: str(min(row["tried"] for row in read("faults")["rows"])),
     "kills": lambda: str(len(read("killed")["kills"])),
+    "whole_extrapolated": lambda: str(read("whole-560")["rows"][-1]["extrapolated"].split()[0]),
+    "whole_first_step": lambda: f"{read('whole-560')['rows'][0]['first_step_s']:.0f} s",
     "ablations": lambda: number(read(STATISTICS)["ablations"], 0),
     "worlds": lambda: str(len(read(STATISTICS)["equal_variants"])),
     "judged_worlds": lambda: str(len(_judged_worlds())),

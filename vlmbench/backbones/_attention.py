@@ -144,7 +144,7 @@ def use_tile_attention(vision_model: Any) -> None:
     sort = partial(
         _sort_tokens,
         num_tiles=vision_model.max_num_tiles,
-        folds=_unused_tiles_are_equal(vision_model),
+        folds=unused_tiles_are_equal(vision_model),
     )
 
     for encoder, layers in ((local, read_layers), (whole, [])):
@@ -154,7 +154,7 @@ def use_tile_attention(vision_model: Any) -> None:
             layer.self_attn.forward = partial(tile_attention, layer.self_attn)
 
 
-def _unused_tiles_are_equal(vision_model: Any) -> bool:
+def unused_tiles_are_equal(vision_model: Any) -> bool:
     """Return whether neither weights nor dropout make an image's unused tiles different."""
     if any(isinstance(module, torch.nn.Dropout) and module.p for module in vision_model.modules()):
         return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones.batches import IGNORED, Batch, make_attention_mask
@@ -26,7 +27,7 @@ def score_answers(model: Any, batch: Batch) -> Tensor:
     first = int(is_answer.any(0).nonzero()[0])
     num_kept = is_answer.shape[1] - first + 1  # the position before predicts the first token
 
-    with torch.inference_mode(), mixed_precision(model):
+    with answering(model):
         logits = model(**inputs, use_cache=False, logits_to_keep=num_kept).logits[:, :-1]
 
     rows = []
@@ -57,7 +58,7 @@ def score_labels(
     labels = to_device({"labels": [torch.tensor(ids) for ids in label_ids]}, model)["labels"]
     keeps_cache = cached and any(len(ids) > 1 for ids in labels)
 
-    with torch.inference_mode(), mixed_precision(model):
+    with answering(model):
         inputs = _with_pair_mask(model, prefix)
         output = model(**inputs, use_cache=keeps_cache, logits_to_keep=1)
         first = output.logits[:, -1].float().log_softmax(-1)
@@ -118,11 +119,9 @@ def generate_answers(
     max_new_tokens: int,
 ) -> list[str]:
     """Return greedy answers after a left-padded prefix."""
-    import torch
-
     # generate() makes its own positions.
     inputs = {name: tensor for name, tensor in prefix.items() if name != "position_ids"}
-    with torch.inference_mode(), mixed_precision(model):
+    with answering(model):
         ids = model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
@@ -148,14 +147,21 @@ def continue_text(prefix: Batch, num_new: int) -> Batch:
     }
 
 
-def mixed_precision(model: Any) -> Any:
-    """Return the context in which a model answers: bf16 on a GPU, as in training.
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Let a model answer: without gradients, in bf16 on a GPU as in training, without compiling.
 
     The adapters are float32. Products in float32, with copies of the inputs, would cost more than
-    the rest of the model.
+    the rest of the model. Compiled code is made for training: for answers it would take another
+    minute, and save seconds.
     """
     import torch
 
     base = model.get_base_model()
-    is_enabled = base.device.type == "cuda" and base.dtype is torch.bfloat16
-    return torch.autocast("cuda", torch.bfloat16, enabled=is_enabled)
+    is_mixed = base.device.type == "cuda" and base.dtype is torch.bfloat16
+    with (
+        torch.inference_mode(),
+        torch.autocast("cuda", torch.bfloat16, enabled=is_mixed),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield

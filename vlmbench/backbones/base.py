@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 from vlmbench.backbones.border import explain_missing
+from vlmbench.system import threads
 from vlmbench.system.files import hash_file, write_whole
+from vlmbench.system.threads import map_ahead
 
 # The files that answers depend on: weights, configuration, processor, tokenizer, template.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -26,12 +28,18 @@ def base_hash(path: str, revision: str, cache_dir: Path) -> str:
 
 def _folder_hash(folder: Path, cache_dir: Path) -> str:
     known = _read(cache_dir / CACHE)
-    digest, fresh = hashlib.sha256(), {}
+    keys = {}
     for file in sorted({file for pattern in PATTERNS for file in folder.glob(pattern)}):
         facts = file.stat()
-        key = f"{file.resolve()} {facts.st_mtime_ns} {facts.st_size}"
-        fresh[key] = known.get(key) or hash_file(file)
-        digest.update(f"{file.name} {fresh[key]}\n".encode())
+        keys[file] = f"{file.resolve()} {facts.st_mtime_ns} {facts.st_size}"
+
+    digest, fresh = hashlib.sha256(), {}
+    hashes = map_ahead(
+        lambda file: known.get(keys[file]) or hash_file(file), keys, ahead=threads.count()
+    )
+    for file, content in zip(keys, hashes, strict=True):
+        fresh[keys[file]] = content
+        digest.update(f"{file.name} {content}\n".encode())
 
     if not fresh.keys() <= known.keys():
         cache_dir.mkdir(parents=True, exist_ok=True)

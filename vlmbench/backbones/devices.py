@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmbench.backbones.batches import Batch
+from vlmbench.system.threads import map_ahead
 from vlmbench.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,19 +56,49 @@ def explain_gpu_errors(location: Callable[[], str], *, full: str) -> Iterator[No
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Return `function` of each item in order. Several threads work ahead of the caller."""
-    waiting: deque[Future[Result]] = deque()
-    for item in items:
-        waiting.append(_workers().submit(function, item))
-        if len(waiting) > NUM_AHEAD:
-            yield waiting.popleft().result()
+    return map_ahead(function, items, ahead=NUM_AHEAD)
 
+
+def in_lanes(
+    function: Callable[[Item], Tensor], items: Iterable[Item], *, lanes: int, device: Any
+) -> Iterator[Tensor]:
+    """Return `function` of each item in order. A GPU works on `lanes` of them at once.
+
+    Each item is computed alone, so its numbers do not depend on the others.
+    """
+    import torch
+
+    if device.type != "cuda" or lanes == 1:
+        yield from map(function, items)
+        return
+
+    waiting: deque[tuple[Tensor, Any]] = deque()
+    for item, stream in zip(items, cycle(_streams(device, lanes)), strict=False):
+        stream.wait_stream(torch.cuda.current_stream())  # it may have freed memory
+        with torch.cuda.stream(stream):
+            waiting.append((function(item), stream.record_event()))
+        if len(waiting) == lanes:
+            yield _arrived(*waiting.popleft())
     while waiting:
-        yield waiting.popleft().result()
+        yield _arrived(*waiting.popleft())
+
+
+def _arrived(tensor: Tensor, event: Any) -> Tensor:
+    """Return a tensor of another stream, which the current one then waits for."""
+    import torch
+
+    stream = torch.cuda.current_stream()
+    stream.wait_event(event)
+    tensor.record_stream(stream)
+    return tensor
 
 
 @cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="images")
+def _streams(device: Any, number: int) -> list[Any]:
+    """Return the same streams at each call: a recording belongs to one."""
+    import torch
+
+    return [torch.cuda.Stream(device) for _ in range(number)]
 
 
 def to_device(batch: Batch, model: Any) -> Batch:

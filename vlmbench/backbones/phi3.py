@@ -31,6 +31,7 @@ class Phi3Backbone(TokenBackbone):
 
     # Images make rows long. With padding at the end, attention needs no mask: half of the work.
     train_padding = "right"
+    lanes = 2
 
     def __init__(
         self,
@@ -40,8 +41,13 @@ class Phi3Backbone(TokenBackbone):
         layout: Layout,
         request: BuildRequest,
     ) -> None:
+        from vlmbench.backbones._replay import Replay
+
         processor.tokenizer.eos_token = TURN_END
         super().__init__(model, processor, layout=layout, request=request)
+        if self.reads_tokens:
+            (embedding,) = self.vision_modules()
+            embedding.encode = Replay(embedding.encode)
 
     def vision_modules(self) -> Sequence[Any]:
         return (self.model.get_base_model().model.vision_embed_tokens,)

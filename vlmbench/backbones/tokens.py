@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.backbones.answers import continue_text, score_labels
 from vlmbench.backbones.batches import PENDING, Batch, PaddingSide, make_attention_mask, positions
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.contract import VisionCost
-from vlmbench.backbones.devices import pin_memory, prefetch, to_device
+from vlmbench.backbones.devices import in_lanes, pin_memory, prefetch, to_device
 from vlmbench.backbones.layout import Layout, Size
 from vlmbench.backbones.maps import FeatureMap, NoFeaturesError, to_host
 from vlmbench.backbones.towers import weights_hash
@@ -33,7 +33,14 @@ PlacedTokens = tuple[Batch, Callable[[], Batch]]
 
 
 class TokenBackbone(ChatBackbone, ABC):
-    """A chat backbone whose frozen tower encodes each image once, and whose prefix is cached."""
+    """A chat backbone whose frozen tower encodes each image once, and whose prefix is cached.
+
+    Raise `revision` when the numbers of tokens change: stored ones must not be used then. A GPU
+    works on `lanes` images at once.
+    """
+
+    revision: ClassVar[int] = 1
+    lanes: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -171,12 +178,18 @@ class TokenBackbone(ChatBackbone, ABC):
 
         In a batch, the last bits of an image's tokens would depend on the other images.
         """
+        return in_lanes(
+            self._encode_prepared,
+            prefetch(self._open_and_prepare, images),
+            lanes=self.lanes,
+            device=next(self.model.parameters()).device,
+        )
+
+    def _encode_prepared(self, inputs: Batch) -> Tensor:
         import torch
 
-        for inputs in prefetch(self._open_and_prepare, images):
-            with torch.no_grad():
-                tokens = self.encode_image(to_device(inputs, self.model))
-            yield tokens
+        with torch.no_grad():
+            return self.encode_image(to_device(inputs, self.model))
 
     def _open_and_prepare(self, image: LazyImage) -> Batch:
         return pin_memory(self.prepare_image(image.rgb), self.model)
@@ -211,5 +224,5 @@ class TokenBackbone(ChatBackbone, ABC):
 
         device = next(self.model.parameters()).device
         settings = self.processor.image_processor.to_json_string()
-        platform = f"{self.engine} {device.type} {torch.__version__}"
+        platform = f"{self.engine} {device.type} {torch.__version__} {self.revision}"
         return weights_hash(f"{settings} {platform}", *self.vision_modules())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from vlmbench.system import threads
+from vlmbench.system.threads import map_ahead
+
 
 def without_gradients(module: Any) -> None:
     """Freeze a module and run it outside of autograd.
@@ -30,12 +33,16 @@ def tower_flops(tower: Any, positions: int, *, pairs: int, layers: int, width: i
 
 def weights_hash(settings: str, *modules: Any) -> str:
     """Return a hash (128 bits, hexadecimal) of settings and of the modules' weights and types."""
+    digest = hashlib.sha256(settings.encode())
+    weights = [item for module in modules for item in module.state_dict().items()]
+    hashes = map_ahead(_tensor_hash, [tensor for _, tensor in weights], ahead=threads.count())
+    for (name, tensor), content in zip(weights, hashes, strict=True):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _tensor_hash(tensor: Any) -> str:
     import torch
 
-    digest = hashlib.sha256(settings.encode())
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(raw.numpy())
-    return digest.hexdigest()[:32]
+    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(raw.numpy()).hexdigest()

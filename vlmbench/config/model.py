@@ -96,7 +96,8 @@ class ModelConfig(Settings, ABC):
 
     lora: LoraConfig = field(default_factory=LoraConfig)
 
-    unsloth: ClassVar[bool] = False  # whether trainer.engine=auto may choose Unsloth
+    # trainer.engine=auto chooses Unsloth for runs that show at least so many records; None: never.
+    unsloth_from: ClassVar[int | None] = None
     # The base model's licence; a family of published models sets its own.
     licence: ClassVar[str] = "The base model is random, for tests; it has no licence of its own."
 

@@ -28,6 +28,7 @@ IGNORED = {
 # A type that OmegaConf cannot express, and which the field therefore declares as Any.
 TYPES = {
     "trainer.batch_size": "int or auto",
+    "eval.batch_size": "int or auto",
     "source.labels": "mapping or list or null",
     "source.range": "auto, 12 or 16",
     "source.folders": "mapping or null",

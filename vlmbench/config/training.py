@@ -14,6 +14,9 @@ from vlmbench.types import UserError
 
 AUTO = "auto"
 AUTO_WITHOUT_GPU = 8  # records a step
+AUTO_WITH_GPU = 64  # records a step, where only their order of magnitude counts
+ANSWER_ROWS = (16, 32, 64)  # records a forward pass, of which eval.batch_size=auto takes one
+MAX_POSITIONS = 16_384  # of a forward pass that answers
 
 
 class Scheduler(StrEnum):
@@ -38,7 +41,8 @@ class TrainerConfig(Settings):
     config_group: ClassVar[str] = "trainer"
 
     engine: Engine = setting(
-        Engine.auto, "Training library; auto: Unsloth on a CUDA GPU, transformers elsewhere."
+        Engine.auto,
+        "Training library; auto: Unsloth for long runs on a CUDA GPU, else transformers.",
     )
     vision: Vision = setting(
         Vision.frozen, "frozen: the vision tower stays unchanged; lora: it gets adapters too."
@@ -90,11 +94,7 @@ class TrainerConfig(Settings):
     resume: bool = setting(True, "Continue from the last checkpoint of an unfinished run.")
 
     def __post_init__(self) -> None:
-        if self.batch_size != AUTO and type(self.batch_size) is not int:
-            raise UserError(
-                f"trainer.batch_size must be an integer or {AUTO}, got {self.batch_size}; "
-                "set trainer.batch_size=8"
-            )
+        _check_batch_size("trainer.batch_size", self.batch_size)
         super().__post_init__()
 
         if self.early_stopping is not None and self.eval_steps is None:
@@ -129,6 +129,13 @@ class TrainerConfig(Settings):
         """Return the records a step; for `auto`, the number on a machine without a GPU."""
         return self.batch_size if isinstance(self.batch_size, int) else AUTO_WITHOUT_GPU
 
+    def planned_records(self, num_records: int) -> int:
+        """Return how many records training shows, with repeats, if `num_records` train."""
+        if self.max_steps is None:
+            return round(num_records * self.epochs)
+        rows = self.batch_size if isinstance(self.batch_size, int) else AUTO_WITH_GPU
+        return self.max_steps * rows * self.gradient_accumulation
+
     def planned_steps(self, num_records: int) -> int:
         """Return the optimiser steps for `num_records` training records without early stopping."""
         if self.max_steps is not None:
@@ -138,6 +145,11 @@ class TrainerConfig(Settings):
         steps_per_epoch = max(1, math.ceil(batches / self.gradient_accumulation))
 
         return math.ceil(steps_per_epoch * self.epochs)
+
+
+def _check_batch_size(name: str, value: Any) -> None:
+    if value != AUTO and type(value) is not int:
+        raise UserError(f"{name} must be an integer or {AUTO}, got {value}; set {name}=8")
 
 
 @dataclass(kw_only=True)
@@ -205,7 +217,10 @@ class EvalConfig(CostConfig):
         ScoreMethod.score,
         "score: compare the labels' log-probabilities; generate: generate an answer and parse it.",
     )
-    batch_size: int = setting(16, "Records a forward pass.", at_least=1)
+    # Any: OmegaConf fails to merge `int | str`.
+    batch_size: Any = setting(
+        AUTO, "Records a forward pass; auto: 16, and up to 64 short ones on a GPU.", at_least=1
+    )
     max_new_tokens: int = setting(32, "Longest generated answer, in tokens.", at_least=1)
     limit: int | None = setting(
         None, "Held-out records of each task and view; null: all.", at_least=1, cure="null"
@@ -228,6 +243,7 @@ class EvalConfig(CostConfig):
     )
 
     def __post_init__(self) -> None:
+        _check_batch_size("eval.batch_size", self.batch_size)
         super().__post_init__()
 
         if self.primary == Primary.cost and self.cost_miss is None:
@@ -235,6 +251,17 @@ class EvalConfig(CostConfig):
                 "eval.primary=cost needs costs; set eval.primary=balanced_accuracy, "
                 "or give eval.cost_miss=10 eval.cost_overkill=1"
             )
+
+    def num_rows(self, longest: int | None = None) -> int:
+        """Return the records a forward pass; `longest` (positions) are those of one on a GPU.
+
+        The number depends on nothing that changes from one run of a sweep to the next, such as free
+        memory.
+        """
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        fitting = [rows for rows in ANSWER_ROWS if longest and rows * longest <= MAX_POSITIONS]
+        return max([ANSWER_ROWS[0], *fitting])
 
     @property
     def primary_figure(self) -> Primary:

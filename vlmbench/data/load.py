@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import Subset, records_of_split
 from vlmbench.data.splits import component_names, find_leaks, leak_messages, split_records
 from vlmbench.data.unchanged import ReadFiles
+from vlmbench.system import threads
 from vlmbench.system.files import explain_disk_errors, skip_if_forbidden
+from vlmbench.system.threads import map_ahead
 from vlmbench.types import FileVersion, Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
@@ -184,21 +187,27 @@ def _read_facts(manifest: Manifest, first_rows: Mapping[str, int]) -> dict[int, 
     """Read the images. `first_rows` maps an image's name to the index of its first record."""
     facts: dict[int, ImageFacts] = {}
     errors: list[str] = []
-    progress = tqdm(
-        first_rows.items(), desc="read images", unit="image", disable=len(first_rows) < 100
-    )
-    for name, index in progress:
-        try:
-            path = find_path(manifest.folder, name)
-            facts[hash_name(name)] = image_facts(path, inside=manifest.folder)
-        except UserError as error:
-            errors.append(f"{manifest.location(index)}: {error}")
-            if len(errors) >= MAX_ERRORS:
-                break
+    found = map_ahead(partial(_read_image, manifest.folder), first_rows, ahead=threads.count())
+    rows = tqdm(first_rows.items(), desc="read images", unit="image", disable=len(first_rows) < 100)
+    for (name, index), fact in zip(rows, found, strict=True):
+        if isinstance(fact, ImageFacts):
+            facts[hash_name(name)] = fact
+            continue
+        errors.append(f"{manifest.location(index)}: {fact}")
+        if len(errors) >= MAX_ERRORS:
+            break
 
     if errors:
         raise UserError("\n".join(errors))
     return facts
+
+
+def _read_image(folder: Path, name: str) -> ImageFacts | UserError:
+    """Return the facts of an image, or the error that says why it has none."""
+    try:
+        return image_facts(find_path(folder, name), inside=folder)
+    except UserError as error:
+        return error
 
 
 def _check_declared_hashes(manifest: Manifest, facts: Mapping[int, ImageFacts]) -> None:

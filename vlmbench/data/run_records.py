@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -162,7 +163,19 @@ def load_run_data(config: RunConfig) -> Data:
 
 def run_data_hash(config: RunConfig) -> str:
     """Return the hash of the run's manifest and images; unchanged files are not read again."""
+    return _hash_data(config, open_run_manifest(config))
+
+
+def start_data_hash(config: RunConfig) -> Callable[[], str]:
+    """Do as `run_data_hash` does, but read images beside the caller's work.
+
+    The result is a function that waits for the hash.
+    """
     manifest = open_run_manifest(config)
+    return ThreadPoolExecutor(1, "data").submit(_hash_data, config, manifest).result
+
+
+def _hash_data(config: RunConfig, manifest: Manifest) -> str:
     with explain_damage(manifest.path, Path(config.data_dir)):
         facts = read_images(manifest, Path(config.cache_dir))
     return data_hash(manifest, facts)

@@ -82,7 +82,7 @@ def load_run(
     views = {name for _, view in kinds for name in view.split("+")}
     viewer = viewer_for(run, views, inside, cache=derived)
     store = None if derived is None else replace(run.config.store, disk_gb=0.0)
-    engine, _ = run.choose_engine()
+    engine = run.trained_engine(folder)
 
     asker = Asker(
         backbone=run.build(engine, adapter=folder.adapter, store=store),

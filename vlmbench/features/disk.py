@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8
 ABANDONED = 3600  # seconds: no process still writes an unfinished file of this age
 ROOM = 0.9  # of the budget remains in use after old entries are removed
 CLOCK = 1.0  # seconds by which a file's time may precede its use
-MAX_QUEUE = 64  # entries that wait for the writer; more would fill the memory
+NUM_WRITERS = 4  # threads: one alone does not keep up with a tower
+MAX_QUEUE = 24  # entries that wait for a writer; more would fill the memory
 
 
 class DiskLevel:
@@ -43,14 +45,15 @@ class DiskLevel:
     more than a run adds: a small budget does not empty a store that others share. A damaged entry
     is reported and removed; one that cannot be read, or that anybody may have put there, is
     reported once and left alone. If writing fails (a full disk, no permission), that is reported
-    once, and reading goes on. A thread of its own writes.
+    once, and reading goes on. Threads of its own write.
     """
 
     def __init__(self, folder: Path, fingerprint: str, budget: int) -> None:
         self._root, self._folder, self._budget = folder, folder / fingerprint, budget
         # Bytes in the whole folder: the last count, plus what was written since.
         self._num_bytes: int | None = None
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store-write")
+        self._writers = ThreadPoolExecutor(NUM_WRITERS, thread_name_prefix="token-store-write")
+        self._counting = Lock()  # one writer at a time makes room
         self._queue: list[Future[None]] = []
         self._is_writable = budget > 0
         self._warned = False  # that an entry is left alone
@@ -164,7 +167,7 @@ class DiskLevel:
         self._queue = [future for future in self._queue if not future.done()]
         if len(self._queue) >= MAX_QUEUE:
             self._queue.pop(0).result()
-        self._queue.append(self._writer.submit(self._write, self.path(key), tensor, after))
+        self._queue.append(self._writers.submit(self._write, self.path(key), tensor, after))
 
     def _write(self, path: Path, tensor: Tensor, after: Any | None) -> None:
         if after is not None:
@@ -182,17 +185,21 @@ class DiskLevel:
             metadata = {CHECKSUM: checksum(path.stem, tensor)}
             save_file({TENSOR: tensor}, unfinished, metadata=metadata)
             unfinished.chmod(mode)  # safetensors replaced the file by one for its owner alone
-            if self._make_room(unfinished.stat().st_size):
-                unfinished.replace(path)
-            else:
+            with self._counting:
+                has_room = not self._is_full and self._make_room(unfinished.stat().st_size)
+                if has_room:
+                    unfinished.replace(path)
+            if not has_room:
                 unfinished.unlink()
         except (OSError, SafetensorError) as error:
-            self._is_writable = False
-            log.warning(
-                "%s: no more vision tokens are written to disk (%s); make room there",
-                self._root,
-                error,
-            )
+            with self._counting:
+                was_writable, self._is_writable = self._is_writable, False
+            if was_writable:
+                log.warning(
+                    "%s: no more vision tokens are written to disk (%s); make room there",
+                    self._root,
+                    error,
+                )
             if unfinished is not None:
                 unfinished.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from vlmbench.config import StoreConfig
 from vlmbench.features.disk import DiskLevel
 from vlmbench.features.memory import MemoryLevel, PinnedMemory, device_budget, host_budget
+from vlmbench.system.phases import phase
 from vlmbench.types import LazyImage, UserError
 
 log = logging.getLogger(__name__)
@@ -194,10 +195,11 @@ class TokenStore:
             return {}
 
         tokens = {}
-        for key, tensor in zip(images, encode(list(images.values())), strict=True):
-            # A copy: a view would keep the tower's whole output in memory.
-            copied = tensor.detach().clone(memory_format=torch.contiguous_format)
-            tokens[key] = self._keep(key, copied)
+        with phase("encoding"):
+            for key, tensor in zip(images, encode(list(images.values())), strict=True):
+                # A copy: a view would keep the tower's whole output in memory.
+                copied = tensor.detach().clone(memory_format=torch.contiguous_format)
+                tokens[key] = self._keep(key, copied)
         return tokens
 
     def _keep(self, key: str, tokens: Tensor) -> Tensor:

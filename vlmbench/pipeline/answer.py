@@ -82,7 +82,7 @@ class Asker:
         def kind(index: int) -> tuple[Task, tuple[str, ...]]:
             return records[index].task, records[index].labels
 
-        size = self.settings.batch_size
+        size = self.settings.num_rows()
         for _, group in groupby(sorted(range(len(records)), key=kind), key=kind):
             indices = list(group)
             for start in range(0, len(indices), size):

@@ -13,7 +13,7 @@ from vlmbench.config import Engine, TrackingConfig, TrackingMode
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import State
 from vlmbench.runs.identity import environment
-from vlmbench.system import energy, processes
+from vlmbench.system import energy, phases, processes
 from vlmbench.system.files import no_room_message
 from vlmbench.system.signals import Stopped
 from vlmbench.tracking.tracker import Tracker, start_tracker
@@ -91,6 +91,7 @@ class Attempt:
             run_hash=self.run_hash,
             seconds=time.monotonic() - self.started_at,
             joules=self.meter.joules(),
+            phases={name: round(spent, 3) for name, spent in phases.seconds().items()},
             **details,
             **self.run.identity,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from pathlib import Path
 
 from vlmbench.backbones.devices import explain_gpu_errors
+from vlmbench.config import Engine
 from vlmbench.data.images import open_image
 from vlmbench.data.lines import changed_error
 from vlmbench.data.load import data_hash as hash_data
-from vlmbench.data.run_records import RunRecords, run_data_hash
+from vlmbench.data.run_records import RunRecords, run_data_hash, start_data_hash
 from vlmbench.pipeline.attempt import Attempt, start_attempt
 from vlmbench.pipeline.baselines import ask_baselines
 from vlmbench.pipeline.calibrate import mark_followed, write_calibration
@@ -21,10 +23,14 @@ from vlmbench.pipeline.run import Run
 from vlmbench.runs.earlier import is_done
 from vlmbench.runs.folder import State
 from vlmbench.runs.identity import run_hash
-from vlmbench.system import processes
+from vlmbench.system import phases, processes
+from vlmbench.system.phases import phase
 from vlmbench.types import Probe
 
 log = logging.getLogger(__name__)
+
+# Every training needs them, and they take seconds to import: transformers, peft, TRL.
+LIBRARIES = ("transformers.models.auto.modeling_auto", "peft", "vlmbench.train.trainer")
 
 
 def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
@@ -32,10 +38,11 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
 
     Raise UserError for everything that the user can mend.
     """
+    phases.begin()
     run.require_machine()
     check_pruner(run.config.pruner, run.config.trainer)
-    with processes.leader_first():  # the leader makes the data
-        data_hash = run_data_hash(run.config)
+    data_hash = _read_data(run)
+    with phase("data"), processes.leader_first():
         base_hash = run.base_hash()
     own_hash = run_hash(run.settings, f"{data_hash} {base_hash}".strip())
 
@@ -54,7 +61,8 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
         if not trains:
             require_adapter(run.folder)
         with start_attempt(run, own_hash) as attempt, processes.explain_lost_process():
-            ask_baselines(run, attempt)
+            with phase("baselines"):
+                ask_baselines(run, attempt)
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))
@@ -70,6 +78,29 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             store = fitted.backbone.store
             log.info("vision tokens: %s", "not stored" if store is None else store.report())
             attempt.end(State.FINISHED if evaluates else State.RUNNING)
+    log.info("time: %s", phases.describe())
+
+
+def _read_data(run: Run) -> str:
+    """Return the hash of the data, read while the libraries of the run are imported."""
+    if processes.count() > 1:
+        with phase("data"), processes.leader_first():  # the leader makes the data
+            return run_data_hash(run.config)
+
+    with phase("data"):
+        wait = start_data_hash(run.config)
+    if run.folder.read_status().get("state") != State.FINISHED:
+        with phase("imports"):
+            _import_libraries(run)
+    with phase("data"):
+        return wait()
+
+
+def _import_libraries(run: Run) -> None:
+    engine, _ = run.choose_engine()
+    first = ["vlmbench.backbones._unsloth"] if engine is Engine.unsloth else []
+    for name in (*first, *LIBRARIES):
+        import_module(name)
 
 
 def evaluate(run: Run, attempt: Attempt, fitted: Fitted, data_hash: str) -> None:
@@ -80,9 +111,9 @@ def evaluate(run: Run, attempt: Attempt, fitted: Fitted, data_hash: str) -> None
     records = fitted.records
     asker = run.asker(fitted.backbone, records)
 
-    batch = run.config.eval.batch_size
+    batch = asker.settings.num_rows()
     full = f"with {batch} records at once; lower eval.batch_size"
-    with explain_gpu_errors(lambda: f"evaluate {run.title}", full=full):
+    with phase("answers"), explain_gpu_errors(lambda: f"evaluate {run.title}", full=full):
         answered = asker.score(records.validation, progress="validate")
         validation = mark_followed(answered, run, records)
         write_calibration(run.folder, validation)

@@ -22,7 +22,8 @@ from vlmbench.pipeline.cost import Cost, cost_of, vision_cost
 from vlmbench.pipeline.run import Run
 from vlmbench.pipeline.split_needs import data_needs
 from vlmbench.runs.folder import RunDir
-from vlmbench.system import processes
+from vlmbench.system import phases, processes
+from vlmbench.system.phases import phase
 from vlmbench.types import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def fit(run: Run, attempt: Attempt) -> Fitted:
     """
     while True:
         backbone, records = load_model_and_records(run, attempt)
-        settings = resolve_batch_size(run, backbone, records)
+        with phase("batch size"):
+            settings = resolve_batch_size(run, backbone, records)
         cost = log_cost(run, backbone, records, settings)
 
         try:
@@ -108,8 +110,9 @@ def load_model_and_records(
     run: Run, attempt: Attempt, *, adapter: Path | None = None
 ) -> tuple[Backbone, RunRecords]:
     """Return the run's backbone, with fresh adapters or those of `adapter`, and its records."""
-    backbone = run.build(attempt.engine, adapter=adapter)
-    with processes.leader_first():  # the leader processes the images
+    with phase("model"):
+        backbone = run.build(attempt.engine, adapter=adapter)
+    with phase("data"), processes.leader_first():  # the leader processes the images
         return backbone, load_records(run.config, backbone)
 
 
@@ -213,7 +216,8 @@ def _train(
     from vlmbench.train import train
 
     job = _train_job(run, attempt, backbone, records, cost=cost, settings=settings)
-    summary = train(backbone, job)
+    with phase(phases.FIRST_STEP):
+        summary = train(backbone, job)
 
     kept = (
         ""
@@ -222,7 +226,7 @@ def _train(
     )
     log.info("trained %d steps%s", summary.steps, kept)
     if summary.first_step_at is not None:
-        seconds = summary.first_step_at - attempt.started_at
+        seconds = summary.first_step_at - phases.began()
         log.info("the first step was done %.1f s after the start of the run", seconds)
     return summary
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones import resident
-from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, runnable_models
-from vlmbench.data.run_records import RunRecords
+from vlmbench.config import BuildRequest, Engine, RunConfig, StoreConfig, Vision, runnable_models
+from vlmbench.data.run_records import RunRecords, open_run_manifest
 from vlmbench.pipeline.answer import Asker
 from vlmbench.runs.folder import RunDir
 from vlmbench.system.files import find_damage
-from vlmbench.types import UserError
+from vlmbench.types import Split, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -47,21 +47,57 @@ class Run:
             backbone=backbone,
             viewer=records.viewer,
             wording=records.wording,
-            settings=self.config.eval,
+            settings=replace(self.config.eval, batch_size=self._answer_rows(backbone, records)),
             component_of=records.data.component,
         )
 
+    def _answer_rows(self, backbone: Backbone, records: RunRecords) -> int:
+        is_on_gpu = next(backbone.model.parameters()).is_cuda
+        longest = max(count.total for count in records.token_counts)
+        return self.config.eval.num_rows(longest if is_on_gpu else None)
+
     def choose_engine(self) -> tuple[Engine, str]:
-        """Return the engine that trains, and the reason."""
+        """Return the engine that trains, and the reason.
+
+        With trainer.engine=auto, the number of records in the manifest decides, not the variant's
+        or the sweep's: runs that are compared have one engine.
+        """
         from vlmbench.backbones.contract import choose_engine
 
         setting = self.config.trainer.engine
         engine, reason = choose_engine(setting)
-        is_free = setting is Engine.auto and engine is Engine.unsloth
-        if is_free and not self.config.model.unsloth:
-            model = self.choices["model"]
+        if setting is not Engine.auto or engine is not Engine.unsloth:
+            return engine, reason
+
+        if self.config.trainer.vision is not Vision.frozen:
+            return Engine.transformers, "a tower that trains takes too much memory on Unsloth"
+        least, model = self.config.model.unsloth_from, self.choices["model"]
+        if least is None:
             return Engine.transformers, f"model={model} does not run on Unsloth"
-        return engine, reason
+        number = self.config.trainer.planned_records(self._num_training_records())
+        if number < least:
+            return Engine.transformers, (
+                f"training shows {number:,} records, and Unsloth's start pays off from {least:,}; "
+                "trainer.engine=unsloth takes it anyway"
+            )
+        return engine, f"{reason}; training shows {number:,} records"
+
+    def trained_engine(self, trained: RunDir) -> Engine:
+        """Return the engine that a finished run was trained on, if this machine has it."""
+        from vlmbench.backbones.contract import choose_engine
+
+        recorded = trained.read_env().get("engine")
+        setting = self.config.trainer.engine
+        if setting is Engine.auto and recorded == Engine.transformers:
+            return Engine.transformers
+        engine, _ = choose_engine(setting)
+        is_chosen = setting is not Engine.auto or self.config.model.unsloth_from is not None
+        return engine if is_chosen else Engine.transformers
+
+    def _num_training_records(self) -> int:
+        manifest = open_run_manifest(self.config)
+        share = self.config.data.split.shares[Split.TRAIN]
+        return round(len(manifest) * share)
 
     def build(
         self,

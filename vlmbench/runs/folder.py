@@ -136,8 +136,8 @@ class RunDir:
         """Return the status of the last attempt; empty for a folder that no run touched.
 
         Keys: `state`, `run_hash`, `time` (of writing, s since 1970), `error`, `seconds`, `joules`
-        (None: unknown), what identifies the run in its sweep, and `note` for a pruned run. A
-        damaged file gives a failed state without `run_hash`.
+        (None: unknown), `phases` (name -> s), what identifies the run in its sweep, and `note` for
+        a pruned run. A damaged file gives a failed state without `run_hash`.
         """
         try:
             return self._read_json("status.json", schemas.Status)

@@ -44,6 +44,7 @@ class Status(Part):
     note: str | None = None
     seconds: Amount | None = None
     joules: Amount | None = None
+    phases: Annotated[dict[str, Amount], Meta(max_length=50)] | None = None
     xxh3_128: Annotated[dict[str, str], Meta(max_length=20)] | None = None
 
 

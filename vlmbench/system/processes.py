@@ -100,6 +100,16 @@ def let_idle_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
+def let_memory_grow() -> None:
+    """Let PyTorch's pieces of GPU memory grow, so that less of it lies unused between them.
+
+    A training that encodes images between its steps had 4.7 of 80 GB lying unused, and ran out of
+    memory. Call this before torch is imported. The user's own value stays.
+    """
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
+
 def use_own_gpu() -> None:
     """Hide all GPUs of this host except this process's own. Call it before torch sees a GPU.
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from vlmbench.runs.folder import VALIDATION_METRIC, RunDir
-from vlmbench.system import processes, signals
+from vlmbench.system import phases, processes, signals
 
 if TYPE_CHECKING:
     from vlmbench.tracking.tracker import Tracker
@@ -41,6 +41,7 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.first_step_at is None:
             self.first_step_at = time.monotonic()
+            phases.go_on_as(phases.TRAINING)
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(

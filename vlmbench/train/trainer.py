@@ -177,7 +177,8 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Return the validation loss and the job's own validation metrics."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with torch.compiler.set_stance("force_eager"):  # code for answers is used too rarely
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         self.model.eval()
 
         metrics = self.job.validate()
