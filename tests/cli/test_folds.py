@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import Outcome
 from vlmbench.cli.arguments import read_settings
+from vlmbench.cli.validate import validate_sweep
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import State
 from vlmbench.runs.plan import Plan, read_plan
+from vlmbench.types import UserError
 
 Cli = Callable[..., Outcome]
 TINY = ("model=llama32_tiny", "stage=train", "tracking=off", "sweep=runs/s")
@@ -92,3 +95,17 @@ def test_folds_are_added_where_they_are_asked_for(settings: list[str], added: li
 def test_a_large_number_of_folds_is_refused_quickly(cli: Cli) -> None:
     outcome = cli("-m", *TINY, "data.folds=999")
     assert "data.folds must be between 2 and 100, got 999; set data.folds=5" in outcome.err
+
+
+def test_a_sealed_test_split_has_no_folds(cli: Cli) -> None:
+    settings = (*TINY, "data.folds=3", "data.fold=1", "eval.test=sealed")
+    outcome = cli(*settings)
+    assert outcome.code == 2
+    (cure,) = re.findall(r"set (\S+)\n", outcome.err)
+    assert cli(*settings[:-1], cure).code == 0
+
+
+def test_a_search_over_folds_is_refused() -> None:
+    hydra = {"sweeper": {"_target_": "x.OptunaSweeper"}, "overrides": {"task": ["data.folds=5"]}}
+    with pytest.raises(UserError, match=r"got data\.folds=5; set data\.folds=null"):
+        validate_sweep(OmegaConf.create({"hydra": hydra}))
