@@ -8,7 +8,7 @@ over all parts, records and seeds is known, and so is that of equal variants: no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from vlmbench.stats import Compared, Costs
-from vlmbench.stats.compare import Pair, paired
+from vlmbench.stats import Compared, Costs, Folded
+from vlmbench.stats.compare import Clusters, Pair, paired
 
 Floats = NDArray[np.float64]
 COSTS = Costs(miss=10.0, overkill=1.0, prevalence=0.05)
@@ -103,24 +103,83 @@ class World:
     def outcomes(self, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Return what `vlmbench.stats.compare` takes: right or wrong, or scores for AUROC."""
         a, b, positive = self.draw(rng)
+        a, b = self.answers(a, positive), self.answers(b, positive)
+        return a, b, positive
+
+    def answers(self, right: Floats, positive: NDArray[np.bool_]) -> Floats:
+        """Return what `vlmbench.stats.compare` takes, from how right each answer is."""
         if self.figure is Compared.AUROC:
-            sign = 2.0 * positive - 1
-            return sign * a, sign * b, positive
-        return (a > 0).astype(float), (b > 0).astype(float), positive
+            return (2.0 * positive - 1) * right
+        return (right > 0).astype(np.float64)
 
     def pair(self, rng: np.random.Generator) -> Pair | None:
         """Return the comparison of one ablation; None where it lacks a label."""
-        a, b, positive = self.outcomes(rng)
+        a, b, positive = self.draw(rng)
         if positive.all() or not positive.any():
             return None
+        return self.compare(a, b, positive, self.clusters)
+
+    def compare(
+        self, a: Floats, b: Floats, positive: NDArray[np.bool_], clusters: Clusters
+    ) -> Pair:
+        """Return the comparison of a and b, given how right each answer is."""
         return paired(
-            a,
-            b,
-            clusters=self.clusters,
+            self.answers(a, positive),
+            self.answers(b, positive),
+            clusters=clusters,
             figure=self.figure,
             positive=positive,
             costs=COSTS if self.figure is Compared.COST else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldWorld(World):
+    """A world of cross-validations: each part is tested once, in one of `folds` folds.
+
+    The runs of one arm and fold share a training set, which moves their threshold by `tau`. Each
+    run has a seed's effect of its own; with `same_seeds`, a seed has one effect in all folds.
+    """
+
+    folds: int = 5
+    tau: float = 0.0
+    same_seeds: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """Return the columns of a table that name the world."""
+        return super().facts() | {"tau": self.tau, "same_seeds": self.same_seeds}
+
+    def rng(self, salt: int = 0) -> np.random.Generator:
+        """Return random numbers of this world."""
+        words = repr((self.name, str(self.figure), self.seeds, self.tau, self.same_seeds))
+        return np.random.default_rng([salt, *words.encode()])
+
+    def pair(self, rng: np.random.Generator) -> Pair | None:
+        """Return the comparison of one cross-validation; None where a fold lacks a label."""
+        folds = self.draw_folds(rng)
+        still = replace(self, spreads=(0.0, 0.0))
+        a, b, positive = World.draw(still, rng)
+        for arm, spread in zip((a, b), self.spreads, strict=True):
+            arm += self._effects(rng, len(arm), spread)[:, folds]
+
+        labels = {(fold, label) for fold, label in zip(folds, positive, strict=True)}
+        if len(labels) < 2 * self.folds:
+            return None
+        return self.compare(a, b, positive, Folded(clusters=self.clusters, folds=folds))
+
+    def draw_folds(self, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Return the fold of each record: parts in random order fill the folds one by one."""
+        order = rng.permutation(len(self.sizes))
+        sizes = np.array(self.sizes)[order]
+        fold_of = np.empty(len(sizes), dtype=np.intp)
+        fold_of[order] = (np.cumsum(sizes) - sizes / 2) / sizes.sum() * self.folds
+        return fold_of[self.clusters]
+
+    def _effects(self, rng: np.random.Generator, number: int, spread: float) -> Floats:
+        """Return the effects of training sets and seeds, (seeds, folds)."""
+        seeds = rng.standard_normal((number, 1 if self.same_seeds else self.folds))
+        effects: Floats = rng.standard_normal(self.folds) * self.tau + seeds * spread
+        return effects
 
 
 def equal_parts(number: int, size: int) -> tuple[int, ...]:
@@ -183,4 +242,30 @@ def worlds() -> list[World]:
                 figure=Compared.BALANCED_ACCURACY,
             )
         )
+    return found
+
+
+FOLD_SHAPES: dict[str, tuple[int, ...]] = {
+    "10 x 4": equal_parts(10, 4),
+    "10 x 12": equal_parts(10, 12),
+    "20 x 4": equal_parts(20, 4),
+    "60 x 2": equal_parts(60, 2),
+    "6 x 12 + 30 x 3": (*equal_parts(6, 12), *equal_parts(30, 3)),
+    "falling": tuple(int(16 * 0.92**k) + 1 for k in range(30)),
+}
+
+
+def fold_worlds() -> list[FoldWorld]:
+    """Return every recorded world of cross-validations of equal variants."""
+    found = []
+    for name, sizes in FOLD_SHAPES.items():
+        one = FoldWorld(name=name, sizes=sizes, own=0.1, spreads=(0.15, 0.15))
+        found += [replace(one, tau=tau) for tau in (0.0, 0.25, 0.5, 1.0)]
+        found += [replace(one, tau=0.5, seeds=(seeds, seeds)) for seeds in (1, 2)]
+        found.append(replace(one, tau=0.25, rate=0.95))
+        alike = replace(one, spreads=(0.3, 0.3), same_seeds=True)
+        found += [replace(alike, tau=tau) for tau in (0.0, 0.5)]
+        if len(sizes) > 10:  # of ten parts with labels, fewer than ten have each label
+            others = (figure for figure in Compared if figure.needs_labels)
+            found += [replace(one, tau=0.5, figure=figure) for figure in others]
     return found

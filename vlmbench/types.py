@@ -51,6 +51,14 @@ class Split(StrEnum):
     TEST = "test"
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A fold of a cross-validation: its `index` from 0, and the number of all folds."""
+
+    index: int
+    number: int
+
+
 class Probe(StrEnum):
     """How a control record was made from held-out records; NONE is an ordinary record."""
 

@@ -38,6 +38,12 @@ def _judged_worlds() -> list[float]:
     return [world["ours"] for world in worlds if world["effective"] >= MIN_EFFECTIVE]
 
 
+def _of_fold_rule(rule: str) -> dict[str, Any]:
+    """Return the summary of a rule for cross-validations."""
+    rows: list[dict[str, Any]] = read("folds")["summary"]
+    return next(row for row in rows if row["rule"] == rule)
+
+
 def _largest_family() -> dict[str, float]:
     families: list[dict[str, float]] = read(STATISTICS)["family"]
     return max(families, key=lambda row: row["comparisons"])
@@ -120,6 +126,12 @@ FIGURES: dict[str, Callable[[], str]] = {
     "kills": lambda: str(len(read("killed")["kills"])),
     "whole_extrapolated": lambda: str(read("whole-560")["rows"][-1]["extrapolated"].split()[0]),
     "whole_first_step": lambda: f"{read('whole-560')['rows'][0]['first_step_s']:.0f} s",
+    "fold_draws": _value("folds", "draws", 0),
+    "fold_worlds": lambda: str(_of_fold_rule("ours")["worlds"]),
+    "folds_worst": lambda: percent(_of_fold_rule("ours")["largest"]),
+    "folds_mean": lambda: percent(_of_fold_rule("ours")["mean"]),
+    "folds_power": lambda: percent(_of_fold_rule("ours")["mean_power"], 0),
+    "folds_by_parts": lambda: percent(_of_fold_rule("parts_and_seeds")["largest"]),
     "ablations": lambda: number(read(STATISTICS)["ablations"], 0),
     "worlds": lambda: str(len(read(STATISTICS)["equal_variants"])),
     "judged_worlds": lambda: str(len(_judged_worlds())),

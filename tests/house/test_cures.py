@@ -38,6 +38,7 @@ RUN = "runs/2026-01-31_quick/0_llama32_tiny_single_s0"
 # One mistake for each way in which a message finds its cure: each costs a second.
 NUMBERS = [
     *("seed=-1", "seed=1.5", "seed=null", "'seed=${foo}'", "trainer.epochs=inf"),
+    *("data.fold=1", "data.folds=5 data.fold=7", "data.folds=1 data.fold=0"),
     *("trainer.learning_rate=1e", "trainer.max_steps=0", "trainer.batch_size=0"),
     *("trainer.batch_size=1.5", "model.lora.dropout=1.5", "view=rt view.window=4"),
     *("data.split.train=0.9", "source=parts source.num_parts=5"),
@@ -72,6 +73,7 @@ VALUES = [
 ]
 FILES = [
     *("source=folder source.path=photo", "source=manifest source.path=mine/mine.json"),
+    "data.folds=11 data.fold=0 stage=check",
     *("source=folder", "source=mvtec", "source=llava", "source=huggingface", "view=files"),
     "source=manifest source.path=words/words.jsonl",
     "source=manifest source.path=words/views.jsonl",

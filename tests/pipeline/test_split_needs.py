@@ -37,10 +37,38 @@ def test_the_proposed_shares_give_what_is_lacking(cli: Cli, tmp_path: Path) -> N
 
 
 def test_too_few_parts_have_no_shares(cli: Cli, tmp_path: Path) -> None:
-    path = manifest_of(tmp_path, 12)
+    path = manifest_of(tmp_path, 8)
     output = cli("stage=prepare", "source=manifest", f"source.path={path}").out
-    assert "The data have 12 parts; add parts" in output
+    assert "The data have 8 parts; add parts" in output
     assert "data.split={" not in output
+    assert "data.folds" not in output
+
+
+def test_few_parts_are_offered_folds_that_suffice(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("source=manifest", f"source.path={manifest_of(tmp_path, 13)}")
+    output = cli("stage=prepare", *arguments).out
+    offer = r"or test every part once: add (data.folds=5 'data.split=\{[^}]*\}' -m)"
+    (cure,) = re.findall(offer, output)
+
+    tiny = ("stage=check", "model=llama32_tiny", "trainer=debug", "tracking=off")
+    poor = cli(*tiny, *arguments, "data.folds=5", "-m")
+    mended = cli(*tiny, *arguments, *shlex.split(cure))
+    lacking = "parts: calibration needs 5 in the val set"
+    assert (poor.out + poor.err).count(lacking) == 5
+    assert lacking not in mended.out + mended.err
+    assert mended.code == 0
+    assert mended.out.count("  checked  ") == 5
+
+
+def test_many_parts_are_offered_no_folds(cli: Cli, tmp_path: Path) -> None:
+    settings = (
+        "source=parts",
+        "source.num_parts=60",
+        "data.split={train: 0.9, val: 0.05, test: 0.05}",
+    )
+    output = cli("stage=prepare", *settings).out
+    assert "parts: calibration needs" in output
+    assert "data.folds" not in output
 
 
 def test_lots_are_not_called_parts(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.plans import VARIANTS, plan_of, planned, read_run
+from tests.helpers.plans import VARIANTS, ReadRun, plan_of, planned, read_run
 from vlmbench.config import HeldOut, Primary
 from vlmbench.runs.plan import (
     PlannedRun,
@@ -21,6 +21,7 @@ from vlmbench.runs.plan import (
     read_plan,
     unplanned_runs,
     variant_hash,
+    variant_hash_of,
     write_plan,
 )
 from vlmbench.runs.planning import add_reveal, set_test_hash, start_sweep
@@ -117,7 +118,7 @@ def test_each_planned_run_has_a_state() -> None:
         read_run("single", 0),
     ]
     plan = plan_of(planned(seeds=(0, 1, 2)))
-    assert [tuple(one) for one in planned_runs(plan, runs)] == [
+    assert [tuple(one)[:3] for one in planned_runs(plan, runs)] == [
         ("without_comparison", 0, "finished"),
         ("without_comparison", 1, "running"),
         ("without_comparison", 2, "missing"),
@@ -131,7 +132,7 @@ def test_each_planned_run_has_a_state() -> None:
 def test_a_search_lists_the_runs_that_it_made() -> None:
     plan = plan_of((), question=Question(axis="a", values=("choice(1,2)",)), trials=9)
     runs = [read_run("single", 0, "pruned"), read_run("single", 1)]
-    assert [tuple(one) for one in planned_runs(plan, runs)] == [
+    assert [tuple(one)[:3] for one in planned_runs(plan, runs)] == [
         ("single", 0, "pruned"),
         ("single", 1, "finished"),
     ]
@@ -219,3 +220,22 @@ def _with_overrides(*overrides: str) -> PlannedRun:
     return PlannedRun(
         model="smol", data="single", seed=0, variant_hash=str(overrides), overrides=overrides
     )
+
+
+def test_each_fold_of_a_plan_is_accounted_for(tmp_path: Path) -> None:
+    (run,) = planned(["with_comparison"], [0])
+    runs = [replace(run, fold=fold, variant_hash="ab") for fold in range(3)]
+    write_plan(tmp_path, plan_of(runs))
+    plan = read_plan(tmp_path)
+    assert plan is not None
+    assert plan.seeds("ab") == (0,)
+    assert [state.fold for state in planned_runs(plan, [])] == [0, 1, 2]
+
+    config = {"data": {"folds": 3, "fold": 1}}
+    status = {"model": "smol", "data": "with_comparison", "seed": 0, "state": "finished"}
+    made = ReadRun(config=config, status=status)
+    runs = [replace(one, variant_hash=variant_hash_of(made)) for one in runs]
+    states = planned_runs(plan_of(runs), [made])
+    assert [state.state for state in states] == ["missing", "finished", "missing"]
+    assert unplanned_runs(plan_of(runs), [made]) == []
+    assert unplanned_runs(plan_of(runs[:1]), [made]) == [made]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from vlmbench.stats.estimates import _jackknife_interval
-from vlmbench.stats.spread import half_widths
+from vlmbench.stats.spread import Spread, half_widths
 
 DOCS = REPOSITORY / "docs"
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,6 +33,7 @@ def test_the_example_of_the_page_runs() -> None:
     [
         ("seed-variance", half_widths, 4),
         ("wide-intervals", half_widths, 2),
+        ("folds", Spread.half_width, 3),
         ("clusters", _jackknife_interval, 1),
     ],
 )

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vlmbench.cli.words import INSTANTIATE_KEYS, hydra_sweep, hydra_value, split_commas, unquoted
 from vlmbench.config import CONF, choices, default_choices, find_settings
+from vlmbench.config.data import MAX_FOLDS
 from vlmbench.config.texts import Kind, TextSetting, find_text_setting, text_settings
 from vlmbench.system.text import in_quotes, typed_setting
 from vlmbench.types import UserError
@@ -101,10 +102,21 @@ def read_settings(settings: Sequence[str], *, is_sweep: bool | None) -> list[str
     sweeps = is_sweep
     if is_sweep is None:
         sweeps = _is_sweep(dict(zip(names, settings, strict=True)), settings)
-    return [
+    own = [
         _hydra_setting(setting, find_text_setting(name, texts), is_sweep=bool(sweeps))
         for name, setting in zip(names, settings, strict=True)
     ]
+    return own + (_all_folds(dict(zip(names, settings, strict=True))) if sweeps else [])
+
+
+def _all_folds(given: Mapping[str, str]) -> list[str]:
+    """Return what sweeps all folds of a setting such as data.folds=5; nothing with data.fold."""
+    number = re.fullmatch(r"\+*data\.folds=(\d{1,3})", given.get("data.folds", ""), re.ASCII)
+    if number is None or "data.fold" in given:
+        return []
+
+    folds = range(min(int(number[1]), MAX_FOLDS))
+    return [f"data.fold={','.join(map(str, folds))}"]
 
 
 def read_params(config: DictConfig) -> None:
@@ -313,7 +325,8 @@ def _exists(path: str) -> bool:
 def _is_sweep(given: Mapping[str, str], settings: Sequence[str]) -> bool:
     """Return whether settings without -m describe a sweep, by hydra.mode or by their experiment."""
     mode = given.get("hydra.mode", "").partition("=")[2]
-    if mode or "experiment" not in given or not any("," in setting for setting in settings):
+    has_values = "data.folds" in given or any("," in setting for setting in settings)
+    if mode or "experiment" not in given or not has_values:
         return mode.upper() == "MULTIRUN"
 
     # Only now, because composing takes 0.2 s.

@@ -89,6 +89,7 @@ def _planned_run(config: DictConfig) -> PlannedRun:
         seed=config.seed,
         variant_hash=variant_hash(plain_values(settings), model=model, data=data),
         overrides=answer_overrides(map(as_typed, config.hydra.overrides.task)),
+        fold=config.data.fold,
     )
 
 

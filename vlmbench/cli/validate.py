@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vlmbench.cli.folders import own_settings
 from vlmbench.cli.mistakes import unknown_setting
 from vlmbench.cli.paths import check_paths
-from vlmbench.config import RunConfig, Stage
+from vlmbench.config import HeldOut, RunConfig, Stage
 from vlmbench.types import UserError
 
 TRAINING_STAGES = (Stage.run, Stage.train, Stage.check)
@@ -33,6 +33,7 @@ def validate_run(config: DictConfig) -> list[DictConfig]:
     run = RunConfig(**values)  # checks the settings that are in no group
     if run.stage in TRAINING_STAGES:
         run.trainer.check_evaluations()
+        _refuse_sealed_folds(run)
     check_paths(config)
     return [config]
 
@@ -45,6 +46,7 @@ def validate_sweep(config: DictConfig) -> list[DictConfig]:
     """
     sweeper = str(config.hydra.sweeper._target_)
     if not sweeper.endswith("BasicSweeper"):
+        _refuse_searched_folds(config)
         validate_run(config)
         return []
 
@@ -54,6 +56,26 @@ def validate_sweep(config: DictConfig) -> list[DictConfig]:
         run_config = loader.load_sweep_config(config, list(overrides))
         configs += validate_run(run_config)
     return configs
+
+
+def _refuse_sealed_folds(run: RunConfig) -> None:
+    """Raise UserError for a sealed test split whose parts other folds answer."""
+    if run.data.folds is not None and run.eval.test == HeldOut.sealed:
+        raise UserError(
+            f"eval.test=sealed seals nothing with data.folds={run.data.folds}: the parts that one "
+            "fold tests validate another; set eval.test=open"
+        )
+
+
+def _refuse_searched_folds(config: DictConfig) -> None:
+    """Raise UserError for a search over folds: it would choose the fold that is easiest."""
+    for override in map(str, config.hydra.overrides.task):
+        name, _, value = override.lstrip("+").partition("=")
+        if name == "data.folds" and value != "null":
+            raise UserError(
+                f"a search needs one test set for all of its runs, got {override}; "
+                "set data.folds=null"
+            )
 
 
 def refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:

@@ -13,10 +13,13 @@ import yaml
 from omegaconf import MISSING
 
 from vlmbench.config.settings import Settings, setting
-from vlmbench.types import Record, Split, Task, UserError
+from vlmbench.types import Fold, Record, Split, Task, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+MAX_FOLDS = 100
 
 
 @dataclass(kw_only=True)
@@ -120,6 +123,42 @@ class VariantConfig(Settings, ABC):
     group_alike: bool = setting(
         False, "true: parts whose images look the same stay in one split, instead of being a leak."
     )
+
+    folds: int | None = setting(
+        None,
+        "Number of folds of a cross-validation, in which every part is tested once; null: one "
+        "test set. A sweep (-m) runs all folds.",
+        at_least=2,
+        at_most=MAX_FOLDS,
+        cure=5,
+    )
+    fold: int | None = setting(
+        None, "Which fold this run tests, from 0; a sweep sets it.", at_least=0, cure=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+
+        if self.folds is not None and self.fold is None:
+            every = ",".join(map(str, range(self.folds)))
+            raise UserError(
+                f"data.folds={self.folds} takes a run for each fold, and this is one run; "
+                f"add data.fold={every} -m"
+            )
+        if self.fold is not None and self.folds is None:
+            raise UserError(f"data.fold={self.fold} needs data.folds; add data.folds=5")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise UserError(
+                f"data.fold must be between 0 and {self.folds - 1}, got {self.fold}; "
+                "set data.fold=0"
+            )
+
+    @property
+    def tested_fold(self) -> Fold | None:
+        """Return the fold that the run tests; None without a cross-validation."""
+        if self.folds is None or self.fold is None:
+            return None
+        return Fold(self.fold, self.folds)
 
     @abstractmethod
     def select(

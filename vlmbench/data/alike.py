@@ -14,7 +14,7 @@ from vlmbench.data.manifest import Hashes, Manifest, SplitIndices
 from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.data.nearest import NearImages, near_images
 from vlmbench.data.splits import split_records
-from vlmbench.types import Split
+from vlmbench.types import Fold, Split
 
 MAX_ROUNDS = 5  # of splitting and looking for look-alikes that a wide search missed
 
@@ -26,6 +26,7 @@ def split_alike(
     *,
     seed: int,
     cache_dir: Path,
+    fold: Fold | None = None,
 ) -> tuple[SplitIndices, list[NearImages], Hashes]:
     """Return the split of every record, the nearest images of two splits, and the images (N, 2).
 
@@ -35,7 +36,7 @@ def split_alike(
     images = _join_images(manifest.images, _alike_pairs(manifest, facts))
 
     for _ in range(MAX_ROUNDS):
-        splits = split_records(manifest, shares, seed=seed, images=images)
+        splits = split_records(manifest, shares, seed=seed, images=images, fold=fold)
         near = near_images(manifest, splits, facts, cache_dir=cache_dir)
         pairs = [pair.images for pair in near if pair.likeness.is_near_duplicate]
         joined = _join_images(images, _renamed(pairs, manifest.images, images))

@@ -30,7 +30,7 @@ from vlmbench.data.unchanged import ReadFiles
 from vlmbench.system import threads
 from vlmbench.system.files import explain_disk_errors, skip_if_forbidden
 from vlmbench.system.threads import map_ahead
-from vlmbench.types import FileVersion, Record, Split, Task, UserError
+from vlmbench.types import FileVersion, Fold, Record, Split, Task, UserError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class Data:
     `facts` maps an image's 64-bit name hash to its facts. `leaks` has a sentence for each leak that
     was allowed. `near` are the pairs of images in different splits that are most alike.
     `components` maps a task and a part's 64-bit name hash to the name of the part's component, for
-    parts that share images with others in records of that task.
+    parts that share images with others in records of that task. `is_fold`: the test split is a fold
+    of a cross-validation.
     """
 
     manifest: Manifest
@@ -65,6 +66,7 @@ class Data:
     near: tuple[NearImages, ...]
     warnings: tuple[str, ...]
     components: Mapping[tuple[Task, int], str] = field(default_factory=dict)
+    is_fold: bool = False
 
     @property
     def files(self) -> ReadFiles:
@@ -89,12 +91,14 @@ def load_data(
     allow_leak: bool,
     cache_dir: Path,
     group_alike: bool = False,
+    fold: Fold | None = None,
 ) -> Data:
     """Return the records by split, after every image was read and checked for leaks.
 
     Raises UserError that names unreadable images, the two rows of each leak, or an empty split.
     With `allow_leak`, leaks are warnings, and splits may share images. With `group_alike`, records
-    whose images look the same stay in one split.
+    whose images look the same stay in one split. A `fold` decides the test split, see
+    `split_records`.
     """
     facts = read_images(manifest, cache_dir)
     _check_declared_hashes(manifest, facts)
@@ -102,10 +106,12 @@ def load_data(
     images: Hashes | None = None
     if group_alike and not allow_leak:
         splits, near, images = split_alike(
-            manifest, shares, facts, seed=split_seed, cache_dir=cache_dir
+            manifest, shares, facts, seed=split_seed, cache_dir=cache_dir, fold=fold
         )
     else:
-        splits = split_records(manifest, shares, seed=split_seed, by_part_only=allow_leak)
+        splits = split_records(
+            manifest, shares, seed=split_seed, by_part_only=allow_leak, fold=fold
+        )
         near = near_images(manifest, splits, facts, cache_dir=cache_dir)
 
     leaks = leak_messages(manifest, find_leaks(manifest, splits, facts, near), splits)
@@ -122,6 +128,7 @@ def load_data(
         near=tuple(near),
         warnings=tuple(_warnings(manifest, leaks)),
         components={} if allow_leak else component_names(manifest, facts, images),
+        is_fold=fold is not None,
     )
 
 

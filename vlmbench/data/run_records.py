@@ -158,6 +158,7 @@ def load_run_data(config: RunConfig) -> Data:
         allow_leak=config.data.allow_leak,
         cache_dir=Path(config.cache_dir),
         group_alike=config.data.group_alike,
+        fold=config.data.tested_fold,
     )
 
 

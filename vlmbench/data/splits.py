@@ -18,7 +18,7 @@ from vlmbench.data.images import ImageFacts
 from vlmbench.data.likeness.detail import ORIENTATIONS
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, TASKS, Hashes, Indices, Manifest, SplitIndices
 from vlmbench.data.nearest import NearImages
-from vlmbench.types import Split, Task, UserError
+from vlmbench.types import Fold, Split, Task, UserError
 
 Components = NDArray[np.int32]  # the number of each record's split component
 
@@ -39,6 +39,7 @@ def split_records(
     seed: int,
     by_part_only: bool = False,
     images: Hashes | None = None,
+    fold: Fold | None = None,
 ) -> SplitIndices:
     """Return the split of every record (N,), an index into SPLITS.
 
@@ -47,8 +48,9 @@ def split_records(
     moves few others. A split that the manifest fixes stays.
 
     With `by_part_only`, splits may share images: for manifests whose parts share one reference.
-    `images` (N, 2) replaces the manifest's image hashes: equal hashes stay together.
-    Raises UserError if a split with a share above 0 has no record.
+    `images` (N, 2) replaces the manifest's image hashes: equal hashes stay together. With a `fold`,
+    its components test, and `shares` divide the others between training and validation.
+    Raises UserError if a split with a share above 0 has no record, and for folds that cannot be.
     """
     hashes = manifest.images if images is None else images
     components = _find_components(manifest, hashes, by_part_only=by_part_only)
@@ -61,8 +63,14 @@ def split_records(
     order = order[is_free[order]]
     counts = np.bincount(components[~fixed], minlength=num_components)[order]
     split_of = np.full(num_components, NO_SPLIT, dtype=np.int8)
+    tested = np.empty(0, dtype=order.dtype)
+    if fold is not None:
+        _check_folds(manifest, fold, len(order))
+        order, counts, tested = _take_fold(order, counts, fold)
+        shares = _shares_without_test(shares)
     split_of[order] = _fill_splits(counts, shares)
     _fill_empty_splits(split_of, order, shares)
+    split_of[tested] = SPLITS.index(Split.TEST)
 
     # Free records of a component with fixed records go with the first fixed one.
     fixed_components = components[fixed]
@@ -72,6 +80,59 @@ def split_records(
     splits = np.where(fixed, manifest.splits, split_of[components]).astype(np.int8)
     _check_splits(manifest, splits, components, shares)
     return splits
+
+
+def _check_folds(manifest: Manifest, fold: Fold, num_components: int) -> None:
+    """Raise UserError if each component cannot be tested once, in its fold."""
+    fixed = np.flatnonzero(manifest.splits != NO_SPLIT)
+    if len(fixed):
+        raise UserError(
+            f"{manifest.location(int(fixed[0]))}: this row and {len(fixed) - 1} others have a "
+            f"fixed split, so data.folds={fold.number} cannot test every part; remove the key "
+            "split from the rows, or set data.folds=null"
+        )
+    if fold.number > num_components:
+        raise UserError(
+            f"{manifest.path}: data.folds={fold.number} needs as many groups of parts without a "
+            f"common image, and there are {num_components}; set data.folds={num_components}, add "
+            "parts, or allow splits to share images with data.allow_leak=true"
+        )
+
+
+def _take_fold(
+    order: Indices, counts: NDArray[np.intp], fold: Fold
+) -> tuple[Indices, NDArray[np.intp], Indices]:
+    """Return the components that the fold does not test with their counts, and those it tests.
+
+    The folds cut the line from 0 to the number of records into equal pieces. The components that
+    follow the fold come first, so that folds differ in their validation sets too.
+    """
+    middles = np.cumsum(counts) - counts / 2
+    fold_of = (middles / counts.sum() * fold.number).astype(np.intp)
+    for empty in range(fold.number):
+        sizes = np.bincount(fold_of, minlength=fold.number)
+        if sizes[empty] == 0:
+            fold_of[np.flatnonzero(fold_of == sizes.argmax())[-1]] = empty
+
+    is_tested = fold_of == fold.index
+    last = int(np.flatnonzero(is_tested)[-1])
+    others = np.roll(np.arange(len(order)), -last - 1)
+    others = others[~is_tested[others]]
+    return order[others], counts[others], order[is_tested]
+
+
+def _shares_without_test(shares: Mapping[Split, float]) -> dict[Split, float]:
+    rest = shares[Split.TRAIN] + shares[Split.VAL]
+    if rest == 0:
+        raise UserError(
+            "data.folds needs a share of parts that train, and data.split.train is 0; "
+            "set 'data.split={train: 0.7, val: 0.1, test: 0.2}'"
+        )
+    return {
+        Split.TRAIN: shares[Split.TRAIN] / rest,
+        Split.VAL: shares[Split.VAL] / rest,
+        Split.TEST: 0.0,
+    }
 
 
 def _fill_splits(counts: NDArray[np.intp], shares: Mapping[Split, float]) -> SplitIndices:

@@ -18,10 +18,12 @@ from vlmbench.data.splits import split_records
 from vlmbench.data.viewer import RAW
 from vlmbench.stats.calibrate import MIN_PARTS, MIN_RECORDS
 from vlmbench.stats.clusters import MIN_EFFECTIVE
-from vlmbench.types import LABELS, Split, Task, UserError
+from vlmbench.types import LABELS, Fold, Split, Task, UserError
 
 MIN_TRAIN = 0.3  # smallest share of the training set that is proposed
 STEP = 0.05  # between the shares that are tried
+FOLDS = 5  # that are proposed
+FEW_PARTS = 60  # with more parts, one test set tells enough
 
 
 def data_needs(data: Data, config: RunConfig) -> list[str]:
@@ -40,7 +42,11 @@ def manifest_needs(path: Path, config: RunConfig) -> list[str]:
     data = config.data
     try:
         splits = split_records(
-            manifest, data.split.shares, seed=data.split_seed, by_part_only=data.allow_leak
+            manifest,
+            data.split.shares,
+            seed=data.split_seed,
+            by_part_only=data.allow_leak,
+            fold=data.tested_fold,
         )
     except UserError:  # the datasheet says why
         return []
@@ -60,6 +66,9 @@ def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
     data, unit = config.data, config.source.unit
     needed = {Split.VAL: MIN_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
     counts = _count_parts(manifest, splits)
+    total = sum(counts.values())
+    if data.folds is not None:
+        counts[Split.TEST] = total  # in all folds together
     lacking = [split for split, most in needed.items() if counts[split] < most]
     if not lacking or any(data.split.shares[split] == 0 for split in lacking):
         return
@@ -69,15 +78,33 @@ def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
         f"{have} {unit}: calibration needs {needed[Split.VAL]} in the val set, a verdict "
         f"{needed[Split.TEST]} in the test set"
     )
-    shares = _find_shares(manifest, data, needed)
-    total = sum(counts.values())
+    shares = _find_shares(manifest, data, needed, data.folds)
+    folds = _offer_folds(manifest, data, needed, total)
+    also = f", or {folds}" if folds else ""
     if shares is not None:
-        text = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
-        yield f"{problem}; set 'data.split={{{text}}}'"
+        yield f"{problem}; set {_typed_shares(shares)}{also}"
     elif isinstance(config.source, PairedSourceConfig):
-        yield f"{problem}. {_more_lots(read_stocks(manifest.path), config.source, total)}"
+        yield f"{problem}. {_more_lots(read_stocks(manifest.path), config.source, total)}{also}"
     else:
-        yield f"{problem}. The data have {total} {unit}; add {unit}"
+        yield f"{problem}. The data have {total} {unit}; add {unit}{also}"
+
+
+def _offer_folds(
+    manifest: Manifest, data: VariantConfig, needed: Mapping[Split, int], total: int
+) -> str:
+    """Return the settings of a cross-validation that has what is needed; "" if none has."""
+    if data.folds is not None or not needed[Split.TEST] <= total < FEW_PARTS:
+        return ""
+
+    shares = _find_shares(manifest, data, needed, FOLDS)
+    if shares is None:
+        return ""
+    return f"test every part once: add data.folds={FOLDS} {_typed_shares(shares)} -m"
+
+
+def _typed_shares(shares: Mapping[Split, float]) -> str:
+    text = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
+    return f"'data.split={{{text}}}'"
 
 
 def _more_lots(stocks: Sequence[Stock], source: PairedSourceConfig, total: int) -> str:
@@ -113,9 +140,12 @@ def _more_lots(stocks: Sequence[Stock], source: PairedSourceConfig, total: int) 
 
 
 def _find_shares(
-    manifest: Manifest, data: VariantConfig, needed: Mapping[Split, int]
+    manifest: Manifest, data: VariantConfig, needed: Mapping[Split, int], folds: int | None
 ) -> dict[Split, float] | None:
-    """Return the shares with the largest training set that give each split what it needs."""
+    """Return the shares with the largest training set that give each split what it needs.
+
+    With `folds`, each fold must have the validation set, and all of them together the test set.
+    """
     tried = [
         (round(1 - val - test, 2), round(val, 2), round(test, 2))
         for val in np.arange(0.1, 0.4, STEP)
@@ -126,18 +156,35 @@ def _find_shares(
             break
 
         shares = {Split.TRAIN: train, Split.VAL: val, Split.TEST: test}
-        try:
-            splits = split_records(
-                manifest, shares, seed=data.split_seed, by_part_only=data.allow_leak
-            )
-        except UserError:
-            continue
-
-        counts = _count_parts(manifest, splits)
-        if all(counts[split] >= most for split, most in needed.items()):
+        if _suffice(manifest, data, shares, needed, folds):
             return shares
 
     return None
+
+
+def _suffice(
+    manifest: Manifest,
+    data: VariantConfig,
+    shares: Mapping[Split, float],
+    needed: Mapping[Split, int],
+    folds: int | None,
+) -> bool:
+    """Return whether splits by these shares have the needed parts."""
+    for fold in [Fold(index, folds) for index in range(folds)] if folds else [None]:
+        try:
+            splits = split_records(
+                manifest, shares, seed=data.split_seed, by_part_only=data.allow_leak, fold=fold
+            )
+        except UserError:
+            return False
+
+        counts = _count_parts(manifest, splits)
+        if fold is not None:
+            counts[Split.TEST] = sum(counts.values())
+        if any(counts[split] < most for split, most in needed.items()):
+            return False
+
+    return True
 
 
 def _count_parts(manifest: Manifest, splits: SplitIndices) -> dict[Split, int]:

@@ -21,11 +21,13 @@ from vlmbench.report.decisions import Rule, rule_of
 from vlmbench.report.figures import Figure, figure
 from vlmbench.report.localisation import Localisation, localisations
 from vlmbench.report.questions import TASKS
-from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.runs import RunResult
 from vlmbench.report.scores import RESAMPLING_SEED
+from vlmbench.report.series import Series, series_of
 from vlmbench.report.tables import ARROWS, task_view_title
 from vlmbench.report.worth import Asked, Worth, worth
 from vlmbench.runs.baselines import baseline_dir
+from vlmbench.runs.identity import fold_of
 from vlmbench.stats.compare import LEVEL
 from vlmbench.types import JUDGING, Prediction, Task, UserError
 
@@ -90,6 +92,16 @@ class BaselineSection:
         return "" if self.worth is None else self.worth.word
 
 
+NOT_OF_FOLDS = BaselineSection(
+    asked=(),
+    tables=(),
+    sentence="",
+    worth=None,
+    left_out=(),
+    notes=(),
+)
+
+
 def baseline_section(
     sweep: Path, runs: Sequence[RunResult], *, level: float = LEVEL
 ) -> BaselineSection:
@@ -98,6 +110,9 @@ def baseline_section(
     `level` is the share of false verdicts that this look may spend.
     There are no tables if no run asked any.
     """
+    if any(fold_of(run.config) for run in runs):
+        return NOT_OF_FOLDS
+
     rule = rule_of(runs[0].config if runs else {})
     asked, left_out = read_baselines(sweep, runs, rule)
     series = series_of(runs)

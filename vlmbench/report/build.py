@@ -22,6 +22,7 @@ from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code, without_controls
 from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
+from vlmbench.report.folds import merge_folds
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
 from vlmbench.report.images import DataFolders, data_folders
@@ -58,10 +59,12 @@ from vlmbench.system.reading import refuse_link
 class ReadSweep:
     """The runs of a sweep and the verdicts on them: all that a report and a table need.
 
-    `level` is the share of false verdicts that this look may spend.
+    `rows` are the runs as tables show them: the folds of a seed are one. `level` is the share of
+    false verdicts that this look may spend.
     """
 
     runs: Sequence[RunResult]
+    rows: Sequence[RunResult]
     level: float
     answers: Sequence[Finding]
     refusals: Sequence[Refusal]
@@ -80,6 +83,7 @@ def read_sweep(sweep: SweepDir) -> ReadSweep:
 
     return ReadSweep(
         runs=runs,
+        rows=merge_folds(runs),
         level=level,
         answers=answers,
         refusals=refusals,
@@ -124,7 +128,7 @@ def comparison_table(sweep: SweepDir, read: ReadSweep | None = None) -> str:
     `read` is what `read_sweep` returned. Raise UserError if the folder holds no run.
     """
     read = read or read_sweep(sweep)
-    tables = plain_tables(read.runs, read.baselines)
+    tables = plain_tables(read.rows, read.baselines)
     verdicts, plan = plain_verdicts(read.answers), plain_plan(read.plan)
     blocks = (plain_alarms(read.alarms), tables, verdicts, plan)
     return "\n".join(block for block in blocks if block)
@@ -162,7 +166,7 @@ def _content(title: str, read: ReadSweep, folders: DataFolders) -> dict[str, Any
         "sample_groups": sample_groups(runs, folders),
         "provenance": sweep_facts(runs),
         "settings": setting_differences(runs),
-        **_tables(runs),
+        **_tables(read.rows),
     }
 
 

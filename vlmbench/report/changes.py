@@ -8,8 +8,8 @@ from typing import Any
 
 from vlmbench.report.decisions import Answers, Rule
 from vlmbench.report.figures import interval_words, plain, points, span
-from vlmbench.stats import Compared, Comparison, compare, holm
-from vlmbench.stats.compare import LEVEL, UNKNOWN
+from vlmbench.stats import Compared, Comparison, Folded, compare, holm
+from vlmbench.stats.compare import LEVEL, UNKNOWN, Clusters
 from vlmbench.types import UserError
 
 
@@ -80,12 +80,21 @@ def change(
 ) -> Change:
     """Return the difference of one figure between two arms, without a correction.
 
-    With `fixed`, the baseline was not trained, so it has no seeds.
+    With `fixed`, the baseline was not trained, so it has no seeds. Raise UserError if the arms
+    tested their records in different folds.
     """
+    if variant.folds != baseline.folds:
+        raise UserError(
+            "the variant and its baseline tested the same parts in different folds; give both the "
+            "same data.folds, data.split_seed and data.allow_leak"
+        )
+    clusters: Clusters = variant.clusters
+    if variant.folds is not None:
+        clusters = Folded(clusters=variant.clusters, folds=variant.folds)
     comparison = compare(
         variant.outcomes(figure),
         baseline.outcomes(figure),
-        clusters=variant.clusters,
+        clusters=clusters,
         figure=figure,
         positive=variant.positive,
         costs=rule.costs,
@@ -119,6 +128,7 @@ def in_order(answers: Answers, ids: Sequence[str]) -> Answers:
         scores=None if answers.scores is None else answers.scores[:, order],
         positive=answers.positive[order],
         clusters=tuple(answers.clusters[index] for index in order),
+        folds=None if answers.folds is None else tuple(answers.folds[index] for index in order),
     )
 
 

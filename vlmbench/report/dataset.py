@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmbench.report.folds import folds_of
 from vlmbench.report.images import DataFolders, Thumbnail, thumbnail_of, thumbnails_of
-from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import Series, series_of
 from vlmbench.report.tables import task_view_title
 from vlmbench.system.text import counted
 from vlmbench.types import Prediction, Probe, Task
@@ -169,7 +171,7 @@ def training_mixes(runs: Sequence[RunResult]) -> list[TrainingMix]:
     rows = []
 
     for series in series_of(runs):
-        data = [run.metrics.get("data", {}) for run in series.runs]
+        data = [run.metrics.get("data", {}) for run in folds_of(series.runs)]
         if any(each.get("train_records") is None for each in data):
             continue
 

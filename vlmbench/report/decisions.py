@@ -102,7 +102,8 @@ class Answers:
     `right` is 1 where the decision is the true label, else 0: (seeds, n). `scores` rise with the
     positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n).
     `one_label` has a sentence for each run that gave one label to everything, else "".
-    `uncalibrated` says why labels are the model's own; "" if they are calibrated.
+    `uncalibrated` says why labels are the model's own; "" if they are calibrated. `folds` is the
+    fold that tested each record, (n), or None without a cross-validation.
     """
 
     ids: tuple[str, ...]
@@ -112,6 +113,7 @@ class Answers:
     clusters: tuple[str, ...]
     one_label: tuple[str, ...]
     uncalibrated: str
+    folds: tuple[int, ...] | None = None
 
     def outcomes(self, figure: Compared) -> Floats:
         """Return what `vlmbench.stats.compare` takes. Raise UserError where there are no scores."""
@@ -152,11 +154,39 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
         clusters=tuple(each.cluster for each in rows[0]),
         one_label=tuple(_one_label(run, row) for run, row in zip(runs, labels, strict=True)),
         uncalibrated="; ".join(sorted(reasons)),
+        folds=_folds(runs, task, view, ids),
     )
 
 
+def _folds(
+    runs: Sequence[RunResult], task: Task, view: str, ids: Sequence[str]
+) -> tuple[int, ...] | None:
+    """Return the fold of each record. Raise UserError if runs tested it in different folds."""
+    found: set[tuple[int, ...] | None] = set()
+    for run in runs:
+        fold_of = {
+            each.id: number
+            for number, fold in enumerate(run.folds)
+            for each in fold.answers(task, view)
+        }
+        found.add(tuple(fold_of[record] for record in ids) if run.folds else None)
+
+    if len(found) > 1:
+        raise UserError(
+            "the compared runs tested the same parts in different folds; give all of them the same "
+            "data.folds, data.split_seed and data.allow_leak"
+        )
+    return found.pop()
+
+
 def decide(row: Sequence[Prediction], run: RunResult, rule: Rule) -> list[str | None]:
-    """Return the label of each record at the run's calibrated threshold, or the model's own."""
+    """Return the label of each record at the run's calibrated threshold, or the model's own.
+
+    Each fold has a model, and so a threshold, of its own.
+    """
+    if run.folds:
+        return _decide_by_fold(row, run, rule)
+
     numbers = calibration_of(run, row[0].task, row[0].view)
     margins = [margin_of(each) for each in row]
     if numbers is None or any(margin is None for margin in margins):
@@ -164,6 +194,17 @@ def decide(row: Sequence[Prediction], run: RunResult, rule: Rule) -> list[str | 
 
     labels = LABELS[row[0].task]
     return [labels[int(rule.is_positive(margin or 0.0, numbers))] for margin in margins]
+
+
+def _decide_by_fold(row: Sequence[Prediction], run: RunResult, rule: Rule) -> list[str | None]:
+    labels: dict[str, str | None] = {}
+    wanted = {each.id for each in row}
+    for fold in run.folds:
+        answers = fold.answers(row[0].task, row[0].view)
+        own = [each for each in answers if each.id in wanted]
+        if own:
+            labels |= zip((each.id for each in own), decide(own, fold, rule), strict=True)
+    return [labels[each.id] for each in row]
 
 
 def calibration_of(run: RunResult, task: Task, view: str) -> Platt | None:
@@ -191,6 +232,9 @@ def calibration_of(run: RunResult, task: Task, view: str) -> Platt | None:
 
 def why_uncalibrated(run: RunResult, task: Task, view: str) -> str:
     """Return why decisions of a run are the model's own; "" where they are calibrated."""
+    if run.folds:
+        reasons = {why_uncalibrated(fold, task, view) for fold in run.folds}
+        return "; ".join(sorted(reasons - {""}))
     if calibration_of(run, task, view) is not None:
         return ""
 

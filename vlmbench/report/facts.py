@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmbench.report.figures import MISSING_FIGURE, Figure, figure, percent, plain
+from vlmbench.report.folds import gaps
 from vlmbench.report.questions import BASELINE
 from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import Finding, Refusal
 from vlmbench.runs.folder import State
+from vlmbench.runs.identity import fold_of
 from vlmbench.types import Task
 
 FEW = 3  # so many runs are named one by one, even if these are all runs
@@ -39,6 +41,12 @@ STATE_REASONS = {
 }
 
 
+NO_BASELINES = (
+    "Baselines are not compared in a cross-validation, because each fold has its own: "
+    "data.folds=null compares them"
+)
+
+
 def cautions(runs: Sequence[RunResult], refusals: Sequence[Refusal]) -> list[Caution]:
     """Return each caution once: runs without figures, failed comparisons, warnings and notes."""
     about: dict[str, list[str]] = {}
@@ -47,6 +55,13 @@ def cautions(runs: Sequence[RunResult], refusals: Sequence[Refusal]) -> list[Cau
         if not run.finished:
             reason = f": {run.error}" if run.error else STATE_REASONS.get(run.state, "")
             about.setdefault(f"No figures from a {run.state} run{reason}", []).append(run.label)
+
+    for gap in gaps(runs):
+        about.setdefault(f"Folds are missing: {gap.sentence}", []).append(gap.name)
+
+    asked = [run for run in runs if fold_of(run.config) and run.config.get("baseline")]
+    if asked:
+        about.setdefault(NO_BASELINES, []).extend(dict.fromkeys(run.series for run in asked))
 
     for refusal in refusals:
         text = f"No comparison: {refusal.reason}"
@@ -86,6 +101,9 @@ def guessing_notes(runs: Sequence[RunResult]) -> list[str]:
     labels: dict[str, list[str]] = {}
 
     for run in runs:
+        if fold_of(run.config) is not None:
+            continue  # one fold tests few parts
+
         accuracy = _pair_figure(run, "balanced_accuracy")
         if accuracy.low is None or accuracy.high is None or accuracy.low > 0.5:
             continue

@@ -9,7 +9,8 @@ from scipy.stats import t
 
 from vlmbench.report.figures import span
 from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
-from vlmbench.report.runs import Series
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import Series
 from vlmbench.report.step import StepAnswer
 from vlmbench.report.verdicts import Finding
 from vlmbench.stats.clusters import Floats
@@ -87,15 +88,21 @@ def _signed(value: float) -> str:
 
 
 def _last_losses(series: Series) -> Mapping[int | None, float]:
-    """Return seed -> last held-out loss, for the runs that logged one."""
-    losses = {}
+    """Return seed -> last held-out loss, for the runs that logged one; the mean of all folds."""
+    losses: dict[int | None, float] = {}
 
     for run in series.runs:
-        logged = [row["eval_loss"] for row in run.log if "eval_loss" in row]
-        if logged and logged[-1] is not None:
-            losses[run.seed] = float(logged[-1])
+        found = [_last_loss(fold) for fold in run.folds or (run,)]
+        known = [loss for loss in found if loss is not None]
+        if len(known) == len(found):
+            losses[run.seed] = sum(known) / len(known)
 
     return losses
+
+
+def _last_loss(run: RunResult) -> float | None:
+    logged = [row["eval_loss"] for row in run.log if "eval_loss" in row]
+    return float(logged[-1]) if logged and logged[-1] is not None else None
 
 
 def control_answers(findings: Sequence[Finding]) -> Iterator[StepAnswer]:

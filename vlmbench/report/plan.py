@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmbench.config import HeldOut, Primary
 from vlmbench.report.figures import list_names, percent, plain
+from vlmbench.report.folds import pool_folds
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.folder import State
 from vlmbench.runs.ledger import MAX_NAMED, Scored, count_scored, ledger_of
@@ -63,16 +64,23 @@ class PlanFacts:
         return {
             "planned_on": None if self.plan is None else self.plan.date,
             "primary": None if self.plan is None else str(self.plan.primary),
-            "runs": [state._asdict() for state in self.states],
+            "runs": [_state_row(state) for state in self.states],
             "look": None if self.look is None else asdict(self.look),
             "scored": None if self.scored is None else asdict(self.scored),
             "sentences": list(self.sentences),
         }
 
 
+def _state_row(state: PlannedState) -> dict[str, Any]:
+    row = state._asdict()
+    if state.fold is None:
+        del row["fold"]
+    return row
+
+
 def look_at(sweep: Path, runs: Sequence[RunResult]) -> Look | None:
     """Register that a report shows verdicts on these runs; None if no run has answers."""
-    answered = [run for run in runs if run.finished and run.predictions]
+    answered = [run for run in pool_folds(runs) if run.finished and run.predictions]
     if not answered:
         return None
     return register_look(sweep, evidence_of(answered))
@@ -179,8 +187,14 @@ def _seed_plan_words(plan: Plan, runs: Sequence[PlannedRun]) -> str:
     """Return the seeds of each variant; once, if all variants have the same."""
     seeds: dict[str, list[int]] = {}
     for run in runs:
-        seeds.setdefault(plan.label(run), []).append(run.seed)
+        own = seeds.setdefault(plan.label(run), [])
+        own += [] if run.seed in own else [run.seed]
 
+    folds = len({run.fold for run in runs} - {None})
+    return f"{_list_seeds(seeds)}, {folds} folds" if folds else _list_seeds(seeds)
+
+
+def _list_seeds(seeds: Mapping[str, Sequence[int]]) -> str:
     if len({tuple(values) for values in seeds.values()}) <= 1:
         values = next(iter(seeds.values()), [])
         each = " each" if len(seeds) > 1 else ""
@@ -227,7 +241,10 @@ def _states_words(plan: Plan, states: Sequence[PlannedState]) -> str:
     others: dict[str, list[str]] = {}
     for one in states:
         if one.state != State.FINISHED:
-            others.setdefault(one.variant, []).append(f"seed {one.seed} {STATES[one.state]}")
+            others.setdefault(one.variant, []).append(
+                f"seed {one.seed}{'' if one.fold is None else f' fold {one.fold}'} "
+                f"{STATES[one.state]}"
+            )
     words = "; ".join(f"{variant}: {', '.join(what)}" for variant, what in others.items())
     return f"{len(finished)} of {_count(len(states), 'planned run')} finished. {words}."
 

@@ -126,6 +126,7 @@ def _comparable_settings(run: RunResult) -> dict[str, str]:
     # The choices come first in the table, and they replace settings of the same name.
     settings = choices | _flatten(figure_settings(run.config)) | choices
     settings.pop("seed", None)
+    settings.pop("data.fold", None)
     return settings
 
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from vlmbench.report.runs import RunResult, group_by_series
+from vlmbench.report.folds import Gap, gaps
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import group_by_series
 from vlmbench.runs.folder import State
 from vlmbench.runs.plan import PlannedRun
+from vlmbench.system.text import counted
 from vlmbench.types import Probe, Task
 
 BASELINE = "without_comparison"
@@ -92,6 +95,7 @@ class Match:
     baseline_runs: tuple[RunResult, ...]
     unfinished: tuple[RunResult, ...]
     missing: tuple[PlannedRun, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def runs(self) -> tuple[RunResult, ...]:
@@ -115,8 +119,10 @@ class Match:
         """Return what became of the seeds that both arms do not share; "" for none."""
         lost = [f"{run.label} {UNFINISHED.get(run.state, run.state)}" for run in self.unfinished]
         lost += [
-            f"{run.model} · {run.data} · seed {run.seed} did not start" for run in self.missing
+            f"{run.model} · {run.data} · seed {run.seed}{_fold_words(run)} did not start"
+            for run in self.missing
         ]
+        lost += [gap.sentence for gap in self.gaps]
         variant, baseline = self.seeds
         if set(variant) != set(baseline):
             lost.append(
@@ -185,6 +191,8 @@ def _on_records(
         run for run in runs if not run.finished and (run.model, run.setting, run.data) in keys
     )
 
+    lacking = tuple(gap for gap in gaps(runs) if gap.series in keys)
+
     model, setting, data = key
     on_data = axis is Axis.DATA
     for task, view in shared_task_views((*variant_runs, *baseline_runs)):
@@ -203,6 +211,7 @@ def _on_records(
             variant_runs=variant_runs,
             baseline_runs=baseline_runs,
             unfinished=unfinished,
+            gaps=lacking,
         )
 
 
@@ -219,6 +228,18 @@ def position(task_view: tuple[str, str]) -> tuple[int, bool, str]:
     """Return the sort key: the order of TASKS, then the raw view, then the views by name."""
     task, view = task_view
     return list(TASKS).index(task), view != "raw", view
+
+
+def seed_words(seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> str:
+    """Return the seeds of a variant and its baseline in words: their number, if they are equal."""
+    variant, baseline = seeds
+    if variant == baseline:
+        return counted(len(variant), "seed")
+    return f"{seed_list(variant)} against {seed_list(baseline)}"
+
+
+def _fold_words(run: PlannedRun) -> str:
+    return "" if run.fold is None else f" · fold {run.fold}"
 
 
 def seed_list(seeds: Sequence[int | None]) -> str:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.identity import fold_of
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.system.text import counted
 from vlmbench.types import Prediction, Probe, Task, UserError
 
 # These overrides are shown as properties of the run, so they are no part of its setting.
-NAMED_OVERRIDES = ("model", "data", "seed")
+NAMED_OVERRIDES = ("model", "data", "seed", "data.fold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """A run as read once from its folder.
 
-    `setting` holds the overrides, besides model, data and seed, that not all runs share.
+    `setting` holds the overrides, besides model, data, seed and fold, that not all runs share.
+    `folds` are the runs whose answers this one joins: see `pool_folds`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class RunResult:
     predictions: Sequence[Prediction]
     calibration: Mapping[str, Any] = field(default_factory=dict)
     validation: Sequence[Prediction] = ()
+    folds: tuple[RunResult, ...] = ()
 
     @property
     def state(self) -> str:
@@ -59,7 +60,7 @@ class RunResult:
     def series(self) -> str:
         """Return the name that all seeds of this run share."""
         return (
-            _join_names(
+            join_names(
                 self.model,
                 self.data,
                 self.setting,
@@ -69,8 +70,8 @@ class RunResult:
 
     @property
     def label(self) -> str:
-        """Return the name of the series and the seed."""
-        return self.series if self.seed is None else f"{self.series} · seed {self.seed}"
+        """Return the name of the series, the seed and the fold."""
+        return join_names(self.series, self._seed_words)
 
     @property
     def title(self) -> str:
@@ -80,8 +81,15 @@ class RunResult:
     @property
     def subtitle(self) -> str:
         """Return the second line of a two-line label: model, seed and setting."""
+        return join_names(self.model, self._seed_words, self.setting)
+
+    @property
+    def _seed_words(self) -> str:
         seed = "" if self.seed is None else f"seed {self.seed}"
-        return _join_names(self.model, seed, self.setting)
+        fold = fold_of(self.config)
+        if self.folds:
+            return join_names(seed, f"{len(self.folds)} folds")
+        return join_names(seed, "" if fold is None else f"fold {fold.index}")
 
     @property
     def scores(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
@@ -120,47 +128,6 @@ class RunResult:
             and prediction.view == view
             and prediction.probe == Probe.NONE
         ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """The finished runs that differ in their seed alone."""
-
-    model: str
-    setting: str
-    data: str
-    runs: tuple[RunResult, ...]
-
-    @property
-    def name(self) -> str:
-        return _join_names(self.model, self.data, self.setting)
-
-    @property
-    def seeds(self) -> str:
-        """Return the number of seeds in words."""
-        return counted(len(self.runs), "seed")
-
-    def views(self, task: Task) -> list[str]:
-        """Return the views that the series has predictions of, for this task."""
-        predictions = chain.from_iterable(run.predictions for run in self.runs)
-        views = (prediction.view for prediction in predictions if prediction.task is task)
-        return list(dict.fromkeys(views))
-
-    def by_seed(
-        self,
-        task: Task,
-        view: str,
-    ) -> list[list[Prediction]]:
-        """Return the ordinary predictions, one list for each seed."""
-        return [run.answers(task, view) for run in self.runs]
-
-    def answers(
-        self,
-        task: Task,
-        view: str,
-    ) -> list[Prediction]:
-        """Return the ordinary predictions of all seeds."""
-        return list(chain.from_iterable(self.by_seed(task, view)))
 
 
 def read_runs(sweep: SweepDir) -> list[RunResult]:
@@ -236,45 +203,6 @@ def _read_files(folder: RunDir) -> dict[str, Any]:
     }
 
 
-def _join_names(*names: str) -> str:
+def join_names(*names: str) -> str:
+    """Return the names with a dot between them, without empty ones."""
     return " · ".join(name for name in names if name)
-
-
-def group_by_series(
-    runs: Sequence[RunResult],
-) -> dict[tuple[str, str, str], dict[int | None, RunResult]]:
-    """Return (model, setting, data) -> seed -> finished run.
-
-    The last of several runs with the same seed counts.
-    """
-    groups: dict[tuple[str, str, str], dict[int | None, RunResult]] = {}
-
-    for run in runs:
-        if run.finished:
-            key = (run.model, run.setting, run.data)
-            groups.setdefault(key, {})[run.seed] = run
-
-    return groups
-
-
-def series_of(runs: Sequence[RunResult]) -> list[Series]:
-    """Return the finished runs grouped into series."""
-    return [
-        Series(
-            model=model,
-            setting=setting,
-            data=data,
-            runs=tuple(by_seed.values()),
-        )
-        for (model, setting, data), by_seed in group_by_series(runs).items()
-    ]
-
-
-def task_views(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """Return every scored (task, view): tasks in the order of `Task`, the raw view first."""
-    order = {str(task): index for index, task in enumerate(Task)}
-    pairs = {(task, view) for run in runs for task, views in run.scores.items() for view in views}
-
-    return sorted(
-        pairs, key=lambda pair: (order.get(pair[0], len(order)), pair[1] != "raw", pair[1])
-    )

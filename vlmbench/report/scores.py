@@ -9,8 +9,10 @@ import numpy as np
 
 from vlmbench.metrics._bins import BINS, bin_by_confidence
 from vlmbench.report.figures import Figure, figure
+from vlmbench.report.folds import folds_of
 from vlmbench.report.questions import BASELINE
-from vlmbench.report.runs import RunResult, Series, series_of, task_views
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import Series, series_of, task_views
 from vlmbench.report.tables import task_view_title
 from vlmbench.stats import RocBand, estimate_rate, roc_band
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task
@@ -156,11 +158,12 @@ def _series_scores(
         return None
 
     scored = all(labels <= each.scores.keys() for each in predictions)
-    metrics = [run.scores.get(task, {}).get(view, {}) for run in series.runs]
+    metrics = [run.scores.get(task, {}).get(view, {}) for run in folds_of(series.runs)]
+    is_one_model = not any(run.folds for run in series.runs)  # scores of others do not compare
     return SeriesScores(
         series=series,
         confusion=confusion(predictions),
-        roc=roc_band(seeds, seed=RESAMPLING_SEED) if scored else None,
+        roc=roc_band(seeds, seed=RESAMPLING_SEED) if scored and is_one_model else None,
         bins=reliability(predictions) if scored else (),
         auroc=tuple(figure("auroc", each["auroc"]) for each in metrics if "auroc" in each),
         ece=tuple(figure("ece", each["ece"]) for each in metrics if "ece" in each),

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from vlmbench.config import HeldOut
 from vlmbench.metrics import figures_in
-from vlmbench.report.runs import RunResult, task_views
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import task_views
 from vlmbench.report.tables import Table, build_table, metric_column, task_view_title
 
 SEALED_TITLE = "validation records (test split sealed)"

@@ -15,7 +15,8 @@ from vlmbench.report.decisions import Answers, answers_of, rule_of
 from vlmbench.report.figures import figure
 from vlmbench.report.losses import control_answers, loss_answers
 from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
-from vlmbench.report.runs import RunResult, Series, series_of
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import Series, series_of
 from vlmbench.report.step import Step, StepAnswer
 from vlmbench.report.verdicts import Finding
 from vlmbench.stats import Comparison, estimate_rate

@@ -8,7 +8,8 @@ from typing import Any
 
 from vlmbench.metrics import MetricInfo, describe, figures_in
 from vlmbench.report.figures import Figure, figure
-from vlmbench.report.runs import RunResult, task_views
+from vlmbench.report.runs import RunResult
+from vlmbench.report.series import task_views
 from vlmbench.types import Task
 
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}

@@ -22,7 +22,7 @@ from vlmbench.report.questions import (
     Question,
     matches,
     position,
-    seed_list,
+    seed_words,
 )
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.plan import PlannedRun
@@ -58,7 +58,8 @@ class Finding:
 
     `misses` and `overkill` are the two kinds of errors, with verdicts of their own. `control` is
     the verdict against the control, where one ran. `one_label` names runs that give all records one
-    label; `account` the seeds that one arm lacks; `pruned` counts pruned runs.
+    label; `account` the seeds that one arm lacks; `pruned` counts pruned runs, `folds` those of
+    a cross-validation.
     """
 
     question: Question
@@ -72,6 +73,7 @@ class Finding:
     account: str = ""
     pruned: int = 0
     uncalibrated: str = ""
+    folds: int = 0
 
     @property
     def comparison(self) -> Comparison:
@@ -119,9 +121,10 @@ class Finding:
         parts = counted(numbers.n_clusters, "part")
         if numbers.effective_clusters < 0.9 * numbers.n_clusters:
             parts += f" that tell as much as {numbers.effective_clusters:.1f} equally large ones"
+        folds = f", {self.folds} folds" if self.folds else ""
         return (
             f"{p_words(numbers.p_value)}; {counted(numbers.n_records, 'record')} of {parts}, "
-            f"{_seed_words(self.seeds)}"
+            f"{seed_words(self.seeds)}{folds}"
         )
 
     @property
@@ -280,6 +283,7 @@ def answer(match: Match, rule: Rule) -> Finding:
         one_label=tuple(sentence for sentence in said if sentence) if both else (),
         account=match.account,
         pruned=match.pruned,
+        folds=len(match.runs[0].folds),
         uncalibrated="; ".join(
             sorted({arm.uncalibrated for arm in (variant, baseline) if arm.uncalibrated})
         ),
@@ -341,10 +345,3 @@ def _with_controls(answers: Sequence[Finding]) -> list[Finding]:
         else replace(finding, control=controls.get(replace(finding.question, baseline="")))
         for finding in answers
     ]
-
-
-def _seed_words(seeds: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> str:
-    variant, baseline = seeds
-    if variant == baseline:
-        return counted(len(variant), "seed")
-    return f"{seed_list(variant)} against {seed_list(baseline)}"

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.config import Engine, Vision
+from vlmbench.config.data import MAX_FOLDS
 from vlmbench.system import processes
 from vlmbench.system.version import __version__
+from vlmbench.types import Fold
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 UNSLOTH_PACKAGES = ("unsloth", "unsloth_zoo")
@@ -25,6 +27,7 @@ NOT_HASHED = frozenset(
         *("predict", "export", "serve", "run", "images"),
     }
 )
+FOLD_SETTINGS = ("folds", "fold")  # of `data`
 # Settings of `eval` that say how answers are judged, not what they are: see runs/plan.py.
 PLAN_SETTINGS = ("primary", "cost_miss", "cost_overkill", "prevalence", "test")
 
@@ -32,6 +35,10 @@ PLAN_SETTINGS = ("primary", "cost_miss", "cost_overkill", "prevalence", "test")
 def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved configuration that answers depend on."""
     settings = {key: value for key, value in config.items() if key not in NOT_HASHED}
+    data = settings.get("data")
+    if isinstance(data, Mapping):  # without folds, the hashes are those of versions without folds
+        unset = () if data.get("folds") else FOLD_SETTINGS
+        settings["data"] = {key: value for key, value in data.items() if key not in unset}
     evaluation = settings.get("eval")
 
     if isinstance(evaluation, Mapping):
@@ -39,6 +46,21 @@ def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in evaluation.items() if key not in PLAN_SETTINGS
         }
     return settings
+
+
+def fold_of(config: Mapping[str, Any]) -> Fold | None:
+    """Return the fold that a run of these settings tests; None without folds.
+
+    The settings may come from strangers: numbers that are no fold count as none.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return None
+
+    number, index = data.get("folds"), data.get("fold")
+    if type(number) is not int or type(index) is not int or not 0 <= index < number <= MAX_FOLDS:
+        return None
+    return Fold(index, number)
 
 
 def run_hash(config: Mapping[str, Any], data_hash: str) -> str:

@@ -22,6 +22,7 @@ from vlmbench.runs.plan import (
     AnyRun,
     Date,
     Plan,
+    RunKey,
     Seed,
     Text,
     made_run,
@@ -110,7 +111,7 @@ class LookFile:
 
 def evidence_of(runs: Iterable[AnsweredRun], *, question: str = "") -> Evidence:
     """Return the evidence of these runs: the ones that answered."""
-    digests: dict[tuple[str, int], str] = {}
+    digests: dict[RunKey, str] = {}
     seeds: dict[str, set[int]] = {}
     names: dict[str, str] = {}
     for run in runs:

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from vlmbench.config import HeldOut, Primary
 from vlmbench.runs.folder import State, to_json
-from vlmbench.runs.identity import NOT_HASHED, PLAN_SETTINGS, figure_settings
+from vlmbench.runs.identity import NOT_HASHED, PLAN_SETTINGS, figure_settings, fold_of
 from vlmbench.system.files import write_whole
 from vlmbench.system.reading import exists, read_regular
 from vlmbench.types import UserError
@@ -30,8 +30,9 @@ MAX_BYTES = 20_000_000
 MAX_SHOWN = 1000  # characters of an override or a name; a hash tells variants apart
 BASELINE = "without_comparison"
 MISSING = "missing"  # the state of a planned run without a folder
-NAMED = ("model", "data", "seed")  # overrides that a planned run has as fields
+NAMED = ("model", "data", "seed", "data.fold")  # overrides that a planned run has as fields
 
+RunKey = tuple[str, int] | tuple[str, int, int]
 Text = Annotated[str, Meta(max_length=2000)]
 Date = Annotated[str, Meta(max_length=40, pattern=r"^\d{4}-\d\d-\d\dT[\d:.+\-Z]+$")]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -51,17 +52,22 @@ class AnyRun(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
-    """A run that was to be made. `variant_hash` is of its settings without the seed."""
+    """A run that was to be made.
+
+    `variant_hash` is of its settings without the seed and the fold. `fold` is None without folds.
+    """
 
     model: Text
     data: Text
     seed: Seed
     variant_hash: Text
     overrides: tuple[Text, ...] = ()
+    fold: Count | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.variant_hash, self.seed
+    def key(self) -> RunKey:
+        own = (self.variant_hash, self.seed)
+        return own if self.fold is None else (*own, self.fold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +144,8 @@ class Plan:
 
     def seeds(self, variant_hash: str) -> tuple[int, ...]:
         """Return the seeds that were planned for a variant at first, without extensions."""
-        return tuple(run.seed for run in self.runs if run.variant_hash == variant_hash)
+        seeds = (run.seed for run in self.runs if run.variant_hash == variant_hash)
+        return tuple(dict.fromkeys(seeds))
 
     def label(self, run: PlannedRun) -> str:
         """Return the name of a run's variant: only what differs within the plan is in it."""
@@ -151,6 +158,7 @@ class PlannedState(NamedTuple):
     variant: str
     seed: int
     state: str
+    fold: int | None = None
 
 
 def read_plan(sweep: Path) -> Plan | None:
@@ -179,14 +187,14 @@ def planned_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[PlannedState]:
     The plan of a search names no runs: then every run that was made is in the list.
     """
     made: list[PlannedRun] = []
-    states: dict[tuple[str, int], str] = {}
+    states: dict[RunKey, str] = {}
     for run in runs:
         made.append(made_run(run))
         states[made[-1].key] = str(run.status.get("state", ""))
 
     wanted = made if plan.is_search else plan.all_runs
     return [
-        PlannedState(variant_label(run, wanted), run.seed, _state(states.get(run.key)))
+        PlannedState(variant_label(run, wanted), run.seed, _state(states.get(run.key)), run.fold)
         for run in wanted
     ]
 
@@ -203,7 +211,11 @@ def unplanned_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[AnyRun]:
         return []
 
     known = {run.key for run in plan.all_runs}
-    return [run for run in runs if (variant_hash_of(run), run.status.get("seed")) not in known]
+    return [
+        run
+        for run, made in ((run, made_run(run)) for run in runs)
+        if made.key not in known or made.seed != run.status.get("seed")
+    ]
 
 
 def made_run(run: AnyRun) -> PlannedRun:
@@ -211,12 +223,14 @@ def made_run(run: AnyRun) -> PlannedRun:
     status = run.status
     overrides = status.get("overrides", ())
     seed = status.get("seed")
+    fold = fold_of(run.config)
     return PlannedRun(
         model=str(status.get("model", "")),
         data=str(status.get("data", "")),
         seed=seed if type(seed) is int and 0 <= seed < 2**32 else 0,
         variant_hash=variant_hash_of(run),
         overrides=answer_overrides(overrides if isinstance(overrides, list | tuple) else ()),
+        fold=None if fold is None else fold.index,
     )
 
 
@@ -229,12 +243,14 @@ def variant_hash_of(run: AnyRun) -> str:
 
 
 def variant_hash(config: Mapping[str, Any], *, model: str, data: str) -> str:
-    """Return the SHA-256 of what all seeds of a variant share.
+    """Return the SHA-256 of what all seeds and folds of a variant share.
 
     Settings alone are not enough: two choices of `model` or `data` may have the same ones.
     """
     settings = figure_settings(config)
     settings.pop("seed", None)
+    if isinstance(settings.get("data"), Mapping):
+        settings["data"] = {key: it for key, it in settings["data"].items() if key != "fold"}
 
     content = [settings, model, data]
     try:

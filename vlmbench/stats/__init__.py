@@ -6,6 +6,7 @@ half a miss (or one changed part) is always added to what was seen. So every fig
 
 from vlmbench.stats.basis import Basis, Source, find_basis
 from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortages
+from vlmbench.stats.clusters import Folded
 from vlmbench.stats.compare import Comparison, compare, holm
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.figures import Compared, Costs
@@ -27,6 +28,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Costs",
+    "Folded",
     "Promise",
     "RocBand",
     "Shape",

@@ -23,6 +23,14 @@ def number_clusters(names: Sequence[Hashable] | NDArray[np.generic]) -> NDArray[
     return np.array([numbers.setdefault(name, len(numbers)) for name in values], dtype=np.intp)
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Folded:
+    """The cluster and the fold of each record of a cross-validation, by name: (n)."""
+
+    clusters: Sequence[Hashable] | NDArray[np.generic]
+    folds: Sequence[Hashable] | NDArray[np.generic]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Design:
     """How records fall into clusters and classes; a figure is a weighted sum of class means.

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmbench.stats import power
-from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, number_clusters
+from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, Folded, number_clusters
 from vlmbench.stats.figures import (
     Compared,
     Costs,
     Flags,
     contributions,
     design_of,
+    fold_design,
     require_labels,
 )
 from vlmbench.stats.spread import Spread, measure_spread
@@ -25,6 +26,8 @@ from vlmbench.types import UserError
 MARGIN = 0.02  # smaller differences are called small
 LEVEL = 0.05  # of all looks together
 UNKNOWN = "not enough data to tell"
+
+Clusters = Sequence[Hashable] | NDArray[Any] | Folded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,11 @@ class Comparison:
 
     @property
     def power_note(self) -> str:
-        """The data that would narrow the interval, in words. It takes 0.05 s to compute."""
-        if self.spread is None:
+        """The data that would narrow the interval, in words. It takes 0.05 s to compute.
+
+        It is "" for a cross-validation: plans do not know the effect of training sets.
+        """
+        if self.spread is None or self.spread.folds is not None:
             return ""
         difference, spread = self.difference / self.scale, self.spread.scaled(self.scale)
         return power.power_note(self.figure, difference, spread, seeds=self.seeds)
@@ -114,7 +120,7 @@ def compare(
     outcomes_a: ArrayLike,
     outcomes_b: ArrayLike,
     *,
-    clusters: Sequence[Hashable] | NDArray[Any],
+    clusters: Clusters,
     figure: Compared | str = Compared.ACCURACY,
     positive: ArrayLike | None = None,
     costs: Costs | None = None,
@@ -125,7 +131,9 @@ def compare(
 
     `outcomes_a` and `outcomes_b` are (seeds, records): 1 where the answer was right, else 0; for
     figure="auroc" any scores that rise with the positive label. `clusters` names each record's
-    cluster, whose records are not independent: (records). `positive` is each record's true label.
+    cluster, whose records are not independent: (records). With `Folded` clusters, each record was
+    answered by the model of its fold, and the interval holds the choice of training sets too: see
+    `Spread.half_width`. `positive` is each record's true label.
     With `fixed`, b was not trained, so it has no seeds. `margin` is in points of share; for
     figure="cost" it is what costs change by if misses and overkill both change by `margin`.
 
@@ -180,7 +188,7 @@ def paired(
     outcomes_a: ArrayLike,
     outcomes_b: ArrayLike,
     *,
-    clusters: Sequence[Hashable] | NDArray[Any],
+    clusters: Clusters,
     figure: Compared,
     positive: ArrayLike | None = None,
     costs: Costs | None = None,
@@ -188,17 +196,19 @@ def paired(
 ) -> Pair:
     """Return the difference and its spread, without words; see `compare` for the arguments."""
     a, b = _rows(outcomes_a, "outcomes_a"), _rows(outcomes_b, "outcomes_b")
-    numbers = number_clusters(clusters)
+    numbers, folds = _numbers(clusters)
     flags = None if positive is None else np.asarray(positive).astype(np.bool_)
-    _require_same_length(a, b, numbers, flags)
-    require_labels(figure, flags, costs)
+    _require_same_length(a, b, numbers, flags, folds)
+    require_labels(figure, flags, costs, folds)
 
     design, records = design_of(figure, numbers, flags, costs)
     labels = None if flags is None else flags[records]
-    arm_a, arm_b = (contributions(figure, design, rows[:, records], labels) for rows in (a, b))
+    own = None if folds is None else folds[records]
+    arm_a, arm_b = (contributions(figure, design, rows[:, records], labels, own) for rows in (a, b))
 
     difference = float(arm_a.values.mean() - arm_b.values.mean())
-    spread = measure_spread(design, arm_a, arm_b, fixed=fixed)
+    by_fold = None if own is None else fold_design(figure, design, own)
+    spread = measure_spread(design, arm_a, arm_b, fixed=fixed, folds=by_fold)
     seeds = (len(a), 0 if fixed else len(b))
     return Pair(
         difference=difference,
@@ -206,6 +216,13 @@ def paired(
         design=design,
         seeds=seeds,
     )
+
+
+def _numbers(clusters: Clusters) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+    """Return the numbers of the records' clusters, and those of their folds, if there are any."""
+    if isinstance(clusters, Folded):
+        return number_clusters(clusters.clusters), number_clusters(clusters.folds)
+    return number_clusters(clusters), None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -241,7 +258,11 @@ def _rows(outcomes: ArrayLike, name: str) -> Floats:
 
 
 def _require_same_length(
-    a: Floats, b: Floats, clusters: NDArray[np.intp], positive: Flags | None
+    a: Floats,
+    b: Floats,
+    clusters: NDArray[np.intp],
+    positive: Flags | None,
+    folds: NDArray[np.intp] | None,
 ) -> None:
     lengths = {
         "outcomes_a": a.shape[1],
@@ -249,6 +270,8 @@ def _require_same_length(
         "clusters": len(clusters),
         "positive": a.shape[1] if positive is None else len(positive),
     }
+    if folds is not None:
+        lengths["folds"] = len(folds)
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {number}" for name, number in lengths.items())
         raise UserError(f"the numbers of records differ: {counts}; give the same records to all")

