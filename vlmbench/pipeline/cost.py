@@ -12,7 +12,7 @@ from vlmbench.backbones.contract import VisionCost
 from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
 from vlmbench.data.run_records import RunRecords
-from vlmbench.types import Probe, Record, Task
+from vlmbench.types import Box, Probe, Record, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BYTES_PER_TRAINED_WEIGHT = 4 * 3 * 2 + 4
 BYTES_PER_PREDICTION = 1_000
 ASKED_AGAIN = frozenset({Probe.PERTURBED, Probe.REWORDED})
+Shown = tuple[Path, str, str, Box | None]  # an image's path, view, change and tile
 TOWER_SHARE = 0.4  # of a matrix product's speed: what vision towers reach
 
 
@@ -104,7 +105,7 @@ def cost_of(
 
     weights = backbone.model.parameters()
     parameters = sum(weight.numel() for weight in weights if weight.requires_grad)
-    num_images, vision = vision_cost(backbone, train, data=records.data)
+    num_images, vision = vision_cost(backbone, train, data=records.shown.data)
     stores_tokens = store.enabled and settings.vision is Vision.frozen
 
     return Cost(
@@ -149,12 +150,10 @@ def vision_cost(
     return len(sizes), VisionCost(num_bytes=num_bytes, flops=flops)
 
 
-def _image_sizes(
-    records: Sequence[Record], data: Data
-) -> dict[tuple[Path, str, str], tuple[int, int]]:
-    """Return the (width, height) of each image, view and change in the records."""
+def _image_sizes(records: Sequence[Record], data: Data) -> dict[Shown, tuple[int, int]]:
+    """Return the (width, height) of each image or tile, view and change in the records."""
     return {
-        (image.path, image.view, image.change): size
+        (image.path, image.view, image.change, image.box): size
         for record in records
         for image, size in zip(record.images, data.sizes(record), strict=True)
     }

@@ -49,6 +49,7 @@ class Run:
             wording=records.wording,
             settings=self.config.eval,
             component_of=records.data.component,
+            tiler=records.tiler,
         )
 
     def choose_engine(self) -> tuple[Engine, str]:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vlmbench.config import Engine, Vision
+from vlmbench.config import TILE_SETTINGS, Engine, Vision
 from vlmbench.system import processes
 from vlmbench.system.version import __version__
 
@@ -38,7 +38,19 @@ def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         settings["eval"] = {
             key: value for key, value in evaluation.items() if key not in PLAN_SETTINGS
         }
+    if "view" in settings:
+        settings["view"] = view_settings(settings["view"])
     return settings
+
+
+def view_settings(view: Any) -> Any:
+    """Return the settings of a view that answers depend on: without tiles, none of the cutting.
+
+    Runs from before there were tiles keep their identity.
+    """
+    if not isinstance(view, Mapping) or view.get("tile") is not None:
+        return view
+    return {key: value for key, value in view.items() if key not in TILE_SETTINGS}
 
 
 def run_hash(config: Mapping[str, Any], data_hash: str) -> str:

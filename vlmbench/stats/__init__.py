@@ -14,6 +14,7 @@ from vlmbench.stats.join import (
     deciding,
     join_predictions,
     join_records,
+    join_tiles,
     shape_of,
 )
 from vlmbench.stats.promise import Promise, promise
@@ -43,6 +44,7 @@ __all__ = [
     "holm",
     "join_predictions",
     "join_records",
+    "join_tiles",
     "promise",
     "roc_band",
     "shape_of",
