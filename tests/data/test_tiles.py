@@ -85,7 +85,7 @@ def test_every_pixel_is_in_a_tile_and_every_tile_in_the_image(
     assert seen.all()
 
 
-def test_both_images_are_cut_at_the_same_places(tmp_path: Path) -> None:
+def test_both_images_are_cut_at_the_same_locations(tmp_path: Path) -> None:
     sizes = {tmp_path / "a": (512, 4000), tmp_path / "b": (256, 2000)}
     tiler = Tiler(edge=512, overlap=0.0, size_of=sizes.__getitem__)
     tiles = tiler.cut(pair(tmp_path / "b", tmp_path / "a"))
@@ -193,7 +193,7 @@ def test_normal_tiles_are_thinned_and_the_note_counts_them(tmp_path: Path) -> No
         assert counts["normal"] == 2 * counts["abnormal"] > 0
     abnormal = [record.id for record in every.data.train if record.label == "abnormal"]
     assert abnormal == [record.id for record in some.data.train if record.label == "abnormal"]
-    (note,) = some.notes
+    (note,) = some.notes(some.data.train)
     assert "images are cut into tiles of 96 pixels with an overlap of 10%" in note
     assert "the most suspicious tile of a record decides" in note
 
@@ -235,7 +235,7 @@ def test_a_folder_of_an_earlier_version_is_prepared_again(tmp_path: Path) -> Non
 
 def test_without_a_tile_nothing_changes(tmp_path: Path) -> None:
     data = load(scans(tmp_path / "set"), tmp_path)
-    assert show_data(data, RawConfig(), seed=0) == Shown(data=data)
+    assert show_data(data, RawConfig(), seed=0).data is data
     before = {"view": {"name": "rt", "window": 9}, "seed": 0}
     now = {"view": {"name": "rt", "window": 9, "tile": None, "overlap": 0.1}, "seed": 0}
     cut = {"view": {"name": "rt", "window": 9, "tile": 96, "overlap": 0.1}, "seed": 0}
@@ -257,16 +257,16 @@ def test_tiles_are_offered_if_they_cure_small_defects(tmp_path: Path) -> None:
 
 
 def test_few_whole_images_stay_open() -> None:
-    opened: list[int] = []
+    loads: list[int] = []
     images = WholeImages()
 
     def load_one(key: int) -> Image.Image:
-        opened.append(key)
+        loads.append(key)
         return Image.new("L", (8000, 6000))
 
     for key in (0, 1, 0, 1, 2, 1, 0):
         images.get(key, lambda key=key: load_one(key))
-    assert opened == [0, 1, 2, 0]
+    assert loads == [0, 1, 2, 0]
 
 
 def test_the_settings_have_ranges() -> None:

@@ -144,7 +144,7 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
         wording=wording,
         notes=(
             *config.data.notes(data.train.count_tasks()),
-            *shown.notes,
+            *shown.notes(selected),
             *describe_visibility(
                 manifest, data.facts, getattr(counter, "shown_size", None), tiler=shown.tiler
             ),
@@ -166,7 +166,7 @@ def _make_all_probes(config: RunConfig, test: Subset, tiler: Tiler | None) -> li
 
     controls = make_probes(test) if settings.probes else []
     if tiler is not None:
-        controls = [record for record in controls if tiler.fits(record)]
+        controls = [record for record in controls if tiler.misfit(record) is None]
     probes = limit_probes(controls, settings.probe_records)
     if settings.perturbations:
         probes += perturb(chosen)

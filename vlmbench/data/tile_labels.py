@@ -1,4 +1,4 @@
-"""What a tile shows of the marked defects, and the words that it trains with.
+"""Label tiles by the marked defects that they show, and word their answers.
 
 A tile is abnormal if it shows a marked defect. A tile that shows only a sliver of one is neither
 normal nor abnormal, and is left out.

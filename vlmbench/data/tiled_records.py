@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from vlmbench.config import ViewConfig
 from vlmbench.data.defect_sizes import FILE, Area, read_defect_areas
+from vlmbench.data.images import ImageFacts
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data
-from vlmbench.data.manifest import NO_SPLIT, SPLITS, Indices, Manifest
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, Indices, Manifest, hash_name
 from vlmbench.data.paths import is_plain_file
 from vlmbench.data.prepared import removal_cure
 from vlmbench.data.records import Subset
@@ -38,8 +39,8 @@ Kind = tuple[Task, str]
 class TiledManifest(Manifest):
     """The tiles of another manifest's records, in their order.
 
-    `rows` (N,) are the records, `boxes` (N, 4) the places in the query, and `shows` (N,) what each
-    tile shows. `areas` are those of the defects by image.
+    `rows` (N,) are the records, `boxes` (N, 4) the locations in the query, and `shows` (N,) what
+    each tile shows. `areas` are those of the defects by image.
     """
 
     base: Manifest
@@ -74,16 +75,21 @@ class TiledManifest(Manifest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A run's data as the model sees them: tiles, if images are cut. `notes` are on the tiles."""
+    """A run's data as the model sees them: tiles, if images are cut as `view` says."""
 
     data: Data
+    view: ViewConfig
     tiler: Tiler | None = None
-    notes: tuple[str, ...] = ()
 
     def tiles_of(self, records: Subset) -> Subset:
         """Return the tiles of a run's records; the records themselves if nothing is cut."""
         manifest = self.data.manifest
         return manifest.tiles_of(records) if isinstance(manifest, TiledManifest) else records
+
+    def notes(self, train: Subset) -> list[str]:
+        """Return what the report says about the tiles. `train` are the records that train."""
+        manifest = self.data.manifest
+        return _notes(manifest, train, self.view) if isinstance(manifest, TiledManifest) else []
 
 
 def show_data(data: Data, view: ViewConfig, *, seed: int) -> Shown:
@@ -94,10 +100,12 @@ def show_data(data: Data, view: ViewConfig, *, seed: int) -> Shown:
     """
     tiler = make_tiler(view, data.size)
     if tiler is None:
-        return Shown(data=data)
+        return Shown(data=data, view=view)
 
     manifest = tile_manifest(data, tiler)
-    train, num_normal = _thin(manifest, manifest.tiles_of(data.train), view.normal_tiles, seed=seed)
+    train = _without_slivers(manifest, manifest.tiles_of(data.train))
+    if view.normal_tiles is not None:
+        train = _thin(manifest, train, view.normal_tiles, seed=seed)
     tiled = replace(
         data,
         manifest=manifest,
@@ -105,8 +113,28 @@ def show_data(data: Data, view: ViewConfig, *, seed: int) -> Shown:
         val=_without_slivers(manifest, manifest.tiles_of(data.val)),
         test=manifest.tiles_of(data.test),
     )
-    notes = _notes(manifest, train, data.train, num_left_out=num_normal)
-    return Shown(data=tiled, tiler=tiler, notes=tuple(notes))
+    return Shown(data=tiled, view=view, tiler=tiler)
+
+
+def count_tiles(manifest: Manifest, facts: Mapping[int, ImageFacts], view: ViewConfig) -> str:
+    """Return in words how many tiles a manifest's records have; "" if nothing is cut.
+
+    Raise UserError that names records whose images have different shapes.
+    """
+    if view.tile is None:
+        return ""
+
+    def size_of(path: Path) -> tuple[int, int]:
+        fact = facts[hash_name(manifest.image_name(path))]
+        return fact.width, fact.height
+
+    tiler = Tiler(edge=view.tile, overlap=view.overlap, size_of=size_of)
+    counts = [len(tiler.boxes(record)) for record in manifest]
+    num_cut = sum(count > 0 for count in counts)
+    return (
+        f"view.tile={view.tile} cuts {num_cut:,} of {counted(len(counts), 'record')} into "
+        f"{counted(sum(counts), 'tile')}"
+    )
 
 
 def tile_manifest(data: Data, tiler: Tiler) -> TiledManifest:
@@ -125,18 +153,18 @@ def tile_manifest(data: Data, tiler: Tiler) -> TiledManifest:
     unmarked: list[int] = []
     for row, record in enumerate(base):
         try:
-            places = tiler.boxes(record)
+            locations = tiler.boxes(record)
         except UserError as error:
             errors.append(f"{base.location(row)}: {error}")
             continue
 
         found = areas.get(record.images[-1].path, ())
-        label = tile_labels(record, places, found) if trained[row] else None
+        label = tile_labels(record, locations, found) if trained[row] else None
         if trained[row] and label is None:
             unmarked.append(row)
             continue
-        rows.append(np.full(max(1, len(places)), row))
-        boxes.append(np.array(places or [(0, 0, 0, 0)], np.int32))
+        rows.append(np.full(max(1, len(locations)), row))
+        boxes.append(np.array(locations or [(0, 0, 0, 0)], np.int32))
         shows.append(np.full(len(rows[-1]), WHOLE, np.int8) if label is None else label)
 
     if unmarked:
@@ -180,20 +208,14 @@ def _without_slivers(manifest: TiledManifest, tiles: Subset) -> Subset:
     return Subset(manifest, tiles.indices[shows != SLIVER])
 
 
-def _thin(
-    manifest: TiledManifest, tiles: Subset, normal_tiles: float | None, *, seed: int
-) -> tuple[Subset, int]:
-    """Return the tiles that may train, and how many normal ones were left out.
+def _thin(manifest: TiledManifest, tiles: Subset, normal_tiles: float, *, seed: int) -> Subset:
+    """Return the tiles with `normal_tiles` normal ones for each abnormal one of a task and view.
 
-    Each task and view keeps `normal_tiles` normal tiles for each abnormal one, drawn at random.
+    They are drawn at random.
     """
-    kept = _without_slivers(manifest, tiles)
-    if normal_tiles is None:
-        return kept, 0
-
     by_kind: dict[Kind, list[int]] = {}
     abnormal: Counter[Kind] = Counter()
-    for index, record in zip(kept.indices.tolist(), kept, strict=True):
+    for index, record in zip(tiles.indices.tolist(), tiles, strict=True):
         kind = record.task, record.view
         if record.task in JUDGING:
             abnormal[kind] += record.label == LABELS[record.task][1]
@@ -205,25 +227,20 @@ def _thin(
     for kind, indices in by_kind.items():
         most = max(1, round(normal_tiles * abnormal[kind]))
         left_out += [indices[slot] for slot in rng.permutation(len(indices))[most:]]
-    return Subset(manifest, np.setdiff1d(kept.indices, left_out)), len(left_out)
+    return Subset(manifest, np.setdiff1d(tiles.indices, left_out))
 
 
-def _notes(
-    manifest: TiledManifest, train: Subset, records: Subset, *, num_left_out: int
-) -> list[str]:
-    """Return what the report says about the tiles."""
-    tiler = manifest.tiler
-    every = manifest.tiles_of(records)
-    shows = np.bincount(manifest.shows[train.indices], minlength=4)
-    num_slivers = int((manifest.shows[every.indices] == SLIVER).sum())
+def _notes(manifest: TiledManifest, train: Subset, view: ViewConfig) -> list[str]:
+    shows = np.bincount(manifest.shows[train.indices], minlength=WHOLE + 1).tolist()
     if not (shows[NORMAL] or shows[ABNORMAL]):
-        return [f"no image is larger than a tile of {tiler.edge} pixels; view.tile changes nothing"]
+        return [f"no image is larger than a tile of {view.tile} pixels; view.tile changes nothing"]
 
+    abnormal = counted(shows[ABNORMAL], "abnormal tile")
+    normal = counted(shows[NORMAL], "normal tile")
+    kept = "null" if view.normal_tiles is None else f"{view.normal_tiles:g}"
     return [
-        f"images are cut into tiles of {tiler.edge} pixels with an overlap of {tiler.overlap:.0%}: "
-        f"{counted(int(shows[ABNORMAL]), 'abnormal tile')} and "
-        f"{counted(int(shows[NORMAL]), 'normal tile')} of {counted(len(records), 'record')} may "
-        f"train; {counted(num_left_out, 'normal tile')} (view.normal_tiles) and "
-        f"{counted(num_slivers, 'tile')} with a sliver of a defect are left out. Each figure "
-        "counts whole records, not tiles: the most suspicious tile of a record decides"
+        f"images are cut into tiles of {view.tile} pixels with an overlap of {view.overlap:.0%}: "
+        f"{abnormal} and {normal} train (view.normal_tiles={kept}). Tiles with "
+        "only a sliver of a defect do not train. Each figure counts whole records, not tiles: "
+        "the most suspicious tile of a record decides"
     ]

@@ -1,17 +1,17 @@
 """Cut large images into tiles, so that a model sees small defects.
 
 All tiles of an image have one size: the last one of a row is shifted inward. Both images of a
-record are cut at the same places. A record whose images are smaller than a tile stays as it is.
+record are cut at the same locations. A record whose images are smaller than a tile stays as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmbench.config import ViewConfig
-from vlmbench.types import JUDGING, Box, ImageRef, Record, Task, UserError
+from vlmbench.types import JUDGING, Box, ImageRef, Prediction, Record, Task, UserError
 
 Size = tuple[int, int]
 
@@ -30,7 +30,7 @@ class Tiler:
     size_of: Callable[[Path], Size]
 
     def boxes(self, record: Record) -> list[Box]:
-        """Return the places of the query's tiles, row by row; [] for a record that is not cut.
+        """Return the locations of the query's tiles, row by row; [] for a record that is not cut.
 
         Raise UserError if the record's images have different shapes.
         """
@@ -41,8 +41,10 @@ class Tiler:
         boxes = tile_boxes(self.size_of(record.images[-1].path), self.edge, self.overlap)
         if len(boxes) == 1:
             return []
-        if not self.fits(record):
-            raise UserError(self._mismatch(record))
+
+        misfit = self.misfit(record)
+        if misfit is not None:
+            raise UserError(f"record {record.id!r}: {misfit}")
         return boxes
 
     def cut(self, record: Record) -> list[Record]:
@@ -50,15 +52,23 @@ class Tiler:
         return [self.at(record, box) for box in self.boxes(record)] or [record]
 
     def at(self, record: Record, box: Box) -> Record:
-        """Return one tile of a record. `box` is its place in the query."""
+        """Return one tile of a record. `box` is its location in the query."""
         size = self.size_of(record.images[-1].path)
         images = tuple(self._image_at(image, box, size) for image in record.images)
         return replace(record, id=f"{record.id}@{box[0]},{box[1]}", images=images)
 
-    def fits(self, record: Record) -> bool:
-        """Return whether the record's images have the same shape, so that their tiles match."""
-        shapes = [width / height for width, height in map(self.size_of, _paths(record))]
-        return max(shapes) <= (1 + MAX_STRETCH) * min(shapes)
+    def misfit(self, record: Record) -> str | None:
+        """Return why tiles of the record's images do not match; None if they do."""
+        sizes = [self.size_of(image.path) for image in record.images]
+        shapes = [width / height for width, height in sizes]
+        if max(shapes) <= (1 + MAX_STRETCH) * min(shapes):
+            return None
+
+        pixels = " and ".join(f"{width} x {height}" for width, height in sizes)
+        return (
+            f"its images have {pixels} pixels, so that their tiles do not show the same locations; "
+            "crop both to one shape, or set view.tile=null"
+        )
 
     def chunks(self, records: Sequence[Record]) -> Iterator[list[tuple[Record, list[Record]]]]:
         """Yield records with their tiles, about CHUNK tiles at once."""
@@ -76,18 +86,11 @@ class Tiler:
             yield chunk
 
     def _image_at(self, image: ImageRef, box: Box, size: Size) -> ImageRef:
-        """Return the tile of an image; its place is given in an image of `size`."""
+        """Return the tile of an image; its location is given in an image of `size`."""
         own = self.size_of(image.path)
         left, right = (round(x * own[0] / size[0]) for x in (box[0], box[0] + box[2]))
         top, bottom = (round(y * own[1] / size[1]) for y in (box[1], box[1] + box[3]))
         return replace(image, box=(left, top, right - left, bottom - top))
-
-    def _mismatch(self, record: Record) -> str:
-        sizes = [f"{width} x {height}" for width, height in map(self.size_of, _paths(record))]
-        return (
-            f"record {record.id!r}: its images have {' and '.join(sizes)} pixels, so that their "
-            "tiles do not show the same places; crop both to one shape, or set view.tile=null"
-        )
 
 
 def make_tiler(view: ViewConfig, size_of: Callable[[Path], Size]) -> Tiler | None:
@@ -98,16 +101,17 @@ def make_tiler(view: ViewConfig, size_of: Callable[[Path], Size]) -> Tiler | Non
 
 
 def tile_boxes(size: Size, edge: int, overlap: float) -> list[Box]:
-    """Return the places of the tiles of an image of `size`, row by row."""
+    """Return the locations of the tiles of an image of `size`, row by row."""
     width, height = size
     columns, rows = _starts(width, edge, overlap), _starts(height, edge, overlap)
     return [(x, y, min(edge, width), min(edge, height)) for y in rows for x in columns]
 
 
-def tile_of(meta: Mapping[str, str]) -> Box | None:
-    """Return the place of the tile that decided, from a prediction's `meta`; None without tiles."""
-    numbers = meta.get(TILE, "").split(",")
-    if len(numbers) != 4 or not all(text.strip().isdecimal() for text in numbers):
+def deciding_tile(prediction: Prediction) -> Box | None:
+    """Return the location of the tile that decided; None for an answer that joins no tiles."""
+    numbers = prediction.meta.get(TILE, "").split(", ")
+    is_box = len(numbers) == 4 and all(map(str.isdecimal, numbers))
+    if not is_box or NUM_TILES not in prediction.meta:
         return None
 
     x, y, width, height = map(int, numbers)
@@ -121,7 +125,3 @@ def _starts(length: int, edge: int, overlap: float) -> list[int]:
 
     step = max(1, round(edge * (1 - overlap)))
     return [*range(0, length - edge, step), length - edge]
-
-
-def _paths(record: Record) -> list[Path]:
-    return [image.path for image in record.images]

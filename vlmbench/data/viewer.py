@@ -27,7 +27,7 @@ from vlmbench.data.images import (
 from vlmbench.data.prompts import Wording
 from vlmbench.data.unchanged import ReadFiles
 from vlmbench.system.files import sync
-from vlmbench.types import ImageRef, LazyImage, Record, Role, Sample, UserError
+from vlmbench.types import FileVersion, ImageRef, LazyImage, Record, Role, Sample, UserError
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Viewer:
         self._cache = cache / "views" / fingerprint
         self._processed_paths: dict[Path, Path] = {}
         self._whole = WholeImages()
+        self._sizes: dict[FileVersion | None, tuple[int, int]] = {}
 
     def path(self, image: ImageRef) -> Path | None:
         """Return the file of the image in its view; None for a blank image."""
@@ -108,7 +109,10 @@ class Viewer:
     def size(self, path: Path) -> tuple[int, int]:
         """Return (width, height) of a raw image, upright. The image stays open for its tiles."""
         version = file_version(path, None)
-        return self._whole.get((RAW, version), partial(self._open_raw, path)).size
+        if version not in self._sizes:
+            whole = self._whole.get((RAW, version), partial(self._open_raw, path))
+            self._sizes[version] = whole.size
+        return self._sizes[version]
 
     def open(self, image: ImageRef) -> Image.Image:
         """Return the image in its view, RGB, with its change. A tile is changed by itself."""

@@ -74,13 +74,16 @@ def judge_images(loaded: LoadedRun, paths: Sequence[Path], *, view: str) -> Evid
 
 
 def _difference(loaded: LoadedRun, record: Record, view: str) -> Thumbnail | None:
-    """Return the query under the heat map of patch_nn; None if the run has no such baseline.
+    """Return the query under the heat map of patch_nn; None if the run has no such baseline, or
+    if the images are cut into tiles.
 
     The colours are those of the report: the hottest held-out location is the reddest.
     """
     method = loaded.run.config.baseline.get("patch_nn")
     hottest = _hottest(loaded.folder, f"{record.task} {view}")
-    if not isinstance(method, PatchNNConfig) or hottest is None or len(record.images) < 2:
+    tiler = loaded.asker.tiler
+    is_cut = tiler is not None and bool(tiler.boxes(record))
+    if is_cut or not isinstance(method, PatchNNConfig) or hottest is None or len(record.images) < 2:
         return None
 
     viewer = loaded.asker.viewer
