@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import vlmbench
 from tests.conftest import Outcome, call_vlmbench
 from tests.helpers.scans import SMALL, scan, scans
 from vlmbench.data.tiles import deciding_tile, tile_boxes
@@ -166,6 +167,22 @@ def test_photos_of_a_part_are_joined_by_their_deciding_tiles(
     best = max(answer["singles"], key=lambda each: each["log_probabilities"]["abnormal"])
     assert answer["decided_by"] == best["id"]
     assert answer["tile"] == best["tile"]
+
+
+def test_the_served_page_shows_the_deciding_tile(
+    cli: Cli, tiled: RunDir, strips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlmbench.deploy.evidence import judge_images
+
+    monkeypatch.chdir(strips)
+    judge = vlmbench.load(tiled.path)
+    evidence = judge_images(judge._loaded, [strips / "ref.png", strips / "a.png"], view="raw")
+    assert evidence.difference is not None
+    x, y, width, height = evidence.to_json()["tile"]
+    assert (x, y, width, height) in BOXES
+    assert f"x {x}, y {y}, {width} x {height} pixels" in evidence.difference.caption
+    assert evidence.difference.uri
+    assert len(evidence.controls) == 2
 
 
 def test_abnormal_scans_without_masks_are_refused_and_the_cure_works(

@@ -199,7 +199,9 @@ def _unmarked_error(manifest: Manifest, rows: Sequence[int]) -> str:
     if is_plain_file(sizes) and not read_defect_areas(manifest.path):
         cure = f"an earlier version prepared the folder; {removal_cure(manifest.folder)}"
     else:
-        cure = "mark the defects and set source.annotations, or set view.tile=null"
+        cure = (
+            "mark the defects for source=folder (source.annotations=masks), or set view.tile=null"
+        )
     return f"{problem}; {cure}"
 
 
