@@ -185,6 +185,17 @@ def test_the_served_page_shows_the_deciding_tile(
     assert len(evidence.controls) == 2
 
 
+def test_an_exported_model_says_how_images_are_cut(cli: Cli, tiled: RunDir) -> None:
+    outcome = cli(
+        *("stage=export", f"run={tiled.path}", "export.out=out", "export.parity_records=8"),
+        'export.accept="self_pair,one_label,reference"',
+    )
+    assert outcome.code == 0, outcome.err
+    rules = json.loads(Path("out/decision_rules.json").read_text(encoding="utf-8"))
+    assert rules["tiles"] == {"edge": 96, "overlap": 0.1}
+    assert "tiles of 96 x 96 pixels" in Path("out/README.md").read_text(encoding="utf-8")
+
+
 def test_abnormal_scans_without_masks_are_refused_and_the_cure_works(
     cli: Cli, source: tuple[str, ...], tmp_path: Path
 ) -> None:
