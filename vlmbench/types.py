@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_HASHED_FILES = 1_000_000  # entries: 200 bytes each
 FileVersion = Hashable  # a file as long as it does not change: its path, its times and its size
+Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels of the upright image
 
 
 class UserError(Exception):
@@ -106,6 +107,7 @@ class ImageRef:
     `path` is absolute. `view` is "raw" or the name of the run's processed view. `sha256` is of the
     file's bytes; "" if the manifest does not give it. `blank` shows a mid-grey image of the same
     size instead. `change` names a change of `data/changes.py`, made when the image is shown.
+    `box` is the tile that is shown; None: the whole image.
     """
 
     path: Path
@@ -114,6 +116,7 @@ class ImageRef:
     sha256: str = ""
     blank: bool = False
     change: str = ""
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

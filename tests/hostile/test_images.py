@@ -203,7 +203,7 @@ DAMAGED, UNREADABLE, LARGE = "is damaged", "not a readable image", "pixels"
 IMAGES: dict[str, tuple[Make, str | None]] = {
     "png of a billion pixels": (written("a.png", png(40_000, 40_000)), LARGE),
     "png of the largest size": (written("a.png", png(2**31 - 1, 2**31 - 1)), LARGE),
-    "png just over the limit": (written("a.png", png(10_001, 10_000)), LARGE),
+    "png just over the limit": (written("a.png", png(10_001, 11_000)), LARGE),
     "png just under Pillow's limit": (written("a.png", png(17_000, 10_000)), LARGE),
     "png of no width": (written("a.png", png(0, 10)), UNREADABLE),
     "png that ends in its data": (written("a.png", packed("PNG")[:-40]), DAMAGED),

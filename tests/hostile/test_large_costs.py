@@ -163,7 +163,7 @@ IMAGES: dict[str, tuple[str, Callable[[], bytes], str | None]] = {
     "png of 60,000 x 9": ("a.png", lambda: png(60_000, 9), EDGE_WORDS),
     "png of 201 x 1": ("a.png", lambda: png(201, 1), EDGE_WORDS),
     "png of 200 x 1": ("a.png", lambda: png(200, 1), None),
-    "png of 9000 x 11,000": ("a.png", lambda: png(9000, 11_000), None),
+    "png of 10,000 x 11,000": ("a.png", lambda: png(10_000, 11_000), None),
     "png of text": ("a.png", lambda: png(9, 9, chunk(b"zTXt", flood(b"x\0\0"))), ""),
     "png of many texts": (
         "a.png",

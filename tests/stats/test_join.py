@@ -16,6 +16,7 @@ from vlmbench.stats import (
     find_basis,
     join_predictions,
     join_records,
+    join_tiles,
     promise,
     shape_of,
 )
@@ -30,6 +31,30 @@ def test_margins_are_joined(how: str, margin: float, decider: int) -> None:
     members = answers([-1.0, 4.0, 0.0], [False] * 3, part_size=3)
     assert join_predictions(members, how).margin == pytest.approx(margin)
     assert deciding([-1.0, 4.0, 0.0], how) == decider
+
+
+def test_the_most_suspicious_tile_decides() -> None:
+    joined, chosen = join_tiles(answers([-1.0, 4.0, 0.0], [False] * 3, part_size=3))
+    assert chosen == 1
+    assert joined.margin == pytest.approx(4.0)
+    assert joined.predicted == "abnormal"
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        (["normal", "abnormal", "abnormal"], 1),
+        (["normal", None, "normal"], 1),  # an answer without a label is never taken as normal
+        (["normal", None, "abnormal"], 2),
+        (["normal", "normal", "normal"], 0),
+    ],
+)
+def test_generated_answers_of_tiles_are_joined(labels: list[str | None], chosen: int) -> None:
+    members = [
+        replace(each, scores={}, text=str(label), predicted=label)
+        for each, label in zip(answers([0.0] * 3, [True] * 3), labels, strict=True)
+    ]
+    assert join_tiles(members) == (members[chosen], chosen)
 
 
 @pytest.mark.parametrize("limit", [-2.0, 0.5, 3.0])

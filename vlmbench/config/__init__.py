@@ -3,6 +3,7 @@
 from vlmbench.config.choices import choices, default_choices
 from vlmbench.config.costs import CostConfig
 from vlmbench.config.data import (
+    TILE_SETTINGS,
     PromptConfig,
     SourceConfig,
     SplitConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "AUTO_WITHOUT_GPU",
     "CONF",
     "REQUIRED",
+    "TILE_SETTINGS",
     "BuildRequest",
     "CostConfig",
     "DeployConfig",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 MAX_FOLDS = 100
+# Settings of a view that say how images are cut. Without `tile` they change nothing.
+TILE_SETTINGS = ("tile", "overlap", "normal_tiles")
 
 
 @dataclass(kw_only=True)
@@ -192,6 +194,21 @@ class ViewConfig(Settings, ABC):
     config_group: ClassVar[str] = "view"
 
     name: str = setting(MISSING, "Name of the processed view in records.", cure="rt")
+    tile: int | None = setting(
+        None,
+        "Edge of the tiles that large images are cut into, in pixels; null: no tiles.",
+        at_least=32,
+        cure="null",
+    )
+    overlap: float = setting(
+        0.1, "Share of a tile that the next one repeats.", at_least=0, at_most=0.5
+    )
+    normal_tiles: float | None = setting(
+        3.0,
+        "Normal tiles that train for each abnormal one, drawn at random; null: all.",
+        at_least=0.1,
+        cure="null",
+    )
 
     @abstractmethod
     def build(self, references: Sequence[Path]) -> Callable[[Image], Image]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlmbench.types import UserError
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 110_000_000  # cameras of medium format have 102 million
 MAX_EDGE = 65_535  # pixels, JPEG's own limit
 MAX_ASPECT = 200  # the longer edge divided by the shorter one
 MAX_TAGS = 1000  # of a directory; cameras write about 60

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import imagehash
 import numpy as np
@@ -46,9 +47,10 @@ THUMBNAIL = 64  # pixels: width and height of the grey thumbnail that finds near
 ORIENTATION = 0x0112  # the EXIF tag
 RAW_EXIF = "Raw profile type exif"  # the text of a PNG that holds EXIF in hexadecimal
 ORIENTED = ("exif", "xmp", "XML:com.adobe.xmp", RAW_EXIF)  # they name the orientation
+Stored = TypeVar("Stored", bound=np.generic)
 Check = Callable[[Path, bytes], None]  # raises UserError for unexpected bytes
 # EXIF orientation -> the function that turns stored pixels upright, as ImageOps.exif_transpose does
-UPRIGHT: Mapping[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
+UPRIGHT: Mapping[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,
     3: partial(np.rot90, k=2),
     4: np.flipud,
@@ -180,11 +182,11 @@ def image_size(path: Path, *, inside: Path | None = None) -> tuple[int, int]:
 
 
 def turn_upright(
-    stored: NDArray[np.bool_],
+    stored: NDArray[Stored],
     path: Path,
     *,
     inside: Path | None = None,
-) -> NDArray[np.bool_]:
+) -> NDArray[Stored]:
     """Return an array of an image's stored pixels, (height, width), turned as the image is shown.
 
     The image's EXIF orientation decides. Raises UserError as `open_image` does.

@@ -78,9 +78,15 @@ class Data:
         return self.components.get((task, hash_name(group)), "")
 
     def sizes(self, record: Record) -> list[tuple[int, int]]:
-        """Return (width, height) of each image of one of the manifest's records."""
-        keys = [hash_name(self.manifest.image_name(image.path)) for image in record.images]
-        return [(self.facts[key].width, self.facts[key].height) for key in keys]
+        """Return (width, height) of each image, or tile, of one of the manifest's records."""
+        return [
+            self.size(image.path) if image.box is None else image.box[2:] for image in record.images
+        ]
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """Return (width, height) of one of the manifest's images."""
+        facts = self.facts[hash_name(self.manifest.image_name(path))]
+        return facts.width, facts.height
 
 
 def load_data(

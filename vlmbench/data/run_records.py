@@ -21,6 +21,8 @@ from vlmbench.data.prepared import explain_damage
 from vlmbench.data.probes import choose_pairs, limit_probes, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset, TrainingSet, check_labels, limit_records
+from vlmbench.data.tiled_records import Shown, show_data
+from vlmbench.data.tiles import Tiler
 from vlmbench.data.viewer import RAW, Viewer, make_viewer, open_sample, without_images
 from vlmbench.types import JUDGING, Record, Sample, Split, Task, TokenCount, UserError
 
@@ -64,10 +66,12 @@ class RunRecords:
 
     Training follows `monitored` of the validation split; `validation` is answered afterwards, for
     calibration. `held_out` is the test split with the probes made from it. `token_counts` belong to
-    the training records.
+    the training records. `shown` are the data as the model sees them: only training records, and
+    those that give the validation loss, are tiles. A record that is answered is cut then.
     """
 
     data: Data
+    shown: Shown
     train: TrainingSet
     monitored: Subset
     validation: Subset
@@ -76,6 +80,16 @@ class RunRecords:
     wording: Wording
     notes: tuple[str, ...]
     token_counts: tuple[TokenCount, ...]
+
+    @property
+    def tiler(self) -> Tiler | None:
+        """Return what cuts records into tiles; None if they are shown whole."""
+        return self.shown.tiler
+
+    @property
+    def loss_records(self) -> Subset:
+        """Return the records that give the validation loss: the tiles of `monitored`."""
+        return self.shown.tiles_of(self.monitored)
 
     def samples(self, records: Sequence[Record]) -> Samples:
         """Return records as samples that are opened when they are indexed."""
@@ -96,11 +110,15 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
     wording = wording_of(config)
     data = load_run_data(config)
     manifest = data.manifest
+    shown = show_data(data, config.view, seed=config.seed)
+    may_train = shown.data.train
 
-    counts = count_tokens(counter, data, wording=wording, max_tokens=config.trainer.max_tokens)
+    counts = count_tokens(
+        counter, shown.data, wording=wording, max_tokens=config.trainer.max_tokens
+    )
     cost = partial(_count_trained_tokens, counter, wording)
-    chosen = config.data.select(data.train, cost=cost, seed=config.seed)
-    selected = Subset(manifest, data.train.indices[chosen])
+    chosen = config.data.select(may_train, cost=cost, seed=config.seed)
+    selected = Subset(may_train.manifest, may_train.indices[chosen])
     train = TrainingSet(selected, tuple(config.data.make(selected, seed=config.seed)))
 
     judging = set(train.count_tasks()) & JUDGING
@@ -112,10 +130,11 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
 
     return RunRecords(
         data=data,
+        shown=shown,
         train=train,
         monitored=followed.spread(config.trainer.eval_records),
         validation=limit_records(followed, config.eval.limit),
-        held_out=[*test, *_make_all_probes(config, test)],
+        held_out=[*test, *_make_all_probes(config, test, shown.tiler)],
         viewer=make_viewer(
             manifest.folder,
             data.train,
@@ -126,7 +145,10 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
         wording=wording,
         notes=(
             *config.data.notes(data.train.count_tasks()),
-            *describe_visibility(manifest, data.facts, getattr(counter, "shown_size", None)),
+            *shown.notes(selected),
+            *describe_visibility(
+                manifest, data.facts, getattr(counter, "shown_size", None), tiler=shown.tiler
+            ),
         ),
         token_counts=(
             *(_token_count(row) for row in counts[selected.indices]),
@@ -135,12 +157,17 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
     )
 
 
-def _make_all_probes(config: RunConfig, test: Subset) -> list[Record]:
-    """Return the probes that the settings ask for. Training never sees them."""
+def _make_all_probes(config: RunConfig, test: Subset, tiler: Tiler | None) -> list[Record]:
+    """Return the probes that the settings ask for. Training never sees them.
+
+    Images of different shapes have no tiles that match: they make no probe.
+    """
     settings = config.eval
     chosen = choose_pairs(test, settings.perturbed_records, seed=config.data.split_seed)
 
     controls = make_probes(test) if settings.probes else []
+    if tiler is not None:
+        controls = [record for record in controls if tiler.misfit(record) is None]
     probes = limit_probes(controls, settings.probe_records)
     if settings.perturbations:
         probes += perturb(chosen)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,12 +27,33 @@ from vlmbench.data.images import (
 from vlmbench.data.prompts import Wording
 from vlmbench.data.unchanged import ReadFiles
 from vlmbench.system.files import sync
-from vlmbench.types import ImageRef, LazyImage, Record, Role, Sample, UserError
+from vlmbench.types import FileVersion, ImageRef, LazyImage, Record, Role, Sample, UserError
 
 log = logging.getLogger(__name__)
 
 RAW = "raw"
 BLANK_GREY = (128, 128, 128)
+MAX_OPEN_PIXELS = 64_000_000  # of images that tiles are cut from: 200 MB
+
+
+class WholeImages:
+    """The images that tiles are cut from: the last two, and more while they are small."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[Hashable, Image.Image] = OrderedDict()
+
+    def get(self, key: Hashable, load: Callable[[], Image.Image]) -> Image.Image:
+        """Return the image of this key; load it if it is not open."""
+        if key not in self._images:
+            while len(self._images) > 1 and self._num_pixels() > MAX_OPEN_PIXELS:
+                self._images.popitem(last=False)
+            self._images[key] = load()
+
+        self._images.move_to_end(key)
+        return self._images[key]
+
+    def _num_pixels(self) -> int:
+        return sum(image.width * image.height for image in self._images.values())
 
 
 class Viewer:
@@ -58,6 +80,8 @@ class Viewer:
         self._process = process
         self._cache = cache / "views" / fingerprint
         self._processed_paths: dict[Path, Path] = {}
+        self._whole = WholeImages()
+        self._sizes: dict[FileVersion | None, tuple[int, int]] = {}
 
     def path(self, image: ImageRef) -> Path | None:
         """Return the file of the image in its view; None for a blank image."""
@@ -80,11 +104,29 @@ class Viewer:
         for path in self._processed_paths.values():
             path.unlink(missing_ok=True)
         self._processed_paths.clear()
+        self._whole = WholeImages()
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """Return (width, height) of a raw image, upright. The image stays open for its tiles."""
+        version = file_version(path, None)
+        if version not in self._sizes:
+            whole = self._whole.get((RAW, version), partial(self._open_raw, path))
+            self._sizes[version] = whole.size
+        return self._sizes[version]
 
     def open(self, image: ImageRef) -> Image.Image:
-        """Return the image in its view, RGB, with its change."""
-        shown = self._open_unchanged(image)
+        """Return the image in its view, RGB, with its change. A tile is changed by itself."""
+        shown = self._open_unchanged(image) if image.box is None else self._open_tile(image)
         return CHANGES[image.change](shown) if image.change else shown
+
+    def _open_tile(self, image: ImageRef) -> Image.Image:
+        x, y, width, height = image.box or (0, 0, 0, 0)
+        if image.blank:
+            return Image.new("RGB", (width, height), BLANK_GREY)
+
+        key = image.view, file_version(image.path, None)
+        whole = self._whole.get(key, partial(self._open_unchanged, image))
+        return whole.crop((x, y, x + width, y + height))
 
     def _open_unchanged(self, image: ImageRef) -> Image.Image:
         path = self.path(image)
@@ -111,6 +153,8 @@ class Viewer:
         version = None if path is None else file_version(path, inside)
         if version is not None and image.change:
             version = version, image.change  # its pixels are not those of the file
+        if version is not None and image.box is not None:
+            version = version, image.box
         return LazyImage(partial(self._open_for, of, image), version=version)
 
     def _open_for(self, record: str, image: ImageRef) -> Image.Image:

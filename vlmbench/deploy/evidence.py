@@ -13,7 +13,7 @@ from vlmbench.baselines.patch_nn import PatchNNConfig
 from vlmbench.deploy.loaded import LoadedRun
 from vlmbench.deploy.outputs import row_of
 from vlmbench.deploy.requests import image_record
-from vlmbench.report.images import Thumbnail, heat_thumbnail
+from vlmbench.report.images import Thumbnail, heat_thumbnail, tile_thumbnails
 from vlmbench.runs.baselines import baseline_dir, to_bytes
 from vlmbench.runs.folder import RunDir
 from vlmbench.types import LABELS, Judgement, Record, UserError
@@ -35,7 +35,8 @@ DIFFERENCE = (
 class Evidence:
     """The judgement of dropped images, and the same model's answers to the CONTROLS.
 
-    `difference` shows the query where the baseline patch_nn sees a difference.
+    `difference` shows the query where the baseline patch_nn sees a difference, or the deciding tile
+    if the images are cut.
     """
 
     judgement: Judgement
@@ -67,10 +68,17 @@ def judge_images(loaded: LoadedRun, paths: Sequence[Path], *, view: str) -> Evid
         return Evidence(
             judgement=judgement,
             controls=tuple(loaded.judge(_controls(record))),
-            difference=_difference(loaded, record, view),
+            difference=_deciding_tile(judgement) or _difference(loaded, record, view),
         )
     finally:
         loaded.asker.viewer.forget()
+
+
+def _deciding_tile(judgement: Judgement) -> Thumbnail | None:
+    """Return the query with a line around the deciding tile; None if it is not cut."""
+    if judgement.prediction is None:
+        return None
+    return next(iter(tile_thumbnails(judgement.prediction)), None)
 
 
 def _difference(loaded: LoadedRun, record: Record, view: str) -> Thumbnail | None:

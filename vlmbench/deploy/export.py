@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmbench.backbones import resident
-from vlmbench.config import Engine, StoreConfig
+from vlmbench.config import Engine, StoreConfig, ViewConfig
 from vlmbench.data.run_records import RunRecords, load_records
 from vlmbench.data.viewer import RAW
 from vlmbench.deploy.decide import Decider, TaskView, load_decider
@@ -76,6 +76,7 @@ def export_model(run: Run) -> None:
     try:
         parities = _write_models(run, folder, unfinished)
         notes = [] if run.config.model == trained_model else [FROM_4_BITS]
+        notes += _tile_notes(run.config.view)
         _write_documents(run, folder, unfinished, decider, parities, notes=notes)
         _make_readable(unfinished)
         unfinished.rename(target)
@@ -92,6 +93,17 @@ def export_model(run: Run) -> None:
             parity.largest_difference,
         )
     log.info("exported: %s", target)
+
+
+def _tile_notes(view: ViewConfig) -> list[str]:
+    """Return how images must be cut before the exported model sees them."""
+    if view.tile is None:
+        return []
+    return [
+        f"the model was trained on tiles of {view.tile} x {view.tile} pixels with an overlap of "
+        f"{view.overlap:.0%}; cut reference and query at the same locations, the last tile shifted "
+        "inward, and take the highest score of the tiles"
+    ]
 
 
 def _check_target(folder: RunDir, target: Path) -> None:
@@ -236,7 +248,10 @@ def _decision_rules(
 ) -> dict[str, Any]:
     tasks, settings = trained_tasks(folder), run.config.export
     wording = trained_wording(run.config, folder)
+    view = run.config.view
+    tiles = {} if view.tile is None else {"tiles": {"edge": view.tile, "overlap": view.overlap}}
     return {
+        **tiles,
         "vlmbench": __version__,
         "model": run.choices["model"],
         "layout": str(getattr(run.config.model, "layout", "")),

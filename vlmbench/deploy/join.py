@@ -97,6 +97,7 @@ class Joiner:
             id=name,
             group=name,
             images=predictions[chosen].images,
+            meta=predictions[chosen].meta,
         )
         record = replace(records[chosen], id=name)
         decider = self.deciders[kind, _shape(records)]

@@ -12,13 +12,14 @@ from PIL import Image
 from vlmbench.config import DeployConfig, RunConfig
 from vlmbench.data.prompts import Wording
 from vlmbench.data.run_records import load_run_data, wording_of
+from vlmbench.data.tiles import Tiler, deciding_tile, make_tiler
 from vlmbench.data.viewer import RAW, Viewer, make_viewer
 from vlmbench.deploy.decide import Decider, load_decider
 from vlmbench.pipeline.answer import Asker
 from vlmbench.pipeline.run import Run
 from vlmbench.report.alarms import Alarm, alarms_of_folder
 from vlmbench.runs.folder import RunDir
-from vlmbench.types import Judgement, Record, Task
+from vlmbench.types import Judgement, Prediction, Record, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ class LoadedRun:
     ) -> list[Judgement]:
         """Return the judgement of each record, in their order.
 
-        With `sentence`, the model also writes its answer. `progress` titles a progress bar.
+        With `sentence`, the model also writes its answer, to the tile that decides if images are
+        cut. `progress` titles a progress bar.
         """
         store = self.asker.backbone.store
         if store is not None:
@@ -49,7 +51,8 @@ class LoadedRun:
         sentences: Sequence[str | None] = [None] * len(records)
         if sentence:
             title = None if progress is None else "sentences"
-            written = self.asker.write(records, progress=title)
+            tiles = _deciding_tiles(self.asker.tiler, records, predictions)
+            written = self.asker.write(tiles, progress=title)
             sentences = [prediction.text or "" for prediction in written]
 
         return [
@@ -89,6 +92,7 @@ def load_run(
         viewer=viewer,
         wording=trained_wording(run.config, folder),
         settings=run.config.eval,
+        tiler=make_tiler(run.config.view, viewer.size),
     )
     return LoadedRun(
         folder=folder,
@@ -97,6 +101,20 @@ def load_run(
         alarms=alarms_of_folder(folder),
         run=run,
     )
+
+
+def _deciding_tiles(
+    tiler: Tiler | None, records: Sequence[Record], predictions: Sequence[Prediction]
+) -> Sequence[Record]:
+    """Return the deciding tile of each record; the record itself if it is not cut."""
+    if tiler is None:
+        return records
+
+    boxes = [deciding_tile(prediction) for prediction in predictions]
+    return [
+        record if box is None else tiler.at(record, box)
+        for record, box in zip(records, boxes, strict=True)
+    ]
 
 
 def finished_folder(run: Run) -> RunDir:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmbench.data.tiles import deciding_tile
 from vlmbench.report.alarms import Alarm
 from vlmbench.report.answers import judgement_page
 from vlmbench.runs.folder import to_json
@@ -21,6 +22,7 @@ COLUMNS = (
     *("label", "sentence", "expected", "error"),
 )
 JOIN_COLUMNS = ("part", "row", "decided_by")
+TILE_COLUMNS = ("tile",)
 # First characters that make a spreadsheet take a text for a formula; also in their wide and small
 # forms, and after spaces of any kind.
 FORMULA = ("=", "+", "-", "@")
@@ -32,7 +34,8 @@ def row_of(judgement: Judgement) -> dict[str, Any]:
     """Return a judgement as plain values.
 
     `label` is the likelier label; `decision` follows from score and threshold. An answer that joins
-    several records also has `decided_by` and `singles`.
+    several records also has `decided_by` and `singles`, and the answer to an image that was cut has
+    `tile`: x, y, width and height of the deciding one in pixels of the query.
     """
     prediction = judgement.prediction
     scores = None if prediction is None else dict(prediction.scores)
@@ -53,6 +56,9 @@ def row_of(judgement: Judgement) -> dict[str, Any]:
         "expected": judgement.expected,
         "error": judgement.error,
     }
+    tile = None if prediction is None else deciding_tile(prediction)
+    if tile is not None:
+        row["tile"] = list(tile)
     if judgement.singles:
         singles = [row_of(single) for single in judgement.singles]
         row |= {"decided_by": judgement.decided_by, "singles": singles}
@@ -67,15 +73,19 @@ def csv_text(judgements: Sequence[Judgement]) -> str:
     """
     joined = any(judgement.singles for judgement in judgements)
     columns = (*JOIN_COLUMNS, *COLUMNS) if joined else COLUMNS
+    rows = [(part, each, row_of(each)) for part, each in _with_singles(judgements)]
+    if any("tile" in row for _, _, row in rows):
+        columns = (*columns, *TILE_COLUMNS)
 
     target = io.StringIO()
     writer = csv.DictWriter(target, columns, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
 
-    for part, judgement in _with_singles(judgements):
+    for part, judgement, row in rows:
         reference = judgement.images[0] if len(judgement.images) > 1 else ""
-        row = row_of(judgement) | {"reference": reference, "query": judgement.images[-1]}
+        row |= {"reference": reference, "query": judgement.images[-1]}
         row |= {"part": part, "row": "part" if judgement.singles else "record"}
+        row["tile"] = " ".join(map(str, row.get("tile", ())))
         writer.writerow({name: _harmless(value) for name, value in row.items()})
     return BOM + target.getvalue()
 

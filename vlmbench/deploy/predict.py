@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vlmbench.config import ViewConfig
 from vlmbench.data.photos.value_range import warn_of_dark_images
 from vlmbench.deploy.join import Joiner, load_joiner
 from vlmbench.deploy.loaded import LoadedRun, finished_folder, load_run, trained_tasks
@@ -89,27 +90,39 @@ def _joiner(
 def _judge(loaded: LoadedRun, request: Request, errors: Mapping[Path, str]) -> list[Judgement]:
     """Return a judgement of each record, with an error for those that cannot be read."""
 
-    def is_readable(record: Record) -> bool:
-        return not any(image.path in errors for image in record.images)
+    reasons = [_why_not(loaded, record, errors) for record in request.records]
+    if request.strict and reasons[0] is not None:
+        raise UserError(f"images: {reasons[0]}")
 
-    readable = [record for record in request.records if is_readable(record)]
+    readable = [
+        record for record, reason in zip(request.records, reasons, strict=True) if reason is None
+    ]
     progress = "judge" if len(request.records) > 1 else None
     sentence = loaded.run.config.predict.sentence
     judged = iter(loaded.judge(readable, sentence=sentence, progress=progress))
 
     return [
-        next(judged) if is_readable(record) else _unread(record, errors)
-        for record in request.records
+        next(judged) if reason is None else _unread(record, reason)
+        for record, reason in zip(request.records, reasons, strict=True)
     ]
 
 
-def _unread(record: Record, errors: Mapping[Path, str]) -> Judgement:
+def _why_not(loaded: LoadedRun, record: Record, errors: Mapping[Path, str]) -> str | None:
+    """Return why a record cannot be judged; None if it can."""
     reasons = [errors[image.path] for image in record.images if image.path in errors]
+    if reasons:
+        return "; ".join(reasons)
+
+    tiler = loaded.asker.tiler
+    return None if tiler is None else tiler.misfit(record)
+
+
+def _unread(record: Record, reason: str) -> Judgement:
     return Judgement(
         id=record.id,
         task=record.task,
         images=tuple(str(image.path) for image in record.images),
-        error="; ".join(reasons),
+        error=reason,
     )
 
 
@@ -123,6 +136,7 @@ def _write(
         ("Model", str(status.get("model", ""))),
         ("Trained on", str(status.get("data", ""))),
         ("Images shown", "as the manifest says" if from_manifest else config.predict.view),
+        *_tile_facts(config.view),
     ]
     return write_judgements(
         target,
@@ -134,6 +148,17 @@ def _write(
         limit=config.predict.gallery,
         alarms=loaded.alarms,
     )
+
+
+def _tile_facts(view: ViewConfig) -> list[tuple[str, str]]:
+    if view.tile is None:
+        return []
+    return [
+        (
+            "Tiles",
+            f"{view.tile} pixels, overlap {view.overlap:.0%}; the most suspicious one decides",
+        )
+    ]
 
 
 def decision_figures(judgements: Sequence[Judgement], *, seed: int) -> dict[str, Estimate]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 from vlmbench.config import EvalConfig, ScoreMethod
 from vlmbench.data.prompts import Wording
+from vlmbench.data.tiles import NUM_TILES, TILE, Tiler
 from vlmbench.data.viewer import Viewer, open_sample
+from vlmbench.stats import join_tiles
 from vlmbench.types import ImageRef, Prediction, Record, Sample, Task
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ Pending = Callable[[], list[Answer]]  # answers of a batch, which may still be c
 class Asker:
     """A model that is ready to answer records, shown by `viewer` in the words of `wording`.
 
-    `component_of` returns the component of a part in records of a task, "" for none.
+    `component_of` returns the component of a part in records of a task, "" for none. `tiler` cuts
+    records into tiles, which are answered and joined to one answer; None: no record is cut.
     """
 
     backbone: Backbone
@@ -45,6 +48,7 @@ class Asker:
     wording: Wording
     settings: EvalConfig
     component_of: Callable[[Task, str], str] = lambda task, group: ""
+    tiler: Tiler | None = None
 
     def score(self, records: Sequence[Record], *, progress: str | None = None) -> list[Prediction]:
         """Answer with the labels' log-probabilities, whatever `eval.method` is."""
@@ -62,15 +66,31 @@ class Asker:
         `progress` titles a progress bar; None shows no bar.
         """
         self.backbone.model.eval()
-        predictions: dict[int, Prediction] = {}
-
         with tqdm(
             total=len(records), desc=progress, unit="record", disable=progress is None
         ) as bar:
-            for batch, samples, pending in one_behind(self._batches(records)):
-                for index, sample, answer in zip(batch, samples, pending(), strict=True):
-                    predictions[index] = self._prediction(sample, answer)
-                bar.update(len(batch))
+            if self.tiler is None:
+                return self._answer(records, bar.update)
+
+            joined: list[Prediction] = []
+            for chunk in self.tiler.chunks(records):
+                tiles = [tile for _, tiles in chunk for tile in tiles]
+                predictions = iter(self._answer(tiles, lambda _: None))
+                for record, tiles in chunk:
+                    members = list(islice(predictions, len(tiles)))
+                    joined.append(_join_tiles(record, tiles, members))
+                bar.update(len(chunk))
+            return joined
+
+    def _answer(
+        self, records: Sequence[Record], advance: Callable[[int], object]
+    ) -> list[Prediction]:
+        """Return a prediction for every record, none of them cut; `advance` gets their number."""
+        predictions: dict[int, Prediction] = {}
+        for batch, samples, pending in one_behind(self._batches(records)):
+            for index, sample, answer in zip(batch, samples, pending(), strict=True):
+                predictions[index] = self._prediction(sample, answer)
+            advance(len(batch))
 
         return [predictions[index] for index in range(len(records))]
 
@@ -141,6 +161,29 @@ class Asker:
             meta=dict(record.meta),
             component=self.component_of(record.task, record.group),
         )
+
+
+def _join_tiles(
+    record: Record, tiles: Sequence[Record], members: Sequence[Prediction]
+) -> Prediction:
+    """Return one prediction for a record from those of its tiles; its `meta` names the tile."""
+    if len(tiles) == 1:
+        return members[0]
+
+    joined, chosen = join_tiles(members)
+    return replace(
+        joined, id=record.id, expected=record.label, meta=tile_meta(record, tiles, chosen)
+    )
+
+
+def tile_meta(record: Record, tiles: Sequence[Record], chosen: int) -> dict[str, str]:
+    """Return the `meta` of a record whose tile `chosen` decided.
+
+    It lacks the region of the defect: a tile's answer names a region of the tile.
+    """
+    meta = {key: value for key, value in record.meta.items() if key != "region"}
+    box = tiles[chosen].images[-1].box or ()
+    return {**meta, TILE: ", ".join(map(str, box)), NUM_TILES: str(len(tiles))}
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:

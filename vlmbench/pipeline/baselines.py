@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from vlmbench.config import HeldOut, TrackingMode
 from vlmbench.data.defect_masks import Mask, read_defect_masks
 from vlmbench.data.load import data_hash
 from vlmbench.data.run_records import RunRecords, load_records
-from vlmbench.pipeline.answer import Asker
+from vlmbench.pipeline.answer import Asker, tile_meta
 from vlmbench.pipeline.attempt import Attempt
 from vlmbench.pipeline.run import Run
 from vlmbench.report.baselines import summary_figures
@@ -31,6 +31,7 @@ from vlmbench.runs.baselines import (
     baseline_dir,
     to_bytes,
 )
+from vlmbench.runs.identity import view_settings
 from vlmbench.system import processes
 from vlmbench.types import JUDGING, LABELS, LazyImage, Prediction, Probe, Record, Task, UserError
 
@@ -148,12 +149,12 @@ class Questioner:
         validation = _of_kind(self.records.validation, kind)
         held_out = [] if self.is_sealed else _of_kind(self.records.held_out, kind)
         started, encoded = time.perf_counter(), self.features.seconds
-        replies = method.answer([*validation, *held_out])
+        replies, metas = self._ask_joined(method, [*validation, *held_out])
         answers.answer_s += time.perf_counter() - started - (self.features.seconds - encoded)
 
         predictions = [
-            self._prediction(record, reply)
-            for record, reply in zip([*validation, *held_out], replies, strict=True)
+            replace(self._prediction(record, reply), meta=meta)
+            for record, reply, meta in zip([*validation, *held_out], replies, metas, strict=True)
         ]
         answers.validation += predictions[: len(validation)]
         answers.predictions += predictions[len(validation) :]
@@ -164,6 +165,28 @@ class Questioner:
             answers.marked |= self._marked_of(held_out)
         if method.note:
             answers.notes[f"{task} {view}"] = method.note
+
+    def _ask_joined(
+        self, method: Method, records: Sequence[Record]
+    ) -> tuple[list[Answer], list[dict[str, str]]]:
+        """Return the answer to each record and its `meta`: that of its most suspicious tile.
+
+        An answer that joins tiles has no heat map.
+        """
+        tiler = self.records.tiler
+        cut = [[record] if tiler is None else tiler.cut(record) for record in records]
+        answers = iter(method.answer([tile for tiles in cut for tile in tiles]))
+
+        joined: list[Answer] = []
+        metas: list[dict[str, str]] = []
+        for record, tiles in zip(records, cut, strict=True):
+            replies = [next(answers) for _ in tiles]
+            margins = [reply.margin for reply in replies]
+            chosen = margins.index(max(margins))
+            is_cut = len(tiles) > 1
+            joined.append(Answer(margin=margins[chosen]) if is_cut else replies[0])
+            metas.append(tile_meta(record, tiles, chosen) if is_cut else dict(record.meta))
+        return joined, metas
 
     def _marked_of(self, records: Sequence[Record]) -> dict[HeatKey, Mask]:
         """Return the small mask of each record whose query has a marked defect."""
@@ -216,7 +239,7 @@ class Questioner:
             "baseline": [name, settings["baseline"][name]],
             "data": data_hash(data.manifest, data.facts),
             "model": [self.run.choices["model"], model],
-            "view": settings["view"],
+            "view": view_settings(settings["view"]),
             "prompt": settings["prompt"],
             "engine": [settings["trainer"]["engine"], settings["trainer"]["vision"]],
             "kinds": sorted(map(list, self.records.train.kinds(JUDGING))),

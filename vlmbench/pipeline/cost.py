@@ -12,7 +12,7 @@ from vlmbench.backbones.contract import VisionCost
 from vlmbench.config import StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
 from vlmbench.data.run_records import RunRecords
-from vlmbench.types import Probe, Record, Task
+from vlmbench.types import Box, Probe, Record, Task
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BYTES_PER_TRAINED_WEIGHT = 4 * 3 * 2 + 4
 BYTES_PER_PREDICTION = 1_000
 ASKED_AGAIN = frozenset({Probe.PERTURBED, Probe.REWORDED})
+Shown = tuple[Path, str, str, Box | None]  # an image's path, view, change and tile
 TOWER_SHARE = 0.4  # of a matrix product's speed: what vision towers reach
 
 
@@ -32,7 +33,8 @@ class Cost:
     `vision` count the different images of training and test. `vision_seconds` is the time to encode
     them here. `disk_budget` is in bytes of vision tokens; None: no tokens are stored.
     `again_records` are the records that ask a held-out pair again in another form, and
-    `again_images` the different images that only they show.
+    `again_images` the different images that only they show. `test_tiles` are the tiles of the
+    held-out records; 0 if they are shown whole.
     """
 
     train_records: int
@@ -51,6 +53,7 @@ class Cost:
     disk_budget: float | None
     again_records: int = 0
     again_images: int = 0
+    test_tiles: int = 0
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the table that `stage=check` prints."""
@@ -65,9 +68,13 @@ class Cost:
         )
         yield f"trained tokens    {self.trained_tokens:,} in one epoch"
         yield f"trained weights   {self.trained_parameters:,}"
-        yield f"held-out records  {self.test_records:,}, with controls{self._again()}"
+        held_out = f"{self.test_records:,}, with controls{self._tiles()}{self._again()}"
+        yield f"held-out records  {held_out}"
         yield f"disk              about {megabytes:,.0f} MB"
         yield f"vision tokens     {vision}, {self._encoding()}"
+
+    def _tiles(self) -> str:
+        return f", in {self.test_tiles:,} tiles" if self.test_tiles else ""
 
     def _again(self) -> str:
         if not self.again_records:
@@ -104,7 +111,7 @@ def cost_of(
 
     weights = backbone.model.parameters()
     parameters = sum(weight.numel() for weight in weights if weight.requires_grad)
-    num_images, vision = vision_cost(backbone, train, data=records.data)
+    num_images, vision = vision_cost(backbone, train, data=records.shown.data)
     stores_tokens = store.enabled and settings.vision is Vision.frozen
 
     return Cost(
@@ -124,7 +131,13 @@ def cost_of(
         disk_budget=store.disk_gb * 1e9 if stores_tokens else None,
         again_records=sum(record.probe in ASKED_AGAIN for record in records.held_out),
         again_images=len(_changed_images(records.held_out)),
+        test_tiles=_count_tiles(records),
     )
+
+
+def _count_tiles(records: RunRecords) -> int:
+    tiler = records.tiler
+    return 0 if tiler is None else sum(len(tiler.boxes(record)) for record in records.held_out)
 
 
 def _changed_images(records: Iterable[Record]) -> set[tuple[Path, str, str]]:
@@ -149,12 +162,10 @@ def vision_cost(
     return len(sizes), VisionCost(num_bytes=num_bytes, flops=flops)
 
 
-def _image_sizes(
-    records: Sequence[Record], data: Data
-) -> dict[tuple[Path, str, str], tuple[int, int]]:
-    """Return the (width, height) of each image, view and change in the records."""
+def _image_sizes(records: Sequence[Record], data: Data) -> dict[Shown, tuple[int, int]]:
+    """Return the (width, height) of each image or tile, view and change in the records."""
     return {
-        (image.path, image.view, image.change): size
+        (image.path, image.view, image.change, image.box): size
         for record in records
         for image, size in zip(record.images, data.sizes(record), strict=True)
     }

@@ -176,7 +176,7 @@ def _choose_batch_size(
 ) -> dict[str, Any]:
     from vlmbench.train.batch_size import choose_batch_size
 
-    _, vision = vision_cost(backbone, records.train, data=records.data)
+    _, vision = vision_cost(backbone, records.train, data=records.shown.data)
     choice = choose_batch_size(
         backbone,
         records.longest_sample(),
@@ -244,7 +244,7 @@ def _train_job(
 
     return TrainJob(
         samples=records.samples(records.train),
-        validation=records.samples(records.monitored),
+        validation=records.samples(records.loss_records),
         settings=settings,
         seed=run.config.seed,
         folder=run.folder,

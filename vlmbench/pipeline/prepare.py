@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from vlmbench.data.load import read_images
+from vlmbench.data.manifest import open_manifest
+from vlmbench.data.tiled_records import count_tiles
 from vlmbench.data.viewer import RAW
 from vlmbench.pipeline.run import Run
 from vlmbench.pipeline.split_needs import manifest_needs
@@ -31,6 +34,20 @@ def prepare(run: Run) -> None:
 
     parts = f"{sheet['parts']} {config.source.unit}"
     log.info("%d records of %s, %d images", sheet["records"], parts, sheet["images"])
+    tiles = _count_tiles(manifest, run)
+    if tiles:
+        log.info("%s", tiles)
     for line in (*warnings_before_training(sheet), *manifest_needs(manifest, config)):
         log.warning("%s", line)
     log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: scripts read it
+
+
+def _count_tiles(path: Path, run: Run) -> str:
+    """Return how many tiles the records have; "" if nothing is cut."""
+    config = run.config
+    if config.view.tile is None:
+        return ""
+
+    views = {RAW, config.view.name}
+    manifest = open_manifest(path, labels=config.source.labels, views=views)
+    return count_tiles(manifest, read_images(manifest, run.cache_dir), config.view)

@@ -49,6 +49,7 @@ class Run:
             wording=records.wording,
             settings=replace(self.config.eval, batch_size=self._answer_rows(backbone, records)),
             component_of=records.data.component,
+            tiler=records.tiler,
         )
 
     def _answer_rows(self, backbone: Backbone, records: RunRecords) -> int:

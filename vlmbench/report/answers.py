@@ -10,7 +10,7 @@ from pathlib import Path
 from vlmbench.metrics import describe
 from vlmbench.report.alarms import Alarm
 from vlmbench.report.build import html_environment
-from vlmbench.report.images import Thumbnail, thumbnail_of
+from vlmbench.report.images import Thumbnail, thumbnail_of, tile_thumbnails
 from vlmbench.types import LABELS, LOOK, Estimate, Judgement
 
 
@@ -129,4 +129,10 @@ def _entry(judgement: Judgement) -> AnswerEntry:
         replace(thumbnail_of(path, caption), name=Path(original).name)
         for path, caption, original in zip(paths, captions, judgement.images, strict=True)
     ]
-    return AnswerEntry(judgement=judgement, images=tuple(images))
+    tiles = () if prediction is None else tile_thumbnails(prediction)
+    if tiles:
+        names = [judgement.images[-1], *judgement.images]
+        tiles = tuple(
+            replace(tile, name=Path(name).name) for tile, name in zip(tiles, names, strict=False)
+        )
+    return AnswerEntry(judgement=judgement, images=tiles or tuple(images))

@@ -11,6 +11,7 @@ from itertools import islice, zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.data.tiles import deciding_tile
 from vlmbench.report.baseline_answers import AskedBaseline
 from vlmbench.report.images import NO_FOLDERS, DataFolders, Thumbnail, heat_thumbnail, thumbnails_of
 from vlmbench.report.runs import RunResult
@@ -67,7 +68,11 @@ class RunAnswer:
 
     @property
     def confidence_words(self) -> str:
-        return "" if self.confidence is None else f"{100 * self.confidence:.0f} % sure"
+        """Return how sure the answer is, and the tile that decided if the images were cut."""
+        sure = "" if self.confidence is None else f"{100 * self.confidence:.0f} % sure"
+        box = deciding_tile(self.prediction)
+        tile = "" if box is None else f"by the tile at x {box[0]}, y {box[1]}"
+        return ", ".join(filter(None, (sure, tile)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from vlmbench.data.images import BROKEN, FORMATS
+from vlmbench.data.tiles import deciding_tile
 from vlmbench.types import Prediction
 
 MAX_BYTES = 500_000_000  # of an image's file
@@ -95,7 +96,7 @@ def thumbnails_of(prediction: Prediction, folders: DataFolders) -> tuple[Thumbna
 def thumbnail_of(path: str, caption: str, folders: DataFolders | None = None) -> Thumbnail:
     """Return the thumbnail of a file; "" as the path means a blank reference.
 
-    Only a file in `folders` is opened. With None, the user named the file.
+    Only a file in `folders` is loads. With None, the user named the file.
     """
     if path == "":
         return Thumbnail(
@@ -109,6 +110,65 @@ def thumbnail_of(path: str, caption: str, folders: DataFolders | None = None) ->
         name=Path(path).name,
         uri=_thumbnail_uri(path) if folders is None or folders.has(path) else "",
     )
+
+
+def tile_thumbnails(prediction: Prediction) -> tuple[Thumbnail, ...]:
+    """Return the query with a line around the deciding tile, then that tile of each image.
+
+    The user named the files. The result is empty for an answer that joins no tiles.
+    """
+    box = deciding_tile(prediction)
+    if box is None:
+        return ()
+
+    *reference, query = prediction.images
+    size = _upright_size(query)
+    if size is None:
+        return ()
+
+    shares = (
+        box[0] / size[0],
+        box[1] / size[1],
+        (box[0] + box[2]) / size[0],
+        (box[1] + box[3]) / size[1],
+    )
+    location = f"x {box[0]}, y {box[1]}, {box[2]} x {box[3]} pixels"
+    shown = [(query, f"query, with the deciding tile: {location}", True)]
+    shown += [(path, "the tile of the reference", False) for path in reference if path]
+    shown.append((query, "the tile of the query", False))
+    return tuple(
+        Thumbnail(
+            caption=caption,
+            name=Path(path).name,
+            uri=_tile_uri(path, shares, outlined=outlined),
+        )
+        for path, caption, outlined in shown
+    )
+
+
+def _upright_size(path: str) -> tuple[int, int] | None:
+    """Return (width, height) of an image as it is shown; None if it cannot be read."""
+    try:
+        with Image.open(path, formats=tuple(FORMATS)) as image:
+            return ImageOps.exif_transpose(image).size
+    except (*BROKEN, Image.DecompressionBombError):
+        return None
+
+
+def _tile_uri(path: str, shares: tuple[float, ...], *, outlined: bool) -> str:
+    """Return an image with a line around its tile, or the tile alone; "" if it cannot be shown.
+
+    `shares` are the tile's left, top, right and bottom as shares of the image.
+    """
+    small = _small_image(path, None if outlined else shares)
+    if small is None:
+        return ""
+    if outlined:
+        edges = (small.width, small.height, small.width, small.height)
+        box = [share * edge for share, edge in zip(shares, edges, strict=True)]
+        draw = ImageDraw.Draw(small)
+        draw.rectangle(box, outline=MARKED, width=2)
+    return webp_uri(small)
 
 
 def heat_thumbnail(
@@ -155,8 +215,11 @@ def _thumbnail_uri(path: str) -> str:
     return "" if small is None else webp_uri(small)
 
 
-def _small_image(path: str) -> Image.Image | None:
-    """Return the image as a thumbnail in RGB; None if the file is missing or is no image."""
+def _small_image(path: str, tile: tuple[float, ...] | None = None) -> Image.Image | None:
+    """Return the image as a thumbnail in RGB; None if the file is missing or is no image.
+
+    `tile` are the left, top, right and bottom of the part that is shown, as shares of the image.
+    """
     try:
         # Reading a pipe would wait for its writer.
         if not Path(path).is_file() or Path(path).stat().st_size > MAX_BYTES:
@@ -164,6 +227,13 @@ def _small_image(path: str) -> Image.Image | None:
 
         with Image.open(path, formats=tuple(FORMATS)) as image:
             small = _to_eight_bit(image)
+            if tile is not None:
+                small = ImageOps.exif_transpose(small)
+                edges = (*small.size, *small.size)
+                left, top, right, bottom = (
+                    round(share * edge) for share, edge in zip(tile, edges, strict=True)
+                )
+                small = small.crop((left, top, right, bottom))
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             small = ImageOps.exif_transpose(small)
     except (*BROKEN, Image.DecompressionBombError):

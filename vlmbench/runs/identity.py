@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vlmbench.config import Engine, Vision
+from vlmbench.config import TILE_SETTINGS, Engine, Vision
 from vlmbench.config.data import MAX_FOLDS
 from vlmbench.system import processes
 from vlmbench.system.version import __version__
@@ -45,6 +45,8 @@ def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         settings["eval"] = {
             key: value for key, value in evaluation.items() if key not in PLAN_SETTINGS
         }
+    if "view" in settings:
+        settings["view"] = view_settings(settings["view"])
     return settings
 
 
@@ -61,6 +63,16 @@ def fold_of(config: Mapping[str, Any]) -> Fold | None:
     if type(number) is not int or type(index) is not int or not 0 <= index < number <= MAX_FOLDS:
         return None
     return Fold(index, number)
+
+
+def view_settings(view: Any) -> Any:
+    """Return the settings of a view that answers depend on: without tiles, none of the cutting.
+
+    Runs from before there were tiles keep their identity.
+    """
+    if not isinstance(view, Mapping) or view.get("tile") is not None:
+        return view
+    return {key: value for key, value in view.items() if key not in TILE_SETTINGS}
 
 
 def run_hash(config: Mapping[str, Any], data_hash: str) -> str:

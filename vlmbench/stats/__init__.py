@@ -15,6 +15,7 @@ from vlmbench.stats.join import (
     deciding,
     join_predictions,
     join_records,
+    join_tiles,
     shape_of,
 )
 from vlmbench.stats.promise import Promise, promise
@@ -45,6 +46,7 @@ __all__ = [
     "holm",
     "join_predictions",
     "join_records",
+    "join_tiles",
     "promise",
     "roc_band",
     "shape_of",

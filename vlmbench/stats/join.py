@@ -57,6 +57,23 @@ def join_predictions(members: Sequence[Prediction], how: str) -> Prediction:
     )
 
 
+def join_tiles(members: Sequence[Prediction]) -> tuple[Prediction, int]:
+    """Return one prediction for the tiles of a record, and the position of the deciding tile.
+
+    The most suspicious tile decides. Generated answers have no margin: the first positive one
+    decides, or else the first one that names no label.
+    """
+    margins = [member.margin for member in members if member.margin is not None]
+    if len(margins) == len(members):
+        chosen = deciding(margins, "max")
+        return replace(join_predictions(members, "max"), text=members[chosen].text), chosen
+
+    _, positive = LABELS[members[0].task]
+    labels = [member.predicted for member in members]
+    chosen = next((labels.index(label) for label in (positive, None) if label in labels), 0)
+    return members[chosen], chosen
+
+
 def deciding(margins: Sequence[float], how: str) -> int:
     """Return the position of the margin that decides.
 

@@ -18,7 +18,7 @@ from vlmbench.data.annotations.masks import find_masks, read_masks
 from vlmbench.data.annotations.offers import offer_label_files
 from vlmbench.data.annotations.voc import read_voc
 from vlmbench.data.annotations.where import (
-    defect_sizes,
+    defect_areas,
     describe_marks,
     join_words,
     marked_area,
@@ -155,7 +155,7 @@ def _photo(
         words=", ".join(filter(None, (defect, region))),
         category=found.category if found else "",
         meta=meta,
-        measure=partial(defect_sizes, marks, root / name, root) if marks else None,
+        measure=partial(defect_areas, marks, root / name, root) if marks else None,
         locate=partial(marked_area, marks, root / name, root) if marks else None,
     )
 

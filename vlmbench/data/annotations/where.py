@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from vlmbench.data.annotations.marks import Box, Mark
 from vlmbench.data.annotations.masks import upright_mask
+from vlmbench.data.defect_sizes import Area
 from vlmbench.data.images import file_version, image_size, turn_upright
 from vlmbench.data.photos.regions import describe_region
+from vlmbench.types import Box as PixelBox
 
 GRID = 300  # pixels of the square on which boxes are drawn: a multiple of 3
 MAX_WORDS = 4  # kinds of defects that an answer names
+PIECE = 64  # pixels: the edge of the squares that a mask's area is told by
+MAX_PIECES = 32  # along an edge of an area
 
 # Regions by file versions and boxes: a run needs each region several times.
 _regions: dict[Hashable, str] = {}
@@ -60,27 +64,71 @@ def join_words(marks: Sequence[Mark]) -> str:
     return " and ".join(words[:MAX_WORDS])
 
 
-def defect_sizes(marks: Sequence[Mark], photo: Path, root: Path) -> list[tuple[int, int]]:
-    """Return (width, height) of each marked defect in pixels of the photo.
+def defect_areas(marks: Sequence[Mark], photo: Path, root: Path) -> list[Area]:
+    """Return where each marked defect is, in pixels of the upright photo.
 
     A mask's defects are its connected white areas.
     """
+    areas: list[Area] = []
+    boxes = [mark.box for mark in marks if mark.box is not None]
+    if boxes:
+        areas += _upright_boxes(boxes, photo, root)
+    for mark in marks:
+        if mark.mask is not None:
+            areas += _white_areas(upright_mask(mark.mask, photo, root))
+
+    return areas
+
+
+def _upright_boxes(boxes: Sequence[Box], photo: Path, root: Path) -> Iterator[Area]:
+    """Yield each box of the stored photo in pixels of the upright photo."""
+    width, height = image_size(photo, inside=root)
+    # The corners of the stored photo are numbered, to see where they are upright.
+    corners = turn_upright(np.array([[0, 1], [2, 3]]), photo, inside=root)
+    origin, right, down = (np.argwhere(corners == number)[0, ::-1] for number in (0, 1, 2))
+    if origin[0] == right[0]:  # a quarter turn
+        width, height = height, width
+
+    for left, top, end, bottom in boxes:
+        points = [
+            origin + x * (right - origin) + y * (down - origin)
+            for x, y in ((left, top), (end, bottom))
+        ]
+        (x0, y0), (x1, y1) = np.sort(points, axis=0).tolist()
+        yield (
+            (
+                min(round(x0 * width), width - 1),
+                min(round(y0 * height), height - 1),
+                max(1, round((x1 - x0) * width)),
+                max(1, round((y1 - y0) * height)),
+            ),
+        )
+
+
+def _white_areas(marked: NDArray[np.bool_]) -> Iterator[Area]:
+    """Yield the connected areas of a mask, each in pieces that lie close around its pixels."""
     from scipy import ndimage  # late: the import takes 0.5 s
 
-    sizes: list[tuple[int, int]] = []
-    for mark in marks:
-        if mark.box is not None:
-            left, top, right, bottom = mark.box
-            width, height = image_size(photo, inside=root)
-            sizes.append((round((right - left) * width), round((bottom - top) * height)))
-        if mark.mask is not None:
-            numbered, _ = ndimage.label(upright_mask(mark.mask, photo, root), np.ones((3, 3)))
-            slices = ndimage.find_objects(numbered)
-            sizes += [
-                (area[1].stop - area[1].start, area[0].stop - area[0].start) for area in slices
-            ]
+    numbered, _ = ndimage.label(marked, np.ones((3, 3)))
+    for number, area in enumerate(ndimage.find_objects(numbered), 1):
+        pixels = numbered[area] == number
+        step = max(PIECE, -(-max(pixels.shape) // MAX_PIECES))
+        yield tuple(_pieces(pixels, step, top=area[0].start, left=area[1].start))
 
-    return sizes
+
+def _pieces(pixels: NDArray[np.bool_], step: int, *, top: int, left: int) -> Iterator[PixelBox]:
+    """Yield the box of the pixels in each square of `step` x `step` that has any."""
+    for y in range(0, pixels.shape[0], step):
+        for x in range(0, pixels.shape[1], step):
+            square = pixels[y : y + step, x : x + step]
+            rows, columns = np.flatnonzero(square.any(1)), np.flatnonzero(square.any(0))
+            if len(rows):
+                yield (
+                    left + x + int(columns[0]),
+                    top + y + int(rows[0]),
+                    int(columns[-1] - columns[0]) + 1,
+                    int(rows[-1] - rows[0]) + 1,
+                )
 
 
 def _draw(boxes: Sequence[Box]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from vlmbench.data.defect_sizes import Area
 from vlmbench.data.images import (
     SUFFIXES,
     ImageFacts,
@@ -46,7 +47,7 @@ class Photo:
 
     `words` describe the defect ("scratch, upper left"). Photos of one `part` stay together. Photos
     are compared only within their `category`. `split` is the split that the user chose, or None.
-    `measure` returns (width, height) of each marked defect in pixels, if defects are marked.
+    `measure` returns the area of each marked defect in pixels, if defects are marked.
     `locate` returns where they are, (height, width) of the photo or of a square.
     """
 
@@ -58,7 +59,7 @@ class Photo:
     category: str = ""
     split: Split | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
-    measure: Callable[[], list[tuple[int, int]]] | None = field(default=None, compare=False)
+    measure: Callable[[], list[Area]] | None = field(default=None, compare=False)
     locate: Callable[[], NDArray[np.bool_] | None] | None = field(default=None, compare=False)
 
     @property

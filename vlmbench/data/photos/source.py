@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from vlmbench.config import SourceConfig, setting
 from vlmbench.data.defect_masks import Mask, small_mask, write_defect_masks
-from vlmbench.data.defect_sizes import write_defect_sizes
+from vlmbench.data.defect_sizes import write_defect_areas
 from vlmbench.data.labels import mapping_cure
 from vlmbench.data.paths import look_alikes, normal_name
 from vlmbench.data.photos.comparisons import (
@@ -168,12 +168,12 @@ def write_photos(
 
     records = chain(make_pair_records(pairs, view), make_comparison_records(comparisons, view))
     write_manifest(folder, records)
-    sizes = {
+    areas = {
         copy.path.relative_to(folder).as_posix(): copy.photo.measure()
         for copy in copies
         if copy.photo.measure is not None
     }
-    write_defect_sizes(folder, sizes)
+    write_defect_areas(folder, areas)
     write_defect_masks(folder, _masks_of(copies, folder))
 
 

@@ -29,7 +29,7 @@ from omegaconf import MISSING
 from vlmbench.config import schema, setting
 from vlmbench.data.annotations.marks import Mark
 from vlmbench.data.annotations.masks import list_masks, upright_mask
-from vlmbench.data.annotations.where import defect_sizes, marked_area
+from vlmbench.data.annotations.where import defect_areas, marked_area
 from vlmbench.data.images import SUFFIXES, file_version
 from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.paths import is_folder, normal_path, normal_text, path_cure
@@ -164,7 +164,7 @@ class MvtecConfig(PhotoSourceConfig):
             words=", ".join(filter(None, (defect, region))),
             category=category.name,
             meta=meta,
-            measure=partial(defect_sizes, marks, path, Path(self.path)),
+            measure=partial(defect_areas, marks, path, Path(self.path)),
             locate=partial(marked_area, marks, path, Path(self.path)),
         )
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmbench.config import ViewConfig, schema, setting
+from vlmbench.config import TILE_SETTINGS, ViewConfig, schema, setting
 from vlmbench.data.images import FORMATS
 from vlmbench.types import UserError
 
@@ -79,7 +79,8 @@ class RTConfig(ViewConfig):
 
     def fingerprint(self, references: Sequence[str]) -> str:
         """Return a hash of the settings and the references, in any order."""
-        content = json.dumps([REVISION, asdict(self), sorted(references)], sort_keys=True)
+        settings = {key: value for key, value in asdict(self).items() if key not in TILE_SETTINGS}
+        content = json.dumps([REVISION, settings, sorted(references)], sort_keys=True)
         return sha256(content.encode()).hexdigest()
 
 
