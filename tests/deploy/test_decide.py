@@ -143,19 +143,19 @@ def test_a_training_log_of_strangers_counts_no_checkpoint(tmp_path: Path) -> Non
 PROMISE = PredictConfig(max_miss=0.1, max_overkill=0.1)
 
 
-def asked(margin: float) -> tuple[Record, Prediction]:
+def asked(margin: float, name: str = "new") -> tuple[Record, Prediction]:
     """Return a new record, and its prediction with a margin in nats."""
     image = ImageRef(path=Path("new.png"), role=Role.QUERY, view="raw")
     record = Record(
-        id="new",
+        id=name,
         task=Task.JUDGE_PAIR,
         images=(image, image),
         answer="",
         label="",
-        group="new",
+        group=name,
     )
     (prediction,) = answers([margin], [False])
-    return record, replace(prediction, images=("", ""))
+    return record, replace(prediction, group=name, images=("", ""))
 
 
 def test_a_promise_gives_a_third_answer_between_two_limits(tmp_path: Path) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmbench.data.tiles import deciding_tile
-from vlmbench.report.alarms import Alarm
-from vlmbench.report.answers import judgement_page
 from vlmbench.runs.folder import to_json
 from vlmbench.system.files import write_whole
-from vlmbench.types import Estimate, Judgement
+from vlmbench.types import Judgement
 
 COLUMNS = (
     *("id", "task", "view", "reference", "query", "decision", "score", "calibrated", "threshold"),
@@ -90,39 +88,15 @@ def csv_text(judgements: Sequence[Judgement]) -> str:
     return BOM + target.getvalue()
 
 
-def write_judgements(
-    folder: Path,
-    title: str,
-    judgements: Sequence[Judgement],
-    *,
-    facts: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    figures: Mapping[str, Estimate],
-    limit: int,
-    alarms: Sequence[Alarm] = (),
-) -> Path:
-    """Write answers.jsonl, answers.csv and index.html into the folder; return the page's path.
-
-    `limit` is the number of records on the page.
-    """
-    page = folder / "index.html"
+def write_judgements(folder: Path, judgements: Sequence[Judgement], *, page: str) -> Path:
+    """Write answers.jsonl, answers.csv and the page index.html; return the path of the page."""
+    target = folder / "index.html"
     lines = [to_json(row_of(judgement), indent=None) + "\n" for judgement in judgements]
 
     write_whole(folder / "answers.jsonl", "".join(lines))
     write_whole(folder / "answers.csv", csv_text(judgements))
-    write_whole(
-        page,
-        judgement_page(
-            title,
-            judgements,
-            facts=facts,
-            notes=notes,
-            figures=figures,
-            most=limit,
-            alarms=alarms,
-        ),
-    )
-    return page
+    write_whole(target, page)
+    return target
 
 
 def _with_singles(judgements: Sequence[Judgement]) -> Iterator[tuple[str, Judgement]]:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from vlmbench.config import ViewConfig
 from vlmbench.data.photos.value_range import warn_of_dark_images
+from vlmbench.deploy.drift import find_drifts
 from vlmbench.deploy.join import Joiner, load_joiner
 from vlmbench.deploy.loaded import LoadedRun, finished_folder, load_run, trained_tasks
 from vlmbench.deploy.outputs import row_of, write_judgements
 from vlmbench.deploy.requests import Request, read_request, unreadable_images
 from vlmbench.metrics import by_task_and_view, decision_metrics, describe
 from vlmbench.pipeline.run import Run
+from vlmbench.report.answers import judgement_page
+from vlmbench.report.drift import ScoreDrift
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import estimate
 from vlmbench.system.text import counted
@@ -39,6 +42,7 @@ def predict_images(run: Run) -> None:
     joiner = _joiner(run, folder, request, errors)
     loaded = load_run(run, settings, kinds=request.kinds, inside=request.inside)
     judgements = _judge(loaded, request, errors)
+    drifts = find_drifts(loaded.decider, judgements, seed=run.config.data.split_seed)
     notes = loaded.decider.notes(request.kinds)
     if joiner is not None:
         judgements = joiner.join(request.records, judgements)
@@ -47,7 +51,10 @@ def predict_images(run: Run) -> None:
     time_stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     default = folder.path / "answers" / time_stamp
     target = default if settings.out is None else Path(settings.out)
-    page = _write(loaded, judgements, target, notes=notes)
+    page = _write(loaded, judgements, target, notes=notes, drifts=drifts)
+    for each in drifts:
+        if each.has_drifted:
+            log.warning("%s", each.sentence)
     _log_summary(loaded, request, judgements, page, notes=notes)
 
 
@@ -127,7 +134,12 @@ def _unread(record: Record, reason: str) -> Judgement:
 
 
 def _write(
-    loaded: LoadedRun, judgements: Sequence[Judgement], target: Path, *, notes: Sequence[str]
+    loaded: LoadedRun,
+    judgements: Sequence[Judgement],
+    target: Path,
+    *,
+    notes: Sequence[str],
+    drifts: Sequence[ScoreDrift],
 ) -> Path:
     config, status = loaded.run.config, loaded.folder.read_status()
     from_manifest = config.predict.manifest is not None
@@ -138,16 +150,17 @@ def _write(
         ("Images shown", "as the manifest says" if from_manifest else config.predict.view),
         *_tile_facts(config.view),
     ]
-    return write_judgements(
-        target,
+    page = judgement_page(
         loaded.folder.path.name,
         judgements,
         facts=facts,
         notes=notes,
         figures=decision_figures(judgements, seed=config.data.split_seed),
-        limit=config.predict.gallery,
+        most=config.predict.gallery,
         alarms=loaded.alarms,
+        drifts=drifts,
     )
+    return write_judgements(target, judgements, page=page)
 
 
 def _tile_facts(view: ViewConfig) -> list[tuple[str, str]]:

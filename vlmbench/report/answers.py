@@ -10,6 +10,7 @@ from pathlib import Path
 from vlmbench.metrics import describe
 from vlmbench.report.alarms import Alarm
 from vlmbench.report.build import html_environment
+from vlmbench.report.drift import ScoreDrift, drift_plot
 from vlmbench.report.images import Thumbnail, thumbnail_of, tile_thumbnails
 from vlmbench.types import LABELS, LOOK, Estimate, Judgement
 
@@ -64,11 +65,13 @@ def judgement_page(
     figures: Mapping[str, Estimate],
     most: int,
     alarms: Sequence[Alarm] = (),
+    drifts: Sequence[ScoreDrift] = (),
 ) -> str:
     """Return the page's HTML with at most `most` judgements, unread records first, then by score.
 
     `alarms` are the controls that the run fails. `facts` are about the run, `notes` about scores
-    and thresholds. `figures` are measured on the records with a true label.
+    and thresholds. `figures` are measured on the records with a true label. `drifts` compare the
+    scores with earlier ones.
     """
     ordered = sorted(judgements, key=_suspicion)
     template = html_environment().get_template("answers.html.j2")
@@ -81,6 +84,7 @@ def judgement_page(
         counts=_count_kinds(judgements),
         labelled=any(judgement.expected is not None for judgement in judgements),
         alarms=alarms,
+        drifts=[(each, drift_plot(each, f"drift-{i}")) for i, each in enumerate(drifts)],
         facts=facts,
         notes=notes,
         figures={_figure_title(key): estimate for key, estimate in figures.items()},
