@@ -149,19 +149,28 @@ def continue_text(prefix: Batch, num_new: int) -> Batch:
 
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
-    """Let a model answer: without gradients, in bf16 on a GPU as in training, without compiling.
+    """Let a model answer: without gradients, in mixed precision as in training, not compiled.
+
+    Compiled code is made for training: for answers it would take another minute, and save seconds.
+    """
+    import torch
+
+    with (
+        torch.inference_mode(),
+        mixed_precision(model),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield
+
+
+def mixed_precision(model: Any) -> Any:
+    """Return the context of bf16 on a GPU.
 
     The adapters are float32. Products in float32, with copies of the inputs, would cost more than
-    the rest of the model. Compiled code is made for training: for answers it would take another
-    minute, and save seconds.
+    the rest of the model.
     """
     import torch
 
     base = model.get_base_model()
-    is_mixed = base.device.type == "cuda" and base.dtype is torch.bfloat16
-    with (
-        torch.inference_mode(),
-        torch.autocast("cuda", torch.bfloat16, enabled=is_mixed),
-        torch.compiler.set_stance("force_eager"),
-    ):
-        yield
+    is_enabled = base.device.type == "cuda" and base.dtype is torch.bfloat16
+    return torch.autocast("cuda", torch.bfloat16, enabled=is_enabled)

@@ -14,9 +14,11 @@ from vlmbench.data.load import Data
 from vlmbench.data.nearest import describe_near
 from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
+from vlmbench.pipeline.expect import expected_time
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
 from vlmbench.pipeline.split_needs import data_needs
+from vlmbench.system import phases
 from vlmbench.types import Record, Sample, Task, TokenCount
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def check(run: Run) -> None:
     config = run.config
     check_pruner(config.pruner, config.trainer)
     engine, reason = run.choose_engine()
+    phases.begin()
     backbone = run.build(engine, weights=False)
     records = load_records(config, backbone)
 
@@ -54,6 +57,7 @@ def check(run: Run) -> None:
     needs = data_needs(records.data, config)
     for warning in (*records.data.warnings, *records.notes, *shortages, *needs):
         log.warning("%s", warning)
+    log.info("expected time     %s", expected_time(run, records, cost))
     for sentence in config.model.requirements():
         log.warning("model=%s cannot run on this machine: %s", run.choices["model"], sentence)
     log.info("the check found no error; stage=run starts the run")
