@@ -53,7 +53,7 @@ class Run:
         )
 
     def _answer_rows(self, backbone: Backbone, records: RunRecords) -> int:
-        is_on_gpu = next(backbone.model.parameters()).is_cuda
+        is_on_gpu = next(backbone.model.parameters()).device.type == "cuda"
         longest = max(count.total for count in records.token_counts)
         return self.config.eval.num_rows(longest if is_on_gpu else None)
 
