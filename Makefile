@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 SWEEP ?= $(shell ls -td runs/*/ 2>/dev/null | head -1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test nightly faults audit lowest lint types checks docs check format golden report
+.PHONY: help setup run test slow nightly faults audit lowest lint types checks docs check format golden report
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,8 +23,12 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## do comparison records help the small model? under 20 minutes, ends in a report
 	$(BIN)/python -m vlmbench experiment=quick
 
-test: $(READY)  ## every test but those of `make nightly`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the tests that take less than 3 seconds each: ten minutes on two cores
+	$(PYTEST) -m "not slow and not nightly"
+
+slow: $(READY)  ## the other tests, which train, sweep, export and serve: half an hour
+	$(PYTEST) -m "slow and not nightly"
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]'

@@ -116,6 +116,7 @@ def _registered() -> None:
     register_plugins()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", dict.fromkeys(map(tuple, itertools.chain(*COMMANDS.values()))), ids=" ".join
 )

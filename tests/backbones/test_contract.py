@@ -51,6 +51,7 @@ def skip_without_tokens(backbone: Any) -> None:
         pytest.skip("the plain path stores no tokens")
 
 
+@pytest.mark.slow
 def test_labels_cover_exactly_the_answer_and_its_end(backbone: Any) -> None:
     samples = [sample(0, "normal"), sample(1, "abnormal: a scratch")]
     end = backbone.tokenizer.eos_token_id
@@ -218,6 +219,7 @@ def test_encoding_is_repeatable_and_tells_images_apart(backbone: Any) -> None:
     assert backbone.fingerprint() == backbone.fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_the_same_seed_draws_the_same_adapters(name: str, shared_cache: Path) -> None:
     def adapters(seed: int) -> dict[str, torch.Tensor]:
@@ -230,6 +232,7 @@ def test_the_same_seed_draws_the_same_adapters(name: str, shared_cache: Path) ->
     assert not any(torch.equal(first[key], different[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_training_reaches_the_adapters_and_nothing_frozen(name: str, shared_cache: Path) -> None:
     backbone = build(name, shared_cache)
@@ -243,6 +246,7 @@ def test_training_reaches_the_adapters_and_nothing_frozen(name: str, shared_cach
     assert not any("vision" in key for key in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_a_saved_adapter_loads_back_to_the_same_answers(
     name: str, shared_cache: Path, tmp_path: Path
@@ -262,6 +266,7 @@ def test_a_saved_adapter_loads_back_to_the_same_answers(
     torch.testing.assert_close(loaded.score([sample(0)], LABELS), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_merged_weights_answer_as_the_adapter_does(name: str, shared_cache: Path) -> None:
     backbone = build(name, shared_cache)
@@ -275,6 +280,7 @@ def test_merged_weights_answer_as_the_adapter_does(name: str, shared_cache: Path
     torch.testing.assert_close(backbone.score([sample(0)], LABELS), trained, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reads_tokens", [True, False], ids=["encoded one by one", "pixels through the model"]
 )
@@ -316,6 +322,7 @@ def test_a_batch_has_the_mean_loss_of_its_records(backbone: Any) -> None:
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_without_weights_it_still_counts(name: str, shared_cache: Path) -> None:
     light, full = build(name, shared_cache, weights=False), build(name, shared_cache)

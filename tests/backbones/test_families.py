@@ -21,6 +21,7 @@ from vlmbench.config import LoraConfig, Vision
 from vlmbench.types import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_an_exported_model_answers_as_the_merged_one(
     name: str, shared_cache: Path, tmp_path: Path

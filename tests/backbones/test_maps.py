@@ -99,6 +99,7 @@ def test_a_map_of_llama32_follows_its_tiles_and_leaves_padding_out(shared_cache:
     assert torch.equal(narrow, full[:, : edge + 1])
 
 
+@pytest.mark.slow
 def test_a_map_of_smol_shows_a_spot_where_it_is(shared_cache: Path) -> None:
     backbone = build("smol", shared_cache)
     plain = lazy_image(5, (160, 160)).rgb

@@ -64,6 +64,7 @@ def train(backbone: Any, samples: Sequence[Sample], steps: int) -> None:
         optimizer.zero_grad()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [LABELS, JAPANESE], ids=["English", "Japanese"])
 def test_a_dozen_steps_put_the_read_out_into_words(fresh: Any, words: Sequence[str]) -> None:
     samples = dark_and_light(32, words)
@@ -75,6 +76,7 @@ def test_a_dozen_steps_put_the_read_out_into_words(fresh: Any, words: Sequence[s
     assert scores.argmax(1).tolist() == expected
 
 
+@pytest.mark.slow
 def test_the_word_changes_the_answer_and_a_single_image_has_one_too(fresh: Any) -> None:
     pairs = dark_and_light(12)
     singles = [replace(one, images=one.images[1:]) for one in pairs]
@@ -105,6 +107,7 @@ def test_training_steps_leave_the_read_out_alone(fresh: Any) -> None:
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.slow
 def test_the_read_out_is_saved_with_the_adapter(
     fresh: Any, shared_cache: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def compose_config(*overrides: str) -> RunConfig:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONF)))
 def test_every_yaml_composes_into_its_schema(path: Path) -> None:
     group = path.parent.relative_to(CONF).as_posix()
@@ -50,6 +51,7 @@ def test_every_yaml_composes_into_its_schema(path: Path) -> None:
     assert config.trainer.batch_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_runs"), [("quick", 6), ("vivlm24", 36)])
 def test_every_run_of_an_experiment_composes(name: str, num_runs: int) -> None:
     params = OmegaConf.load(CONF / "experiment" / f"{name}.yaml").hydra.sweeper.params

@@ -35,6 +35,7 @@ def plan(folder: Path) -> Plan:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_with_folds_plans_each_of_them(cli: Cli, tmp_path: Path) -> None:
     assert cli("-m", *TINY, "data=without_comparison,with_comparison", "data.folds=3").code == 0
     planned = plan(tmp_path)
@@ -49,6 +50,7 @@ def test_a_sweep_with_folds_plans_each_of_them(cli: Cli, tmp_path: Path) -> None
     assert len(list((tmp_path / "runs" / "s").glob("*/status.json"))) == 6
 
 
+@pytest.mark.slow
 def test_folds_are_no_question(cli: Cli, tmp_path: Path) -> None:
     cli("-m", *TINY, "data.folds=2", "seed=0,1")
     planned = plan(tmp_path)
@@ -56,6 +58,7 @@ def test_folds_are_no_question(cli: Cli, tmp_path: Path) -> None:
     assert {planned.label(run) for run in planned.runs} == {"without_comparison"}
 
 
+@pytest.mark.slow
 def test_the_cure_of_a_single_run_with_folds_is_a_sweep(cli: Cli, tmp_path: Path) -> None:
     outcome = cli(*TINY, "data.folds=3")
     assert outcome.code == 2

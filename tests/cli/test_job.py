@@ -37,6 +37,7 @@ def test_an_error_of_a_callback_ends_the_command(
     assert ended.value.code == code
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_report_fails_has_an_exit_code(
     cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

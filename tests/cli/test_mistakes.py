@@ -106,6 +106,7 @@ TYPED_WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", TYPED_WRONG)
 def test_a_wrong_command_line_ends_in_one_message_with_its_cure(
     cli: Callable[..., Outcome], typed: str

@@ -41,6 +41,7 @@ def plan(folder: Path) -> Plan:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_plans_its_runs_before_the_first_begins(
     cli: Cli, tmp_path: Path, plans: list[Plan | None]
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_sweep_plans_its_runs_before_the_first_begins(
     assert plan(tmp_path).primary == Primary.balanced_accuracy
 
 
+@pytest.mark.slow
 def test_a_swept_setting_is_the_question(cli: Cli, tmp_path: Path) -> None:
     cli("-m", "trainer.learning_rate=1e-4,1e-3", *TINY)
     question = plan(tmp_path).question
@@ -67,6 +69,7 @@ def test_a_swept_setting_is_the_question(cli: Cli, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_articles_experiment_plans_36_runs(cli: Cli, tmp_path: Path) -> None:
     cli("experiment=vivlm24", "model=phi3_tiny,llama32_tiny", *TINY[1:])
     runs = plan(tmp_path).runs
@@ -74,6 +77,7 @@ def test_the_articles_experiment_plans_36_runs(cli: Cli, tmp_path: Path) -> None
     assert plan(tmp_path).label(runs[0]) == "phi3_tiny · without_comparison"
 
 
+@pytest.mark.slow
 def test_a_single_run_has_a_plan_and_a_seed_more_extends_it(
     cli: Cli, tmp_path: Path, plans: list[Plan | None]
 ) -> None:
@@ -98,6 +102,7 @@ def test_costs_make_cost_the_primary_figure(cli: Cli, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "change"),
     [
@@ -151,6 +156,7 @@ def test_a_search_plans_its_trials(cli: Cli, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs/s/plan.json").read_text())["extensions"][0]["trials"] == 2
 
 
+@pytest.mark.slow
 def test_cost_as_primary_figure_needs_costs(cli: Cli) -> None:
     refused = cli(*TINY, "eval.primary=cost")
     assert refused.code == 2

@@ -74,6 +74,7 @@ def raises(call: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_the_datasheet_tells_and_lists_all_pairs(
     cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
         open_manifest(tmp_path / "mine.jsonl")
 
 
+@pytest.mark.slow
 def test_a_large_manifest_stays_small_in_memory(tmp_path: Path) -> None:
     """Open 100,000 records: a manifest keeps a few numbers of each row."""
     path = tmp_path / "large.jsonl"

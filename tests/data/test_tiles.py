@@ -148,6 +148,7 @@ def test_a_box_is_turned_with_its_photo(tmp_path: Path, orientation: int) -> Non
     assert (upright[y : y + height, x : x + width] == 255).all()
 
 
+@pytest.mark.slow
 def test_a_small_defect_in_a_long_scan_makes_one_abnormal_tile(tmp_path: Path) -> None:
     root = scans(tmp_path / "set", good=8, bad=0, size=(512, 4000))
     for number, y in enumerate((700, 1800, 2400, 3950)):

@@ -52,6 +52,7 @@ def exported(cli: Cli, run: RunDir, *more: str, records: int = 24) -> Outcome:
     return cli("stage=export", *settings, *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [("llama32_tiny",), ("phi3_tiny",), ("smol",), ("phi3_tiny", "trainer.vision=lora")],
@@ -166,6 +167,7 @@ def test_the_card_gives_figures_with_n_and_intervals_and_no_path_of_this_machine
     assert card.startswith("---\nlibrary_name: transformers\n")
 
 
+@pytest.mark.slow
 def test_costs_go_into_the_export(cli: Cli, knowing: RunDir) -> None:
     assert exported(cli, knowing, "export.cost_miss=20", "export.cost_overkill=1").code == 0
     rules = json.loads(Path("out/decision_rules.json").read_text())
@@ -176,6 +178,7 @@ def test_costs_go_into_the_export(cli: Cli, knowing: RunDir) -> None:
     assert "the threshold is 0.0476; the expected cost" in Path("out/README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama32_tiny", "smol"])
 def test_a_merge_that_is_not_the_adapter_is_not_exported(
     cli: Cli, strong: Any, model: str, monkeypatch: pytest.MonkeyPatch
@@ -192,6 +195,7 @@ def test_a_merge_that_is_not_the_adapter_is_not_exported(
     assert not [path for path in Path().iterdir() if "out" in path.name]
 
 
+@pytest.mark.slow
 def test_a_broken_adapter_is_not_exported(cli: Cli, knowing: RunDir) -> None:
     path = knowing.adapter / "adapter_model.safetensors"
     weights = load_file(path)
@@ -208,6 +212,7 @@ def test_a_broken_adapter_is_not_exported(cli: Cli, knowing: RunDir) -> None:
     assert not [path for path in Path().iterdir() if "out" in path.name]
 
 
+@pytest.mark.slow
 def test_an_export_that_is_there_is_left_alone(cli: Cli, finished: RunDir) -> None:
     Path("out").mkdir()
     refused = exported(cli, finished)
@@ -216,6 +221,7 @@ def test_an_export_that_is_there_is_left_alone(cli: Cli, finished: RunDir) -> No
     assert not list(Path("out").iterdir())
 
 
+@pytest.mark.slow
 def test_costs_that_validation_cannot_bear_are_refused(cli: Cli, strong: Any) -> None:
     refused = exported(cli, strong("llama32_tiny"), "export.cost_miss=20", "export.cost_overkill=1")
     assert refused.code == 2
@@ -226,6 +232,7 @@ def test_costs_that_validation_cannot_bear_are_refused(cli: Cli, strong: Any) ->
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_a_control_is_exported_only_if_the_user_accepts_it(
     cli: Cli, knowing: RunDir
 ) -> None:
@@ -253,6 +260,7 @@ def test_a_run_that_fails_a_control_is_exported_only_if_the_user_accepts_it(
     assert "beside themselves are judged abnormal" in Path("out/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_without_figures_is_not_exported(cli: Cli, knowing: RunDir) -> None:
     knowing.write_status(State.FAILED, run_hash="x")
     refused = exported(cli, knowing)

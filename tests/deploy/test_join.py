@@ -64,6 +64,7 @@ def ask(cli: Cli, run: RunDir, *settings: str) -> Outcome:
     return cli(*command, "predict.reference=good", *settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["max", "mean", "median"])
 def test_a_folder_of_references_gives_one_row_for_each_photo(
     cli: Cli, measured: RunDir, photos: Path, how: str
@@ -134,6 +135,7 @@ def test_the_table_and_the_page_have_the_single_rows_beneath(
     assert "<strong>part7/2.png+b.png</strong>: " in page
 
 
+@pytest.mark.slow
 def test_costs_and_promises_of_unmeasured_parts_are_refused_with_the_cure(
     cli: Cli, measured: RunDir, photos: Path
 ) -> None:
@@ -152,6 +154,7 @@ def test_costs_and_promises_of_unmeasured_parts_are_refused_with_the_cure(
     assert rows()[0]["threshold"] == pytest.approx(1 / 6)
 
 
+@pytest.mark.slow
 def test_a_part_with_an_unreadable_photo_is_not_judged(
     cli: Cli, measured: RunDir, photos: Path
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_part_with_an_unreadable_photo_is_not_judged(
     assert "1 of 3 parts could not be judged" in outcome.out
 
 
+@pytest.mark.slow
 def test_two_named_images_are_nothing_to_join(cli: Cli, finished: RunDir, photos: Path) -> None:
     command = ("stage=predict", f"run={finished.path}", "images=[good/1.png,photos/a.png]")
     outcome = cli(*command, "predict.join=max", "predict.out=out")

@@ -87,6 +87,7 @@ def test_a_held_out_record_is_answered_as_it_was_in_evaluation(cli: Cli, finishe
     assert answer["log_probabilities"] == pytest.approx(dict(one.scores), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_images_are_asked_about_in_the_words_of_the_training_records(
     cli: Cli, manifest: ManifestBuilder
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_folder_is_judged_beside_one_reference(cli: Cli, finished: RunDir, pho
     assert "1 could not be read" in Path("out/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_is_judged_beside_every_reference_or_the_one_of_its_name(
     cli: Cli, finished: RunDir, photos: Path
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_manifest_is_judged_with_labels_and_without(
     assert "calibrated (Platt) on 60 validation records of 30 parts, 30 of them abnormal" in page
 
 
+@pytest.mark.slow
 def test_processed_images_are_shown_as_the_run_showed_them(cli: Cli, finished: RunDir) -> None:
     known = [
         one
@@ -215,6 +218,7 @@ def test_the_models_sentence_is_there_when_asked_for(
     assert all(isinstance(row["sentence"], str) and row["sentence"] for row in rows(Path("out")))
 
 
+@pytest.mark.slow
 def test_costs_move_the_threshold_and_say_what_they_rest_on(
     cli: Cli, knowing: RunDir, photos: Path
 ) -> None:
@@ -236,6 +240,7 @@ def test_costs_move_the_threshold_and_say_what_they_rest_on(
     assert "n = 60 of 30 parts" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_prevalence_shifts_scores_and_not_the_default_decision(
     cli: Cli, knowing: RunDir, photos: Path
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_prevalence_shifts_scores_and_not_the_default_decision(
         assert rare["decision"] == plain["decision"]
 
 
+@pytest.mark.slow
 def test_costs_without_enough_validation_records_are_refused(
     cli: Cli, train: Callable[..., RunDir]
 ) -> None:
@@ -274,6 +280,7 @@ def test_costs_without_enough_validation_records_are_refused(
     assert rows(Path("out"))[0]["calibrated"] is False
 
 
+@pytest.mark.slow
 def test_a_run_that_was_never_validated_still_judges_and_says_so(
     cli: Cli, knowing: RunDir, photos: Path
 ) -> None:
@@ -296,6 +303,7 @@ def test_a_run_that_was_never_validated_still_judges_and_says_so(
     assert "stage=evaluate" in refused.err
 
 
+@pytest.mark.slow
 def test_single_images_are_judged_by_a_run_that_learnt_them(
     cli: Cli, train: Callable[..., RunDir], photos: Path
 ) -> None:
@@ -310,6 +318,7 @@ def test_single_images_are_judged_by_a_run_that_learnt_them(
     assert "trained on judge_single, not on judge_pair; leave the reference out" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -369,6 +378,7 @@ def test_what_cannot_be_judged_is_refused(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_link_out_of_the_folder_is_refused(cli: Cli, finished: RunDir, photos: Path) -> None:
     (photos / "z.png").symlink_to(photos.parent / "good" / "a.png")
     refused = cli(
@@ -489,6 +499,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOREIGN)
 def test_settings_of_a_strangers_run_do_nothing_but_be_read(
     cli: Cli, finished: RunDir, photos: Path, name: str, monkeypatch: pytest.MonkeyPatch

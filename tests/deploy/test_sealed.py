@@ -19,6 +19,7 @@ def sealed(train: Callable[..., RunDir]) -> RunDir:
     return train("model=llama32_tiny", "eval.test=sealed", "eval.limit=8")
 
 
+@pytest.mark.slow
 def test_export_and_predict_work_and_answer_no_test_record(
     sealed: RunDir, cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

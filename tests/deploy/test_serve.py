@@ -258,6 +258,7 @@ def test_it_is_reached_on_loopback_alone(page: Page) -> None:
     assert ServeConfig().host == "127.0.0.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["raw", "rt"])
 def test_a_finished_run_is_served_and_keeps_nothing_of_the_images(
     finished: RunDir,
@@ -292,6 +293,7 @@ def test_a_finished_run_is_served_and_keeps_nothing_of_the_images(
     assert {path for path in shared_cache.rglob("*") if path.is_file()} == cached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "cure"),
     [("127.0.0.1", "another program uses this port"), ("192.0.2.1", "set serve.host=127.0.0.1")],

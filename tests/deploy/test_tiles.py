@@ -56,6 +56,7 @@ def strips(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_predictions_are_of_records_and_name_the_deciding_tile(tiled: RunDir) -> None:
     predictions = tiled.read_predictions()
     pairs = [each for each in predictions if each.task is Task.JUDGE_PAIR]
@@ -92,6 +93,7 @@ def test_baselines_answer_records_by_their_most_suspicious_tile(tiled: RunDir) -
     assert {each.id for each in asked} <= own
 
 
+@pytest.mark.slow
 def test_two_scans_get_one_decision_and_the_location_of_its_tile(
     cli: Cli, tiled: RunDir, strips: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_two_scans_get_one_decision_and_the_location_of_its_tile(
     assert "the most suspicious one decides" in page
 
 
+@pytest.mark.slow
 def test_a_held_out_record_is_answered_as_it_was_in_evaluation(cli: Cli, tiled: RunDir) -> None:
     one = next(
         each
@@ -128,6 +131,7 @@ def test_a_held_out_record_is_answered_as_it_was_in_evaluation(cli: Cli, tiled: 
     )
 
 
+@pytest.mark.slow
 def test_scans_of_different_shapes_are_refused_and_passed_over_in_a_folder(
     cli: Cli, tiled: RunDir, strips: Path
 ) -> None:
@@ -169,6 +173,7 @@ def test_photos_of_a_part_are_joined_by_their_deciding_tiles(
     assert answer["tile"] == best["tile"]
 
 
+@pytest.mark.slow
 def test_the_served_page_shows_the_deciding_tile(
     cli: Cli, tiled: RunDir, strips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +190,7 @@ def test_the_served_page_shows_the_deciding_tile(
     assert len(evidence.controls) == 2
 
 
+@pytest.mark.slow
 def test_an_exported_model_says_how_images_are_cut(cli: Cli, tiled: RunDir) -> None:
     outcome = cli(
         *("stage=export", f"run={tiled.path}", "export.out=out", "export.parity_records=8"),
@@ -196,6 +202,7 @@ def test_an_exported_model_says_how_images_are_cut(cli: Cli, tiled: RunDir) -> N
     assert "tiles of 96 x 96 pixels" in Path("out/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_abnormal_scans_without_masks_are_refused_and_the_cure_works(
     cli: Cli, source: tuple[str, ...], tmp_path: Path
 ) -> None:

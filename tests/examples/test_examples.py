@@ -71,6 +71,7 @@ def _own_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ConfigStore.instance().repo["schema"]["view"].pop("edges.yaml", None)
 
 
+@pytest.mark.slow
 def test_own_photos(run_example: Run) -> None:
     output = run_example("01_own_photos.py", *TINY, *RAW_PHOTOS)
 
@@ -80,6 +81,7 @@ def test_own_photos(run_example: Run) -> None:
     assert re.search(r"plate40\.png: (ab)?normal, P\(abnormal\) = [01]\.\d\d", output)
 
 
+@pytest.mark.slow
 def test_a_manifest(run_example: Run) -> None:
     output = run_example("02_manifest.py", *TINY)
 
@@ -89,12 +91,14 @@ def test_a_manifest(run_example: Run) -> None:
     assert "accuracy on 2 held-out records:" in output
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_verdict(run_example: Run, drawn: str) -> None:
     output = run_example("03_sweep_with_a_verdict.py", *TINY, *RAW_PARTS, drawn, "seed=0")
 
     assert re.search(r"- .*with_comparison.* points of (?:balanced )?accuracy \(", output)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_own_plugins")
 def test_a_plugin_metric(run_example: Run, drawn: str) -> None:
     output = run_example("04_plugin_metric.py", *TINY, *RAW_PARTS, drawn)
@@ -104,6 +108,7 @@ def test_a_plugin_metric(run_example: Run, drawn: str) -> None:
     assert "Share of records that the model calls abnormal" in report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_own_plugins")
 def test_a_plugin_view(run_example: Run) -> None:
     output = run_example("05_plugin_view.py", *TINY, FEW_PARTS)
@@ -112,6 +117,7 @@ def test_a_plugin_view(run_example: Run) -> None:
     assert re.search(r"^edges: accuracy \d+% of 2 records$", output, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_predict_from_python(run_example: Run) -> None:
     output = run_example("06_predict_from_python.py", *TINY, *RAW_PHOTOS)
 
@@ -126,6 +132,7 @@ def test_phi3_vision_alone(run_example: Run) -> None:
     assert re.search(r"image tokens: \d+\nanswer: '", output)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def matrix() -> dict[str, dict[str, Any]]:
     return tries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_after_a_fault_a_run_ends_as_if_nothing_had_happened(
     matrix: dict[str, dict[str, Any]], row: str

@@ -271,6 +271,7 @@ def test_a_strange_entry_of_the_store_is_a_miss(tmp_path: Path, name: str) -> No
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_change_is_not_finished(
     cli: Callable[..., Outcome],
     manifest: ManifestBuilder,

@@ -216,6 +216,7 @@ def test_logging_survives_a_closed_pipe() -> None:
     assert (done.returncode, done.stderr) == (7, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.05, 0.3])
 def test_ctrl_c_while_packages_are_imported_ends_in_a_line(tmp_path: Path, after_s: float) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -284,6 +284,7 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, l
     return dict(zip(IMAGES, zip(paths, results, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_costs_little(name: str, readings: dict[str, tuple[str, list[Any]]]) -> None:
     path, (message, seconds, megabytes) = readings[name]

@@ -210,6 +210,7 @@ FOLDERS: dict[str, tuple[str, Change, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_model_that_is_not_what_it_seems_is_refused_by_the_check(
     sound: dict[str, Path], tmp_path: Path, name: str

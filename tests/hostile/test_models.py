@@ -271,6 +271,7 @@ def test_a_hostile_chat_template_is_refused(
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth", "training_args.bin"])
 def test_a_pickle_in_a_checkpoint_is_not_loaded(
     tmp_path: Path,

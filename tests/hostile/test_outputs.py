@@ -193,6 +193,7 @@ def test_a_run_cannot_open_the_whole_disk(config: dict[str, Any]) -> None:
     assert data_folders([config]).paths in ((), (Path("/mine.jsonl"),))
 
 
+@pytest.mark.slow
 def test_the_report_embeds_no_private_image(tmp_path: Path) -> None:
     private = make_image(tmp_path / "private" / "x.png")
     predictions = make_predictions([str(private)] * 12, (18, 10, 9, 8, 1, 3))

@@ -187,6 +187,7 @@ def test_what_others_wrote_is_not_markup(sweep: SweepDir, page: str, name: str) 
         assert payload not in text
 
 
+@pytest.mark.slow
 def test_a_browser_runs_nothing_of_it(sweep: SweepDir, page: str, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:

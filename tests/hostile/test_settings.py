@@ -86,6 +86,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_runs_settings_run_nothing(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder, name: str
@@ -109,6 +110,7 @@ def test_a_hostile_runs_settings_run_nothing(
     assert not list(tmp_path.rglob("owned"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_file_among_the_plug_ins_settings_runs_nothing(
     cli: Cli,
@@ -172,6 +174,7 @@ WORDS = st.sampled_from(
 VALUES = st.text(max_size=12) | st.integers().map(str) | st.floats().map(str)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -182,6 +185,7 @@ def test_any_value_is_refused_or_taken(cli: Cli, tmp_path: Path, word: str, valu
     assert outcome.code in (0, 2), outcome
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_written_down(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

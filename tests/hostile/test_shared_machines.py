@@ -413,6 +413,7 @@ def test_a_full_memory_is_said_with_the_step_and_a_cure(error: Exception) -> Non
 # Odd surroundings of a command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

@@ -67,6 +67,7 @@ def test_a_text_in_a_message_can_be_typed_back_everywhere(text: str) -> None:
         assert read_sweep(typed[0]) == [text]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12))
 def test_any_text_is_taken_as_typed(text: str) -> None:
@@ -278,6 +279,7 @@ def test_our_own_yaml_files_mean_what_yaml_says() -> None:
         assert _mended(path, path.stat().st_mtime_ns, package) is None, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "name"), [((), "-写真　(1),#{%"), (("-m",), "a,b=[ｃ]$y")])
 def test_run_folders_have_the_names_that_were_typed(
     cli: Cli,

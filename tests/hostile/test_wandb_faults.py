@@ -104,6 +104,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Synced:
     return Synced(run, server, output)
 
 
+@pytest.mark.slow
 def test_each_step_of_a_resumed_run_arrives_once(synced: Synced) -> None:
     assert synced.run.is_complete, synced.output
     expected = [row_key(row) for row in (*FIRST, *SECOND[2:])]
@@ -157,6 +158,7 @@ def troubled(
         return dict(zip(CASES, pool.map(run, CASES), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_run_goes_on_and_says_what_is_missing(
     troubled: dict[tuple[int | str, int], subprocess.CompletedProcess[str]],

@@ -93,6 +93,7 @@ print(matplotlib.rcParams["text.usetex"], matplotlib.rcParams["backend"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "pipe"])
 def test_a_matplotlibrc_of_the_working_folder_is_not_obeyed(tmp_path: Path, kind: str) -> None:
     if kind == "pipe":
@@ -104,6 +105,7 @@ def test_a_matplotlibrc_of_the_working_folder_is_not_obeyed(tmp_path: Path, kind
     assert done.stdout.startswith("False")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", [".hydra", "vlmbench.log"])
 def test_hydra_does_not_write_through_a_link_of_the_cache(tmp_path: Path, trap: str) -> None:
     folder = tmp_path / ".cache" / "stages" / "report"

@@ -144,6 +144,7 @@ def workplace(template: Path, tmp_path: Path, cli: Cli) -> Cli:
     return cli
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", IN_SETTINGS)
 def test_the_cure_of_a_wrong_setting_is_accepted(
     cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +153,7 @@ def test_the_cure_of_a_wrong_setting_is_accepted(
     require_cure(cli, command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", IN_FILES)
 def test_the_cure_of_a_wrong_file_or_run_is_accepted(workplace: Cli, command: str) -> None:
     require_cure(workplace, command)
@@ -219,6 +221,7 @@ def test_a_file_at_the_path_of_a_folder_is_mended_by_moving_it(
     assert workplace(*arguments).code == 0
 
 
+@pytest.mark.slow
 def test_no_message_has_a_placeholder() -> None:
     placeholder = re.compile(r"=<[a-z]")
     problems = []

@@ -84,6 +84,7 @@ TEXT_FILES = ("vlmbench/**/*.j2", "conf/**/*.yaml", "examples/**/*.md", "example
 OLD_JUDGE = ("vlmbench/judge", "conf/judge", "tests/judge")
 
 
+@pytest.mark.slow
 def test_names_use_the_glossary() -> None:
     problems = []
     for path in python_files(*FOLDERS):
@@ -117,6 +118,7 @@ def test_file_names_use_the_glossary() -> None:
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.slow
 def test_sentences_use_the_glossary() -> None:
     texts = [
         *((path, text) for path in python_files(*SENTENCE_FOLDERS) for text in sentences_in(path)),

@@ -65,6 +65,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_with_every_skeleton_ends_with_the_new_figure(copy: Path) -> None:
     run_python(copy, "-m", "vlmbench", *COMMAND)
 

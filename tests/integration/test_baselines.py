@@ -41,6 +41,7 @@ def rows_of(run: RunDir) -> dict[str, Any]:
     return run.read_baselines()
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_share_the_answers(
     tiny: Callable[..., list[RunDir]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_the_runs_of_a_sweep_share_the_answers(
     assert "Is tuning worth it here?" in page
 
 
+@pytest.mark.slow
 def test_the_untuned_model_is_the_one_before_its_first_step(
     tiny: Callable[..., list[RunDir]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +92,7 @@ def test_the_untuned_model_is_the_one_before_its_first_step(
     assert [each.scores for each in again] == [each.scores for each in untuned]
 
 
+@pytest.mark.slow
 def test_a_baseline_that_fails_is_named_and_costs_no_run(
     tiny: Callable[..., list[RunDir]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,12 +107,14 @@ def test_a_baseline_that_fails_is_named_and_costs_no_run(
     assert "Baseline patch_nn has no answers: the tower caught fire" in page
 
 
+@pytest.mark.slow
 def test_an_empty_list_asks_nothing(tiny: Callable[..., list[RunDir]]) -> None:
     (run,) = tiny("baseline=[]")
     assert rows_of(run) == {}
     assert not Path("runs/tiny/baselines").exists()
 
 
+@pytest.mark.slow
 def test_answers_are_kept_and_damaged_ones_are_made_again(
     tiny: Callable[..., list[RunDir]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

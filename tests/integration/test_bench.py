@@ -29,6 +29,7 @@ def bench(folder: Path, name: str, *arguments: str) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 def test_stored_tokens_give_the_losses_of_tokens_that_are_not_stored(tmp_path: Path) -> None:
     figures = bench(tmp_path, "losses", "--steps", "3", "--batch", "2")
 
@@ -37,6 +38,7 @@ def test_stored_tokens_give_the_losses_of_tokens_that_are_not_stored(tmp_path: P
     assert first == again == stored
 
 
+@pytest.mark.slow
 def test_training_is_measured_beside_the_recipe_of_others(tmp_path: Path) -> None:
     options = ["--workload", "pair-336x4", "--recipes", "ours,trl", "--batches", "2"]
     figures = bench(tmp_path, "training", *options)

@@ -32,6 +32,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_one_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
     """In a process of its own, as a user starts it, with W&B offline and a comparison run."""
     command = [
@@ -97,6 +98,7 @@ def test_one_run_goes_from_images_to_a_report(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_runs_ends_in_one_report_and_is_not_run_twice(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -127,6 +129,7 @@ def figures(run: RunDir) -> list[tuple[int, float, float]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses_to_the_last_bit(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -141,6 +144,7 @@ def test_the_same_seed_gives_the_same_losses_to_the_last_bit(
     assert figures(runs["a"]) != figures(runs["c"])
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
     cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +174,7 @@ def test_a_broken_run_goes_on_from_its_checkpoint_to_the_same_end(
     assert broken.read_predictions() == whole.read_predictions()
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     assert cli(*TINY, *parts).code == 0
     assert cli("data=single", *TINY, *parts).code == 0
@@ -192,6 +197,7 @@ def test_other_settings_do_not_overwrite_a_run(cli: Cli, tmp_path: Path, parts: 
     ).stat().st_mtime_ns == first
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_changed_is_not_taken_for_the_same(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -235,6 +241,7 @@ def test_check_shows_japanese_characters_whole(cli: Cli, parts: tuple) -> None:
     assert "\ufffd" not in outcome.out
 
 
+@pytest.mark.slow
 def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> None:
     outcome = cli("stage=prepare", *TINY, *parts)
     assert outcome.code == 0
@@ -244,6 +251,7 @@ def test_prepare_prints_the_manifest(cli: Cli, tmp_path: Path, parts: tuple) -> 
     assert f"datasheet: {manifest.with_name('manifest.datasheet.html')}" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["score", "generate"])
 def test_your_own_manifest_trains(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder, method: str
@@ -262,6 +270,7 @@ def test_your_own_manifest_trains(
     assert ("auroc" in scores) is (method == "score")
 
 
+@pytest.mark.slow
 def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     photos_in(tmp_path / "photos", good=30, bad=12)
     outcome = cli(
@@ -277,6 +286,7 @@ def test_folders_of_good_and_bad_photos_train(cli: Cli, tmp_path: Path) -> None:
     assert only_run(tmp_path).read_metrics()["scores"]["judge_link"]["raw+rt"]["accuracy"]["n"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["with_comparison", "with_views", "matched_control"])
 def test_raw_photos_have_comparison_records(cli: Cli, tmp_path: Path, data: str) -> None:
     photos_in(tmp_path / "photos", good=30, bad=12)
@@ -356,6 +366,7 @@ FROM_ELSEWHERE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FROM_ELSEWHERE)
 def test_raw_files_go_to_figures_in_two_commands(cli: Cli, tmp_path: Path, how: str) -> None:
     make, source, task, figure = FROM_ELSEWHERE[how]
@@ -371,6 +382,7 @@ def test_raw_files_go_to_figures_in_two_commands(cli: Cli, tmp_path: Path, how: 
     assert only_run(tmp_path).read_metrics()["scores"][task]["raw"][figure]["n"] > 0
 
 
+@pytest.mark.slow
 def test_training_stops_early_when_nothing_gets_better(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -386,6 +398,7 @@ def test_training_stops_early_when_nothing_gets_better(
     assert "trained 2 steps; step 1 was the best" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_run_that_chose_its_batch_size_goes_on_with_it(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -401,6 +414,7 @@ def test_a_run_that_chose_its_batch_size_goes_on_with_it(
     assert "records a step (" not in outcome.out
 
 
+@pytest.mark.slow
 def test_a_full_gpu_says_what_to_lower(
     cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +444,7 @@ def test_a_full_gpu_says_what_to_lower(
     assert only_run(tmp_path).read_status()["state"] == State.FAILED
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_names_step_and_records(
     cli: Cli, tmp_path: Path, parts: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,6 +530,7 @@ def assert_refused(outcome: Outcome, message: str, folder: Path) -> None:
         assert not list(folder.rglob(name)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"), list(bad_commands()), ids=lambda value: str(value)[:60]
 )
@@ -531,6 +547,7 @@ def test_a_bad_command_is_refused_by_name(
     assert_refused(cli(*defaults, *arguments), message, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_bad_row_is_refused_by_file_line_and_value(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder, how: str
@@ -570,6 +587,7 @@ def test_too_few_photos_for_the_lots_are_refused(cli: Cli, tmp_path: Path) -> No
     assert_refused(outcome, "lower source.pairs.lots", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_split_without_records_is_refused(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder
 ) -> None:

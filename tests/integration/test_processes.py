@@ -89,6 +89,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, drawn: str) -> tuple[RunDir, R
     )
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(ran: tuple[RunDir, RunDir, str]) -> None:
     one, two, _ = ran
     expected, found = one.read_train_log(), two.read_train_log()
@@ -108,6 +109,7 @@ def test_what_is_not_training_is_done_once(ran: tuple[RunDir, RunDir, str]) -> N
     assert len(list(two.path.parent.glob("*/status.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_by_both(ran: tuple[RunDir, RunDir, str], drawn: str) -> None:
     _, two, _ = ran
     before = two.read_status()
@@ -117,6 +119,7 @@ def test_a_finished_run_is_left_alone_by_both(ran: tuple[RunDir, RunDir, str], d
     assert two.read_status() == before
 
 
+@pytest.mark.slow
 def test_other_stages_take_one_process(ran: tuple[RunDir, RunDir, str]) -> None:
     _, two, _ = ran
     done = start(two.path.parents[2], *TWO, "-m", "vlmbench", "stage=report", "sweep=runs/two")
@@ -124,6 +127,7 @@ def test_other_stages_take_one_process(ran: tuple[RunDir, RunDir, str]) -> None:
     assert (done.stdout + done.stderr).count("report: ") == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, drawn: str) -> None:
     done = start(tmp_path, *TWO, *RUN, drawn, "trainer.batch_size=3")
     assert done.returncode != 0
@@ -132,6 +136,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, drawn: str) ->
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_is_refused(tmp_path: Path) -> None:
     done = start(tmp_path, *TWO, *RUN[:2], "-m", *RUN[2:], "seed=0,1")
     assert done.returncode != 0
@@ -174,6 +179,7 @@ def require_losses(run: RunDir, expected: RunDir) -> None:
         assert other == pytest.approx(row, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_others_with_a_sentence(broken: Broken) -> None:
     assert broken.killed.returncode == 128 + signal.SIGKILL, broken.killed.stderr
     assert "was killed by SIGKILL; the same command resumes" in broken.killed.stderr
@@ -196,6 +202,7 @@ def test_a_run_of_two_is_ended_by_one(broken: Broken, ran: tuple[RunDir, RunDir,
     require_losses(broken.run, ran[0])
 
 
+@pytest.mark.slow
 def test_a_run_of_one_is_ended_by_two(
     tmp_path: Path,
     drawn: str,
@@ -321,6 +328,7 @@ def test_stray_ranks_end_a_command_with_one_sentence(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: WORLD_SIZE=2 is set in the environment")
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_launcher_as_it_ends_one_process(tmp_path: Path) -> None:
     done = start(tmp_path, *OURS, *RUN, "trainer.batch_size=3")
     assert done.returncode == 2

@@ -41,6 +41,7 @@ def results_by_run(folder: Path) -> dict[str, dict[str, Any]]:
     return {run.path.name.partition("_")[2]: results_of(run) for run in SweepDir(sweep).runs()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_runs_that_share_a_model_equal_runs_alone(
     cli: Callable[..., Outcome],

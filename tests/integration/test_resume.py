@@ -32,6 +32,7 @@ PATIENT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "steps"), [((), 4), (PATIENT, 2)], ids=["last step", "patience ended"]
 )
@@ -52,6 +53,7 @@ def test_a_run_that_had_ended_its_training_trains_no_further(
     assert run.read_train_log() == log
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_named_by_the_report_and_made_again(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_damaged_result_is_named_by_the_report_and_made_again(
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_asked_to_stop_begins_no_other_run(
     cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

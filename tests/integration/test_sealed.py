@@ -46,6 +46,7 @@ def plan_of(folder: Path) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 def test_a_sealed_test_split_is_answered_once_by_reveal(
     cli: Cli, tmp_path: Path, answered: set[str]
 ) -> None:

@@ -36,6 +36,7 @@ def state_table(out: str) -> list[list[str]]:
     return [line.split() for line in iter(lambda: next(lines, ""), "")]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     cli: Cli, tmp_path: Path, parts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     assert without.out.count("is finished already") == 2
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_finished_while_its_data_is_away(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_finished_run_stays_finished_while_its_data_is_away(
     assert len(state_table(again.out)[0]) == 3  # the error is forgotten
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
@@ -122,6 +125,7 @@ def test_check_deletes_nothing_but_its_own(
     assert (tmp_path / "mine" / "notes").read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_values_that_are_added_to_a_sweep_keep_its_runs(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
@@ -136,6 +140,7 @@ def test_values_that_are_added_to_a_sweep_keep_its_runs(
     assert set(after.values()) == {State.FINISHED}
 
 
+@pytest.mark.slow
 def test_check_looks_at_every_run_of_a_sweep(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:
@@ -167,6 +172,7 @@ def test_check_looks_at_every_run_of_a_sweep(
     assert [row[1] for row in state_table(prepared.out)] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_a_run_that_looks_bad_is_pruned_and_goes_on_when_asked(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Outcome
 from vlmbench.runs.sweep import SweepDir
 
@@ -19,6 +21,7 @@ DATA = (
 )
 
 
+@pytest.mark.slow
 def test_it_runs_from_the_images_to_the_article_section(
     cli: Callable[..., Outcome], tmp_path: Path, drawn: str
 ) -> None:

@@ -25,6 +25,7 @@ def manifest_of(folder: Path, parts: int) -> Path:
     return builder.path
 
 
+@pytest.mark.slow
 def test_the_proposed_shares_give_what_is_lacking(cli: Cli, tmp_path: Path) -> None:
     arguments = ("stage=prepare", "source=manifest", f"source.path={manifest_of(tmp_path, 32)}")
     output = cli(*arguments).out
@@ -44,6 +45,7 @@ def test_too_few_parts_have_no_shares(cli: Cli, tmp_path: Path) -> None:
     assert "data.folds" not in output
 
 
+@pytest.mark.slow
 def test_few_parts_are_offered_folds_that_suffice(cli: Cli, tmp_path: Path) -> None:
     arguments = ("source=manifest", f"source.path={manifest_of(tmp_path, 13)}")
     output = cli("stage=prepare", *arguments).out
@@ -60,6 +62,7 @@ def test_few_parts_are_offered_folds_that_suffice(cli: Cli, tmp_path: Path) -> N
     assert mended.out.count("  checked  ") == 5
 
 
+@pytest.mark.slow
 def test_many_parts_are_offered_no_folds(cli: Cli, tmp_path: Path) -> None:
     settings = (
         "source=parts",
@@ -86,6 +89,7 @@ def _photos(folder: Path, *, parts: int, photos: int) -> None:
             layouts.photo(folder / label / name, 1000 * shift + number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "photos", "settings", "cure"),
     [
@@ -139,6 +143,7 @@ def test_a_damaged_count_of_photos_costs_only_the_cure(tmp_path: Path, content: 
     assert read_stocks(tmp_path / "manifest.jsonl") == []
 
 
+@pytest.mark.slow
 def test_photos_of_few_parts_have_no_setting_as_their_cure(cli: Cli, tmp_path: Path) -> None:
     _photos(tmp_path / "set", parts=9, photos=1)
     settings = ["source.pairs.references=1", "source.compare_views=false"]

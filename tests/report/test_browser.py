@@ -216,6 +216,7 @@ def focused(page: Any) -> str:
 FIRST, SECOND = "smol · with_comparison · seed 0", "smol · without_comparison · seed 0"
 
 
+@pytest.mark.slow
 def test_two_runs_are_side_by_side_on_the_same_record(
     sweep: SweepDir, visit: Callable[..., Any]
 ) -> None:
@@ -226,6 +227,7 @@ def test_two_runs_are_side_by_side_on_the_same_record(
     assert {entry["answers"][0][1] for entry in entries} == {"✗"}
 
 
+@pytest.mark.slow
 def test_filters_work_by_keyboard_alone(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep)
     page.get_by_role("link", name="Errors").focus()
@@ -254,6 +256,7 @@ def test_filters_work_by_keyboard_alone(sweep: SweepDir, visit: Callable[..., An
     page.wait_for_function("document.getElementById('shown').textContent.startsWith('29 ')")
 
 
+@pytest.mark.slow
 def test_defects_are_a_filter_and_all_runs_can_be_shown(
     sweep: SweepDir, visit: Callable[..., Any]
 ) -> None:
@@ -269,6 +272,7 @@ def test_defects_are_a_filter_and_all_runs_can_be_shown(
     assert all([run for run, _ in entry["answers"]] == [SECOND, FIRST] for entry in visible(page))
 
 
+@pytest.mark.slow
 def test_a_key_switches_the_curves_to_tokens(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep)
     assert [page.locator(f".over-{over}").is_visible() for over in ("step", "tokens")] == [
@@ -283,6 +287,7 @@ def test_a_key_switches_the_curves_to_tokens(sweep: SweepDir, visit: Callable[..
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [DESK, PHONE, 320])
 def test_nothing_is_wider_than_the_screen(
     width: int, sweep: SweepDir, visit: Callable[..., Any]
@@ -294,6 +299,7 @@ def test_nothing_is_wider_than_the_screen(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(scheme: str, sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scheme=scheme)
@@ -304,6 +310,7 @@ def test_text_has_enough_contrast(scheme: str, sweep: SweepDir, visit: Callable[
     assert {selector: value for selector, value in lowest.items() if value < READABLE} == {}
 
 
+@pytest.mark.slow
 def test_paper_shows_the_folded_details(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scheme="dark")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") > 3
@@ -319,6 +326,7 @@ def test_paper_shows_the_folded_details(sweep: SweepDir, visit: Callable[..., An
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_without_scripts_every_record_is_shown(sweep: SweepDir, visit: Callable[..., Any]) -> None:
     page = visit(sweep, scripts=False)
     assert not page.locator("#filters").is_visible()
@@ -335,6 +343,7 @@ def test_hostile_text_runs_nothing(hostile_sweep: SweepDir, visit: Callable[...,
     assert len(re.findall(r"alert\(1\)", page.inner_text("main"))) > 50
 
 
+@pytest.mark.slow
 def test_the_policy_stops_foreign_scripts(sweep: SweepDir, browser: Any) -> None:
     file = write_report(sweep)
     html = file.read_text(encoding="utf-8")
@@ -383,6 +392,7 @@ def test_no_image_is_missing_on_paper(other_page: Path, open_file: Callable[...,
     )
 
 
+@pytest.mark.slow
 def test_no_image_of_the_report_is_missing_on_paper(
     sweep: SweepDir, visit: Callable[..., Any]
 ) -> None:

@@ -126,6 +126,7 @@ def test_folds_that_differ_give_no_verdict(make_run: RunMaker) -> None:
     assert finding.verdict == "not enough data to tell"
 
 
+@pytest.mark.slow
 def test_a_seed_that_lacks_a_fold_is_named_and_does_not_count(make_run: RunMaker) -> None:
     sweep = make_folds(make_run, EVEN, without=[("with_comparison", 1, 3)])
     runs = read_runs(sweep)

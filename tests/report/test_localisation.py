@@ -78,6 +78,7 @@ def test_equally_hot_patches_are_no_hit(sweep: SweepDir) -> None:
     assert [each.figures[0].value for each in found] == [0.5] * len(found)
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_figures_with_their_meaning(sweep: SweepDir) -> None:
     keep(sweep, CORNER)
     page = write_report(sweep).read_text(encoding="utf-8")
@@ -94,6 +95,7 @@ def test_the_report_shows_the_figures_with_their_meaning(sweep: SweepDir) -> Non
     assert row["pixel_auroc"]["n"] == 60
 
 
+@pytest.mark.slow
 def test_nothing_is_said_without_masks(sweep: SweepDir) -> None:
     keep(sweep, None)
     page = write_report(sweep).read_text(encoding="utf-8")

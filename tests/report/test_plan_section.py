@@ -162,6 +162,7 @@ def test_a_sweep_without_a_plan_says_so(sweep_folder: Path) -> None:
     assert sentences(sweep_folder, None) == [NO_PLAN]
 
 
+@pytest.mark.slow
 def test_page_markdown_and_terminal_have_the_plan(sweep: SweepDir) -> None:
     write_plan(sweep.path, plan_of())
     page = write_report(sweep).read_text(encoding="utf-8")

@@ -86,6 +86,7 @@ def test_write_report_gives_the_page_and_writes_all_three_files(sweep: SweepDir)
     ]
 
 
+@pytest.mark.slow
 def test_the_same_folder_gives_the_same_page(sweep: SweepDir) -> None:
     assert write_report(sweep).read_bytes() == write_report(sweep).read_bytes()
 
@@ -175,6 +176,7 @@ def test_all_finished_seeds_count_and_the_account_names_the_others(
     )
 
 
+@pytest.mark.slow
 def test_runs_of_different_settings_are_not_compared(make_run: RunMaker) -> None:
     first = make_run(
         0,

@@ -169,6 +169,7 @@ def balanced_accuracy(records: list[Prediction]) -> float:
     return float((right[positive].mean() + right[~positive].mean()) / 2)
 
 
+@pytest.mark.slow
 def test_the_cost_of_the_chosen_checkpoint_is_its_true_cost() -> None:
     """Among 20 equal checkpoints, the best on the followed records is kept.
 

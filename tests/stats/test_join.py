@@ -129,6 +129,7 @@ def world(parts: int, photos: int, rng: np.random.Generator) -> list[Prediction]
     return answers((margins + 2.0 * positive).tolist(), positive.tolist(), part_size=photos)
 
 
+@pytest.mark.slow
 def test_the_promise_holds_for_joined_records_and_breaks_for_a_maximum_without() -> None:
     """200 worlds with 60 calibration parts; the promised overkill is 10 %."""
     rng = np.random.default_rng(7)

@@ -92,6 +92,7 @@ def tracker(tmp_path: Path) -> WandbTracker:
     return started
 
 
+@pytest.mark.slow
 def test_a_run_is_grouped_and_keeps_config_curves_table_and_adapter(
     tracker: WandbTracker, tmp_path: Path
 ) -> None:

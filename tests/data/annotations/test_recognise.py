@@ -30,6 +30,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", NAMES)
 def test_the_printed_command_prepares_the_folder(cli: Cli, tmp_path: Path, layout: str) -> None:
     if layout == "mvtec":
@@ -57,6 +58,7 @@ def test_the_printed_command_prepares_the_folder(cli: Cli, tmp_path: Path, layou
         assert any("upper left" in answer for answer in answers), answers
 
 
+@pytest.mark.slow
 def test_pairs_by_name_keep_their_template(cli: Cli, tmp_path: Path) -> None:
     layouts.deeppcb(tmp_path / "set")
     prepared = cli(
@@ -77,6 +79,7 @@ def test_pairs_by_name_keep_their_template(cli: Cli, tmp_path: Path) -> None:
     assert len({pair["group"] for pair in pairs}) == 24
 
 
+@pytest.mark.slow
 def test_pairs_in_two_folders(cli: Cli, tmp_path: Path) -> None:
     for i in range(24):
         layouts.photo(tmp_path / "set" / "golden" / f"{i}.png", i)

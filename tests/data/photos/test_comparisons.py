@@ -150,6 +150,7 @@ def test_a_duplicate_is_no_second_photo_of_its_part() -> None:
     assert all(comparison.same is comparison.raw for comparison in compare_all([lot]))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(

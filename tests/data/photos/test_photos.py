@@ -43,6 +43,7 @@ def test_lots_depend_on_the_seed_and_not_on_the_order_of_photos() -> None:
     assert deal(photos, lots=6, references=2, seed=1, source_path="p") != first
 
 
+@pytest.mark.slow
 def test_without_a_number_there_are_as_many_lots_as_good_photos_allow() -> None:
     def count_lots(good: int, bad: int) -> int:
         photos = make_copies(good, bad)
@@ -65,6 +66,7 @@ def test_each_lot_can_have_two_parts() -> None:
     assert [len(lot.units) for lot in by_parts] == [2] * 5
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
@@ -189,6 +191,7 @@ def test_drawn_references_depend_on_the_seed_alone() -> None:
     assert len(set(drawn)) > 3
 
 
+@pytest.mark.slow
 def test_a_pair_gives_each_task_once_and_a_photo_alone_once() -> None:
     pairs = [
         pair

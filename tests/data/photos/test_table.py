@@ -56,6 +56,7 @@ def test_the_delimiter_is_detected(tmp_path: Path, delimiter: str, mark: str) ->
     ]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
