@@ -10,21 +10,18 @@ their first step.
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from bench import record
+from bench import record, sampling
 from bench.setup import make_model
 from bench.sweep import make_parser, run_sweep
 
-SAMPLE_S = 0.05
 STEPS = 30  # of each run: the first run shows nearly every image
 
 
@@ -65,31 +62,18 @@ def run_sampled(path: str) -> None:
 
     Write to `path` the lines in which later runs were before their first step, with the seconds.
     """
-    sampler = Sampler(threading.main_thread().ident or 0)
-    threading.Thread(target=sampler.sample_forever, daemon=True).start()
-    try:
-        runpy.run_module("vlmbench", run_name="__main__")
-    finally:
-        lines = [f"{spent:7.2f} {line}" for line, spent in sampler.seconds.most_common(200)]
-        Path(path).write_text("\n".join(lines))
+    sampling.run_sampled(path, StartSampler())
 
 
-class Sampler:
+class StartSampler:
     """Where a thread is in the runs after the first, until each takes its first step."""
 
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
+    def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self.runs: list[FrameType] = []  # the frame of each run seen so far
         self.training: set[int] = set()  # numbers of the runs that have begun to train
 
-    def sample_forever(self) -> None:
-        while True:
-            time.sleep(SAMPLE_S)
-            self.sample()
-
-    def sample(self) -> None:
-        top = sys._current_frames()[self.thread]
+    def sample(self, top: FrameType, passed: float) -> None:
         frames = [frame for frame, _ in traceback.walk_stack(top)]
         run = next((frame for frame in frames if _is_run(frame)), None)
         if run is None:
@@ -103,7 +87,7 @@ class Sampler:
 
         if number > 1 and number not in self.training:
             lines = {f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in frames}
-            self.seconds.update(dict.fromkeys(lines, SAMPLE_S))
+            self.seconds.update(dict.fromkeys(lines, passed))
 
 
 def _is_run(frame: FrameType) -> bool:

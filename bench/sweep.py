@@ -96,7 +96,7 @@ def run_sweep(
     command = [sys.executable, *program, "-m", *_overrides(arguments, manifest)]
 
     started = time.monotonic()
-    output = _run(command, folder, commands.environment(environment))
+    output = commands.run_printed(command, folder, commands.environment(environment))
     seconds = time.monotonic() - started
 
     starts = [float(text) for text in FIRST_STEP.findall(output)]
@@ -178,25 +178,6 @@ def _overrides(arguments: argparse.Namespace, manifest: Path) -> list[str]:
         *("source=manifest", "data=without_comparison", "view=raw", "trainer.eval_steps=null"),
         *("tracking=off", "eval.probes=false", "baseline=[]"),
     ]
-
-
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Run the command and print its output while it runs; return the output."""
-    lines = []
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout or ():
-            lines.append(line)
-            print(line, end="", flush=True)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return "".join(lines)
 
 
 def _run_theirs(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:

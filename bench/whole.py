@@ -14,36 +14,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import msgspec
 
-from bench import commands, record, setup
+from bench import commands, record, sampling, setup
+from bench.sweep import FIRST_STEP
 from bench.workloads import ANSWERS, QUESTION, write_images
 
 WORKLOAD_OF = {"llama32": "pair-560", "phi3": "pair-336x4"}
 NUM_PARTS, QUERIES = 250, 3  # of each part
 EDGE = 560  # pixels
 TRAINED, EPOCHS = 525, 3
-SAMPLE_S = 0.1
 THEIR_STEPS, THEIR_WARMUP, THEIR_BATCH = 16, 5, 4
 SETTINGS = (
     *("source=manifest", "data=without_comparison", "view=raw", "tracking=off", "baseline=[]"),
     *("eval.perturbations=false", "eval.rewordings=false", "trainer.batch_size=auto"),
 )
-# The log line of vlmbench/pipeline/fit.py.
-FIRST_STEP = re.compile(r"the first step was done ([\d.]+) s after the start of the run")
 
 
 def main() -> None:
@@ -135,7 +130,7 @@ def _run_ours(
     ]
 
     started = time.monotonic()
-    output = _run(command, folder, _own_caches(folder))
+    output = commands.run_printed(command, folder, _own_caches(folder))
     seconds = time.monotonic() - started
 
     (status_path,) = (folder / "runs" / str(number)).glob("*/status.json")
@@ -189,25 +184,6 @@ def _own_caches(folder: Path) -> dict[str, str]:
     }
 
 
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Run the command and print its output, each line with its second; return the output."""
-    lines, started = [], time.monotonic()
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout or ():
-            lines.append(line)
-            print(f"{time.monotonic() - started:7.1f} {line}", end="", flush=True)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return "".join(lines)
-
-
 def _run_theirs(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
     """Run the recipe's script; extrapolate to all steps of the workload's training."""
     command = [sys.executable, "-m", "bench.whole", *sys.argv[1:], "--process", "unsloth"]
@@ -256,34 +232,19 @@ def _time_their_steps(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_sampled(path: str) -> None:
     """Run vlmbench's command line, and write where its main thread was, by phase."""
-    import runpy
-
-    sampler = Sampler(threading.main_thread().ident or 0)
-    threading.Thread(target=sampler.sample_forever, daemon=True).start()
-    try:
-        runpy.run_module("vlmbench", run_name="__main__")
-    finally:
-        lines = [f"{spent:7.1f} {location}" for location, spent in sampler.seconds.most_common(300)]
-        Path(path).write_text("\n".join(lines))
+    sampling.run_sampled(path, PhaseSampler())
 
 
-class Sampler:
+class PhaseSampler:
     """Where a thread is: phase, line of vlmbench, innermost line."""
 
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
+    def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
 
-    def sample_forever(self) -> None:
+    def sample(self, top: FrameType, passed: float) -> None:
         from vlmbench.system import phases
 
-        while True:
-            before = time.monotonic()
-            time.sleep(SAMPLE_S)
-            frame = sys._current_frames().get(self.thread)
-            if frame is not None:
-                name = phases.current()
-                self.seconds[f"{name:12} | {_location(frame)}"] += time.monotonic() - before
+        self.seconds[f"{phases.current():12} | {_location(top)}"] += passed
 
 
 def _location(frame: FrameType) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +270,26 @@ def test_few_whole_images_stay_open() -> None:
     for key in (0, 1, 0, 1, 2, 1, 0):
         images.get(key, lambda key=key: load_one(key))
     assert loads == [0, 1, 2, 0]
+
+
+def test_threads_that_cut_tiles_at_once_load_each_image_once_while_it_is_open() -> None:
+    """Eight threads; every image pushes another one out."""
+    images = WholeImages()
+    opened: Counter[int] = Counter()
+
+    def load(key: int) -> Image.Image:
+        opened[key] += 1
+        time.sleep(0.002)
+        return Image.new("L", (9000, 8000), key)
+
+    def cut(number: int) -> int:
+        key = number // 8  # eight tiles of each image
+        return int(images.get(key, lambda: load(key)).getpixel((0, 0)))
+
+    with ThreadPoolExecutor(8) as threads:
+        shown = list(threads.map(cut, range(160)))
+    assert shown == [number // 8 for number in range(160)]
+    assert opened.total() < 80  # without the lock, each tile would load its image
 
 
 def test_the_settings_have_ranges() -> None:

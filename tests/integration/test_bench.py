@@ -60,6 +60,7 @@ NIGHTLY = {
     "parallel": ("parallel", "--batch", "4"),
     "sweep": ("sweep", "--runs", "2", "--steps", "4", "--recipes", "ours"),
     "startup": ("startup", "--steps", "4"),
+    "whole": ("whole",),
     "export": ("export",),
 }
 

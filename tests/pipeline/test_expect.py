@@ -13,6 +13,7 @@ from vlmbench.baselines.majority import MajorityConfig
 from vlmbench.baselines.patch_nn import PatchNNConfig
 from vlmbench.baselines.untuned import UntunedConfig
 from vlmbench.config import Engine, EvalConfig, HeldOut, TrainerConfig
+from vlmbench.data.tiles import Tiler
 from vlmbench.pipeline import expect
 from vlmbench.pipeline.expect import FIT_S, FORWARD, REPORT_S, Trial, seconds_by_phase
 from vlmbench.types import ImageRef, Probe, Record, Role, Task
@@ -48,6 +49,7 @@ def make(
         monitored=make_records(40, 4),
         validation=make_records(40, 8),
         held_out=[*make_records(48, 8), *make_records(56, 4, Probe.SWAP)],
+        tiler=None,
     )
     cost = SimpleNamespace(steps=settings.planned_steps(40))
     return SimpleNamespace(config=config), records, cost
@@ -88,6 +90,15 @@ def test_baselines_take_what_they_ask() -> None:
     for name, (config, seconds) in baselines.items():
         found = seconds_by_phase(*make(baselines={name: config}), TRIAL)
         assert found["baselines"] == seconds, name
+
+
+def test_the_tiles_of_whole_records_are_encoded_too() -> None:
+    """Each image of the 20 answered records has 2 tiles; training records are tiles already."""
+    run, records, cost = make(baselines={"patch_nn": PatchNNConfig()})
+    records.tiler = Tiler(edge=100, overlap=0.0, size_of=lambda path: (200, 100))
+    found = seconds_by_phase(run, records, cost, TRIAL)
+    assert found["encoding"] == ((1 + 40) + 2 * (1 + 20)) * 0.125
+    assert found["baselines"] == 2 * (1 + 16) * 2.0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     own = Clock()
-    monkeypatch.setattr(phases, "_is_first", False)
+    monkeypatch.setattr(phases, "_counts_process", False)
     with monkeypatch.context() as patch:
         patch.setattr(phases.time, "monotonic", own.monotonic)
         phases.begin()
@@ -76,11 +76,11 @@ def test_other_threads_do_not_count(clock: Clock) -> None:
     assert phases.seconds() == {phases.OTHER: 1}
 
 
-def test_the_first_run_of_a_process_has_the_start_of_the_process(
+def test_the_first_run_of_a_command_has_the_start_of_its_process(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phases, "_is_first", True)
     monkeypatch.setattr(phases, "_process_age", lambda: 5.0)
+    phases.count_process()
     phases.begin()
     clock.now += 1
     assert phases.seconds() == {phases.START: 5, phases.OTHER: 1}
@@ -90,3 +90,11 @@ def test_the_first_run_of_a_process_has_the_start_of_the_process(
     clock.now += 1
     assert phases.seconds() == {phases.OTHER: 1}
     assert clock.now - phases.began() == 1
+
+
+def test_a_run_in_a_notebook_has_nothing_of_the_hours_before_it(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phases, "_process_age", lambda: 9000.0)
+    phases.begin()
+    assert sum(phases.seconds().values()) == 0

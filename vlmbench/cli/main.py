@@ -15,7 +15,7 @@ from vlmbench.cli.mistakes import (
     print_error,
 )
 from vlmbench.config import CONF, Stage, choices
-from vlmbench.system import processes, signals, terminal
+from vlmbench.system import phases, processes, signals, terminal
 from vlmbench.system.files import explain_disk_errors, refuse_lost_folder
 from vlmbench.system.secrets import refuse_secrets
 from vlmbench.system.version import __version__
@@ -98,6 +98,7 @@ def _main(arguments: list[str]) -> None:
         del os.environ[name]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on, instead of printing a part
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    phases.count_process()
     processes.let_idle_threads_sleep()
     processes.let_memory_grow()
 

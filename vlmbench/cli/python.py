@@ -191,6 +191,7 @@ def _hydra() -> Iterator[Any]:
     processes.refuse_stray_ranks()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     processes.let_idle_threads_sleep()
+    processes.let_memory_grow()
     with initialize_config_dir(str(CONF), job_name="vlmbench", version_base="1.3"):
         yield GlobalHydra.instance().hydra
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image
 
@@ -37,20 +38,25 @@ MAX_OPEN_PIXELS = 64_000_000  # of images that tiles are cut from: 200 MB
 
 
 class WholeImages:
-    """The images that tiles are cut from: the last two, and more while they are small."""
+    """The images that tiles are cut from: the last two, and more while they are small.
+
+    Several threads may ask at once. An image is loaded by one of them, and no other beside it.
+    """
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._images: OrderedDict[Hashable, Image.Image] = OrderedDict()
 
     def get(self, key: Hashable, load: Callable[[], Image.Image]) -> Image.Image:
         """Return the image of this key; load it if it is not open."""
-        if key not in self._images:
-            while len(self._images) > 1 and self._num_pixels() > MAX_OPEN_PIXELS:
-                self._images.popitem(last=False)
-            self._images[key] = load()
+        with self._lock:
+            if key not in self._images:
+                while len(self._images) > 1 and self._num_pixels() > MAX_OPEN_PIXELS:
+                    self._images.popitem(last=False)
+                self._images[key] = load()
 
-        self._images.move_to_end(key)
-        return self._images[key]
+            self._images.move_to_end(key)
+            return self._images[key]
 
     def _num_pixels(self) -> int:
         return sum(image.width * image.height for image in self._images.values())

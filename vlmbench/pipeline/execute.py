@@ -66,6 +66,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))
+                log.info("time: %s", phases.describe())
                 return
             if trains:
                 attempt.tracker.adapter(run.folder.adapter)

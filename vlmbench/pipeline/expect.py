@@ -1,6 +1,6 @@
 """The minutes that a run will take on this machine, from a few of its passes that are tried here.
 
-Nothing trains and nothing is stored: the passes are thrown away.
+Nothing trains, and no vision token is stored: the passes are thrown away.
 """
 
 from __future__ import annotations
@@ -74,33 +74,46 @@ def seconds_by_phase(run: Run, records: RunRecords, cost: Cost, trial: Trial) ->
 
     held_out = [] if settings.test is HeldOut.sealed else records.held_out
     answered = len(records.validation) + len(held_out)
-    shown = _images([*records.train, *records.validation, *held_out])
+    shown = _images([*records.train, *_cut(records, [*records.validation, *held_out])])
     return {
         "start": trial.start_s,
         "encoding": len(shown) * trial.image_s,
         "training": cost.steps * rows * trial.record_s + evaluations * followed,
         "answers": answered * trial.answer_s,
-        "baselines": _baseline_seconds(run, [*records.validation, *held_out], trial),
+        "baselines": _baseline_seconds(run, records, [*records.validation, *held_out], trial),
         "report": REPORT_S,
     }
 
 
-def _baseline_seconds(run: Run, answered: Sequence[Record], trial: Trial) -> float:
+def _baseline_seconds(
+    run: Run, records: RunRecords, answered: Sequence[Record], trial: Trial
+) -> float:
     asked = [one for one in answered if one.probe is Probe.NONE and one.task in JUDGING]
     seconds = 0.0
     for name, baseline in run.config.baseline.items():
         if name == "untuned":
             seconds += len(asked) * trial.answer_s
         elif name == "patch_nn":
-            seconds += len(_images(asked)) * trial.map_s
+            seconds += len(_images(_cut(records, asked))) * trial.map_s
         elif baseline.learns and name != "majority":
             seconds += FIT_S
     return seconds
 
 
-def _images(records: Sequence[Record]) -> set[tuple[object, str, str]]:
-    """Return the path, view and change of each different image."""
-    return {(image.path, image.view, image.change) for record in records for image in record.images}
+def _cut(records: RunRecords, answered: Sequence[Record]) -> Sequence[Record]:
+    """Return the tiles of whole records; the records themselves if nothing is cut."""
+    if records.tiler is None:
+        return answered
+    return [tile for record in answered for tile in records.tiler.cut(record)]
+
+
+def _images(records: Sequence[Record]) -> set[tuple[object, ...]]:
+    """Return the path, view, change and tile of each different image."""
+    return {
+        (image.path, image.view, image.change, image.box)
+        for record in records
+        for image in record.images
+    }
 
 
 def try_passes(run: Run, records: RunRecords, engine: Engine) -> Trial:

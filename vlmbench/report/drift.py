@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from markupsafe import Markup
 
@@ -58,7 +59,13 @@ class ScoreDrift:
 
 
 def drift_plot(drift: ScoreDrift, key: str) -> Markup:
-    """Return the shares of records below each score, now and before, as an SVG."""
+    """Return the shares of records below each score, now and before, as an SVG.
+
+    Without matplotlib it is "".
+    """
+    if find_spec("matplotlib") is None:
+        return Markup("")
+
     from matplotlib.axes import Axes
     from matplotlib.ticker import PercentFormatter
 

@@ -19,18 +19,24 @@ _seconds: dict[str, float] = {}
 _open: list[str] = []
 _since = _began = 0.0
 _thread: threading.Thread | None = None
-_is_first = True
+_counts_process = False
+
+
+def count_process() -> None:
+    """Count the start of this process for its first run, as of a command that does runs alone."""
+    global _counts_process
+    _counts_process = True
 
 
 def begin() -> None:
-    """Begin to count a run. The first run of a process has the process's own start too."""
-    global _since, _began, _thread, _is_first
+    """Begin to count a run."""
+    global _since, _began, _thread, _counts_process
     _seconds.clear()
     _open[:] = [OTHER]
     _since, _thread = time.monotonic(), threading.current_thread()
     _began = _since
-    if _is_first:
-        _is_first = False
+    if _counts_process:
+        _counts_process = False
         _seconds[START] = _process_age()
         _began -= _seconds[START]
 
@@ -64,7 +70,7 @@ def current() -> str:
 
 
 def began() -> float:
-    """Return the `time.monotonic()` of the run's start; for a process's first run, of its own."""
+    """Return the `time.monotonic()` of the start of the run, or of its process if that counts."""
     return _began
 
 
