@@ -275,10 +275,10 @@ def test_few_whole_images_stay_open() -> None:
 def test_threads_that_cut_tiles_at_once_load_each_image_once_while_it_is_open() -> None:
     """Eight threads; every image pushes another one out."""
     images = WholeImages()
-    opened: Counter[int] = Counter()
+    loads: Counter[int] = Counter()
 
     def load(key: int) -> Image.Image:
-        opened[key] += 1
+        loads[key] += 1
         time.sleep(0.002)
         return Image.new("L", (9000, 8000), key)
 
@@ -289,7 +289,7 @@ def test_threads_that_cut_tiles_at_once_load_each_image_once_while_it_is_open() 
     with ThreadPoolExecutor(8) as threads:
         shown = list(threads.map(cut, range(160)))
     assert shown == [number // 8 for number in range(160)]
-    assert opened.total() < 80  # without the lock, each tile would load its image
+    assert loads.total() < 80  # without the lock, each tile would load its image
 
 
 def test_the_settings_have_ranges() -> None:
