@@ -58,6 +58,8 @@ def attempt(
 ) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
     known = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": "/home/hanako", **env}
+    # W&B's service of this process, started by another test, takes each run's id only once.
+    known.pop("WANDB_SERVICE", None)
     arguments = [json.dumps(part) for part in (rows, logged, mode)]
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
