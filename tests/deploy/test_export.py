@@ -121,6 +121,7 @@ def scores_by_plain_transformers(folder: Path, one: Prediction) -> dict[str, flo
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_the_merged_folder_loads_with_plain_transformers_to_the_runs_scores(
     strong_export: StrongExport, model: str
@@ -149,6 +150,7 @@ def test_the_weights_stand_under_the_publishers_names(strong_export: StrongExpor
         assert name in names, sorted(names)
 
 
+@pytest.mark.slow
 def test_the_card_gives_figures_with_n_and_intervals_and_no_path_of_this_machine(
     strong_export: StrongExport,
 ) -> None:

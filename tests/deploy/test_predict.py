@@ -163,6 +163,7 @@ def test_a_folder_is_judged_beside_every_reference_or_the_one_of_its_name(
     ]
 
 
+@pytest.mark.slow
 def test_a_manifest_is_judged_with_labels_and_without(
     cli: Cli, knowing: RunDir, manifest: ManifestBuilder
 ) -> None:

@@ -74,6 +74,7 @@ def test_predictions_are_of_records_and_name_the_deciding_tile(tiled: RunDir) ->
     assert figures["n_parts"] == len({each.cluster for each in ordinary})
 
 
+@pytest.mark.slow
 def test_the_run_says_that_its_figures_count_records(tiled: RunDir) -> None:
     (note,) = (each for each in tiled.read_metrics()["notes"] if "tiles" in each)
     assert "images are cut into tiles of 96 pixels" in note
@@ -82,6 +83,7 @@ def test_the_run_says_that_its_figures_count_records(tiled: RunDir) -> None:
     assert "Each figure counts whole records, not tiles" in page
 
 
+@pytest.mark.slow
 def test_baselines_answer_records_by_their_most_suspicious_tile(tiled: RunDir) -> None:
     from vlmbench.runs.baselines import baseline_dir
 
@@ -152,6 +154,7 @@ def test_scans_of_different_shapes_are_refused_and_passed_over_in_a_folder(
     assert tuple(second["tile"]) in BOXES
 
 
+@pytest.mark.slow
 def test_photos_of_a_part_are_joined_by_their_deciding_tiles(
     cli: Cli, tiled: RunDir, strips: Path
 ) -> None:

@@ -386,6 +386,7 @@ def test_a_new_run_goes_into_no_folder_with_a_link(sweep: SweepDir, trap: str, n
     assert chosen.startswith(f"{name}_")
 
 
+@pytest.mark.slow
 def test_a_report_is_not_written_through_a_link(sweep: SweepDir) -> None:
     outside = Path("outside")
     outside.mkdir()
@@ -397,6 +398,7 @@ def test_a_report_is_not_written_through_a_link(sweep: SweepDir) -> None:
     assert write_report(sweep).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.html", "report.md", "verdicts.json"])
 def test_a_file_of_the_report_is_not_written_through_a_link(sweep: SweepDir, name: str) -> None:
     precious = Path("precious")

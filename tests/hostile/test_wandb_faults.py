@@ -116,6 +116,7 @@ def test_each_step_of_a_resumed_run_arrives_once(synced: Synced) -> None:
     assert positions == sorted(set(positions))
 
 
+@pytest.mark.slow
 def test_curves_over_tokens_have_the_tokens_of_their_own_step(synced: Synced) -> None:
     for row in synced.run.history:
         kind = "loss" if "loss" in row else "eval_loss"
@@ -123,6 +124,7 @@ def test_curves_over_tokens_have_the_tokens_of_their_own_step(synced: Synced) ->
         assert row["num_tokens"] == 10 * row["step"] + (5 if kind == "eval_loss" else 0)
 
 
+@pytest.mark.slow
 def test_summary_and_config_arrive(synced: Synced) -> None:
     assert synced.run.summary["accuracy"] == 0.5
     assert synced.run.summary["accuracy_high"] == 0.6
@@ -130,6 +132,7 @@ def test_summary_and_config_arrive(synced: Synced) -> None:
     assert synced.run.config["seed"] == 1
 
 
+@pytest.mark.slow
 def test_no_key_and_no_path_of_the_home_arrives(synced: Synced) -> None:
     assert synced.run.config["source"]["path"] == "~/parts/a.jsonl"
     sent = b"".join(synced.server.bodies) + repr(synced.run).encode()

@@ -45,6 +45,7 @@ def shadowed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_modules_of_the_working_folder_do_not_run(shadowed: Path) -> None:
     done = call(shadowed, "-m", "vlmbench", "--cfg", "job", "seed=7")
     assert done.returncode == 0, done.stderr[-2000:]

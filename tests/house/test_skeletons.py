@@ -42,6 +42,7 @@ def test_a_plug_in_touches_few_files() -> None:
         assert not (ROOT / path).exists(), f"{path} exists: a skeleton may only add files"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALONE)
 def test_a_plug_in_is_found_with_its_own_files_alone(tmp_path: Path, kind: str) -> None:
     write_plugins(tmp_path, *skeletons_by_kind()[kind])

@@ -212,6 +212,7 @@ def test_a_run_whose_data_changed_is_not_taken_for_the_same(
     assert (run.path / "predictions.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_check_shows_the_mask_and_the_cost_and_writes_no_run(
     cli: Cli, tmp_path: Path, parts: tuple
 ) -> None:
@@ -597,6 +598,7 @@ def test_a_split_without_records_is_refused(
     assert_refused(outcome, "no record is left for the", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_text_with_a_marker_of_the_model_is_refused(
     cli: Cli, tmp_path: Path, manifest: ManifestBuilder
 ) -> None:

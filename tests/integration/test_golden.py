@@ -14,6 +14,7 @@ from vlmbench.runs.sweep import SweepDir
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama32_tiny", "phi3_tiny"])
 def test_golden_losses_and_scores_of_the_tiny_models(
     cli: Callable[..., Outcome],

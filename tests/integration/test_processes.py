@@ -98,6 +98,7 @@ def test_two_processes_have_the_losses_of_one(ran: tuple[RunDir, RunDir, str]) -
         assert other == pytest.approx(row, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_not_training_is_done_once(ran: tuple[RunDir, RunDir, str]) -> None:
     one, two, said = ran
     assert two.read_status()["state"] == "finished"
@@ -186,6 +187,7 @@ def test_a_lost_process_ends_the_others_with_a_sentence(broken: Broken) -> None:
     assert "Traceback" not in broken.killed.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_of_two_saves_a_checkpoint_and_exits_with_0(
     broken: Broken,
 ) -> None:
@@ -196,6 +198,7 @@ def test_sigterm_to_the_launcher_of_two_saves_a_checkpoint_and_exits_with_0(
     assert status["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_run_of_two_is_ended_by_one(broken: Broken, ran: tuple[RunDir, RunDir, str]) -> None:
     assert f"resuming from step {broken.resumed_by_two_at}" in broken.ended
     assert broken.run.read_status()["state"] == "finished"

@@ -82,6 +82,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
+@pytest.mark.slow
 def test_another_model_replaces_the_kept_one(tmp_path: Path) -> None:
     request = make_request(tmp_path)
     first = resident.build(Phi3TinyConfig(), request)
@@ -102,6 +103,7 @@ class Leftover:
         self.itself = self
 
 
+@pytest.mark.slow
 def test_what_a_run_left_is_collected_before_the_rest_is_passed_over(tmp_path: Path) -> None:
     resident.release()
     resident.build(Llama32TinyConfig(), make_request(tmp_path))

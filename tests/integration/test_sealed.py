@@ -115,6 +115,7 @@ def _require_revealed(folder: Path, runs: list[RunDir]) -> None:
     assert "Validation figures" not in report
 
 
+@pytest.mark.slow
 def test_there_is_nothing_to_reveal_in_a_sweep_without_a_sealed_run(
     cli: Cli, tmp_path: Path
 ) -> None:

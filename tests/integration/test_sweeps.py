@@ -116,6 +116,7 @@ def test_a_run_of_another_process_is_left_to_it(
     assert run.read_status() == before
 
 
+@pytest.mark.slow
 def test_check_deletes_nothing_but_its_own(
     cli: Cli, tmp_path: Path, parts: tuple[str, str]
 ) -> None:

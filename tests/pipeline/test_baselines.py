@@ -99,6 +99,7 @@ def folder_of(run: RunDir, row: dict[str, str]) -> BaselineDir:
     return baseline_dir(run.path.parent, row["key"])
 
 
+@pytest.mark.slow
 def test_every_baseline_answers_the_same_ordinary_pairs(ask: Callable[..., Any]) -> None:
     run, rows, summary = ask("0_a", backbone=Backbone())
     assert list(rows) == ALL
@@ -120,6 +121,7 @@ def test_every_baseline_answers_the_same_ordinary_pairs(ask: Callable[..., Any])
     assert summary["baseline/majority/auroc"]["value"] == 0.5
 
 
+@pytest.mark.slow
 def test_runs_share_what_does_not_differ(ask: Callable[..., Any]) -> None:
     backbone = Backbone()
     _, first, _ = ask("0_a", backbone=backbone)
@@ -132,6 +134,7 @@ def test_runs_share_what_does_not_differ(ask: Callable[..., Any]) -> None:
     assert not set(keys(third).values()) & set(keys(first).values())
 
 
+@pytest.mark.slow
 def test_a_sealed_test_split_stays_sealed(ask: Callable[..., Any]) -> None:
     run, rows, _ = ask("0_a", "eval.test=sealed", backbone=Backbone())
     for row in rows.values():
@@ -179,6 +182,7 @@ def test_the_masks_of_marked_defects_stay_beside_the_heat_maps(
     assert folder_of(run, rows["majority"]).read_marked() == {}
 
 
+@pytest.mark.slow
 def test_a_second_attempt_asks_nothing_again(ask: Callable[..., Any]) -> None:
     backbone = Backbone()
     run, rows, _ = ask("0_a", backbone=backbone)

@@ -37,6 +37,7 @@ def test_the_proposed_shares_give_what_is_lacking(cli: Cli, tmp_path: Path) -> N
     assert not re.search(lacking, mended)
 
 
+@pytest.mark.slow
 def test_too_few_parts_have_no_shares(cli: Cli, tmp_path: Path) -> None:
     path = manifest_of(tmp_path, 8)
     output = cli("stage=prepare", "source=manifest", f"source.path={path}").out
@@ -74,6 +75,7 @@ def test_many_parts_are_offered_no_folds(cli: Cli, tmp_path: Path) -> None:
     assert "data.folds" not in output
 
 
+@pytest.mark.slow
 def test_lots_are_not_called_parts(cli: Cli, tmp_path: Path) -> None:
     layouts.plain(tmp_path / "set")
     output = cli("stage=prepare", "source=folder", "source.path=set").out
@@ -115,6 +117,7 @@ def test_the_cure_makes_more_lots(
     assert cure not in mended
 
 
+@pytest.mark.slow
 def test_defects_of_few_parts_are_told(cli: Cli, tmp_path: Path) -> None:
     for number in range(36):
         layouts.photo(tmp_path / "set" / "good" / f"part{number:02d}_0.png", number)
@@ -151,6 +154,7 @@ def test_photos_of_few_parts_have_no_setting_as_their_cure(cli: Cli, tmp_path: P
     assert "All photos make 3 lots; add good photos of more parts" in output
 
 
+@pytest.mark.slow
 def test_rare_defects_are_told_before_training(cli: Cli, tmp_path: Path) -> None:
     for i in range(30):
         layouts.photo(tmp_path / "set" / "good" / f"g{i}.png", i)

@@ -82,6 +82,7 @@ def test_one_seed_gives_no_verdict_on_tuning(asked: SweepDir) -> None:
     assert section.sentence.endswith("One seed gives no verdict.")
 
 
+@pytest.mark.slow
 def test_a_left_out_baseline_is_named_with_its_reason(asked: SweepDir) -> None:
     runs = asked.runs()
     runs[1].write_baselines(
@@ -102,6 +103,7 @@ def test_a_left_out_baseline_is_named_with_its_reason(asked: SweepDir) -> None:
     assert "Baseline linear_probe has no answers: the tower has no map" in page
 
 
+@pytest.mark.slow
 def test_the_page_asks_first_whether_tuning_is_worth_it(asked: SweepDir) -> None:
     page = write_report(asked).read_text(encoding="utf-8")
     assert page.index('<section id="baselines">') < page.index('<section id="result">')
@@ -117,6 +119,7 @@ def test_the_page_asks_first_whether_tuning_is_worth_it(asked: SweepDir) -> None
     assert table.isascii() or "·" in table
 
 
+@pytest.mark.slow
 def test_a_sweep_without_baselines_has_no_such_section(sweep: SweepDir) -> None:
     page = write_report(sweep).read_text(encoding="utf-8")
     assert "Is tuning worth it" not in page

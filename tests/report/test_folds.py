@@ -202,6 +202,7 @@ def test_other_folds_are_not_compared(make_run: RunMaker) -> None:
         answers_of(moved, Task.JUDGE_PAIR, "raw", rule_of(runs[0].config))
 
 
+@pytest.mark.slow
 def test_the_report_of_folds_is_written_whole(make_run: RunMaker) -> None:
     sweep = make_folds(make_run, EVEN)
     read = read_sweep(sweep)

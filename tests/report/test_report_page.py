@@ -77,6 +77,7 @@ def written_verdicts(sweep: SweepDir) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_write_report_gives_the_page_and_writes_all_three_files(sweep: SweepDir) -> None:
     assert write_report(sweep) == sweep.path / "report" / "index.html"
     assert sorted(path.name for path in sweep.report.iterdir()) == [
@@ -157,6 +158,7 @@ def test_verdicts_cover_every_task_and_view_raw_pairs_first(reported: SweepDir) 
     }
 
 
+@pytest.mark.slow
 def test_all_finished_seeds_count_and_the_account_names_the_others(
     make_run: RunMaker,
 ) -> None:
@@ -191,6 +193,7 @@ def test_runs_of_different_settings_are_not_compared(make_run: RunMaker) -> None
     assert "smol · seed 0 · trainer.epochs=9" in page.text
 
 
+@pytest.mark.slow
 def test_the_control_is_a_baseline_too(make_run: RunMaker) -> None:
     first = make_run(0, "matched_control")
     make_run(1, "with_comparison", wrong=FEWER_ERRORS)
@@ -200,6 +203,7 @@ def test_the_control_is_a_baseline_too(make_run: RunMaker) -> None:
     }
 
 
+@pytest.mark.slow
 def test_runs_with_different_records_cost_only_the_comparison(
     make_run: RunMaker,
 ) -> None:
@@ -209,6 +213,7 @@ def test_runs_with_different_records_cost_only_the_comparison(
     assert "No comparison: record 'judge_pair-raw-none-000' was predicted by some" in page.text
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_shown_with_its_error_and_without_figures(make_run: RunMaker) -> None:
     run = make_run(
         0, "without_comparison", state=State.FAILED, details={"error": "out of memory at step 7"}
@@ -221,6 +226,7 @@ def test_a_failed_run_is_shown_with_its_error_and_without_figures(make_run: RunM
     assert verdicts(sweep_of(run)) == []
 
 
+@pytest.mark.slow
 def test_a_pruned_run_says_where_it_stopped_and_is_not_compared(
     make_run: RunMaker,
 ) -> None:
@@ -252,6 +258,7 @@ def test_warnings_and_notes_are_at_the_top(make_run: RunMaker) -> None:
             assert text.index(warning) < text.index("does the variant help?")
 
 
+@pytest.mark.slow
 def test_a_run_that_may_be_guessing_is_named(make_run: RunMaker) -> None:
     raw = {"balanced_accuracy": {"value": 0.55, "low": 0.45, "high": 0.65, "n": 60, "n_parts": 20}}
     run = make_run(0, "without_comparison", metrics={"scores": {"judge_pair": {"raw": raw}}})
@@ -260,6 +267,7 @@ def test_a_run_that_may_be_guessing_is_named(make_run: RunMaker) -> None:
     assert f"{sentence}smol · without_comparison · seed 0 (45.0 to 65.0 %)." in page.text
 
 
+@pytest.mark.slow
 def test_many_runs_that_may_be_guessing_are_counted(make_run: RunMaker) -> None:
     raw = {"balanced_accuracy": {"value": 0.55, "low": 0.45, "high": 0.65, "n": 60, "n_parts": 20}}
     for seed in range(4):
@@ -401,6 +409,7 @@ def test_only_settings_that_differ_are_in_the_table(reported: SweepDir) -> None:
     assert "| data.comparison | – |" in markdown
 
 
+@pytest.mark.slow
 def test_time_and_energy_are_summed_where_they_are_known(make_run: RunMaker) -> None:
     make_run(0, "without_comparison", details={"joules": 9000.0})
     page, _ = read(sweep_of(make_run(1, "with_comparison")))

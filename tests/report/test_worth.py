@@ -87,6 +87,7 @@ def test_one_seed_gives_no_verdict() -> None:
     assert found.sentence.endswith("One seed gives no verdict.")
 
 
+@pytest.mark.slow
 def test_equal_series_and_baselines_seldom_get_a_verdict() -> None:
     # The best of 3 series against the best of 4 baselines would differ in most of such draws.
     false = 0

@@ -94,6 +94,7 @@ def test_a_ledger_that_cannot_be_written_stops_nothing(
     assert count_scored(tmp_path / "ledger.jsonl", "t").runs == 0
 
 
+@pytest.mark.slow
 def test_several_processes_lose_no_line(ledger: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_append_many, [ledger] * 4, "abcd"))

@@ -126,6 +126,7 @@ def test_a_list_without_end_is_not_read(sweep: Path, monkeypatch: pytest.MonkeyP
     assert look(sweep, [0, 1]).unknown_before
 
 
+@pytest.mark.slow
 def test_several_processes_lose_no_look(sweep: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         numbers = list(pool.map(_look_at_one, [sweep] * 6, range(6)))

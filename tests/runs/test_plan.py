@@ -202,6 +202,7 @@ def test_the_test_split_and_reveals_are_filled_in(tmp_path: Path) -> None:
     assert len(plan.reveals) == 1
 
 
+@pytest.mark.slow
 def test_several_processes_write_one_plan_with_all_their_runs(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_start, [tmp_path] * 6, range(6)))

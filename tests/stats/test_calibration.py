@@ -131,6 +131,7 @@ def threshold_for(
     )
 
 
+@pytest.mark.slow
 def test_the_threshold_follows_from_the_costs():
     records = judge(1000, slope=1.0, intercept=0.0)
     assert threshold_for(records, 9.0, 1.0).value == pytest.approx(0.1)
@@ -141,6 +142,7 @@ def test_the_threshold_follows_from_the_costs():
     assert dear.overkill_rate.value > cheap.overkill_rate.value
 
 
+@pytest.mark.slow
 def test_no_other_threshold_costs_much_less():
     records = judge(4000, slope=0.7, intercept=-0.5)
     calibrated = calibrate(records)

@@ -271,6 +271,7 @@ def test_holm_multiplies_the_smallest_p_value_by_their_number_and_keeps_the_orde
     assert holm([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_holm_agrees_with_statsmodels(number: int) -> None:
     drawn = np.random.default_rng(number).uniform(0, 0.2, number).tolist()
@@ -407,6 +408,7 @@ def test_seeds_that_vary_ask_for_more_seeds() -> None:
     assert 17 <= int(match[1]) <= 22
 
 
+@pytest.mark.slow
 def test_a_plan_has_the_power_that_it_promises() -> None:
     # 3 seeds and 150 parts. a is right with 0.8, b with 0.7, independently.
     def draw(n: int, rng: np.random.Generator) -> Any:

@@ -170,6 +170,7 @@ def test_a_run_is_grouped_and_keeps_config_curves_table_and_adapter(
     assert found["exit"][0].exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_sweeps_report_is_a_run_of_its_group(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     folder.mkdir()

@@ -81,6 +81,7 @@ def test_trying_leaves_adapters_gradients_and_random_state_alone(shared_cache: P
         assert weight.grad is None, name
 
 
+@pytest.mark.slow
 def test_checkpointing_is_tried_where_not_even_one_fits_and_left_off_afterwards(
     shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
