@@ -163,7 +163,7 @@ def test_the_calibrated_threshold_decides() -> None:
         )
         for each in sound()
     ]
-    numbers = {"slope": 1.0, "intercept": -5.0, "n": 40, "n_positive": 20}
+    numbers = {"slope": 1.0, "intercept": -5.0, "n": 40, "n_parts": 20, "n_positive": 20}
     calibrated = run(shifted, calibration={"judge_pair": {"raw": numbers}})
 
     assert alarms([calibrated]) == []

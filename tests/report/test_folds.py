@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.reports import RunMaker
 from vlmbench.report import write_report
 from vlmbench.report.build import comparison_table, read_sweep
-from vlmbench.report.decisions import answers_of, rule_of
+from vlmbench.report.decisions import answers_of
 from vlmbench.report.folds import gaps, merge_folds, pool_folds
 from vlmbench.report.runs import read_runs
 from vlmbench.report.scores import task_view_scores
@@ -20,6 +20,7 @@ from vlmbench.report.series import series_of
 from vlmbench.report.verdicts import findings
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
+from vlmbench.stats import rule_of
 from vlmbench.types import LABELS, Prediction, Task, UserError
 
 FOLDS, PARTS = 5, 40  # parts of 2 records; a fold has 8 parts
@@ -89,7 +90,7 @@ def make_folds(
 
 
 def _calibration(shift: float) -> dict[str, Any]:
-    numbers = {"slope": 1.0, "intercept": -shift, "n": 20, "n_positive": 10}
+    numbers = {"slope": 1.0, "intercept": -shift, "n": 20, "n_parts": 10, "n_positive": 10}
     return {"judge_pair": {"raw": numbers}}
 
 

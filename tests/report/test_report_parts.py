@@ -16,7 +16,6 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from vlmbench.report.changes import Change
-from vlmbench.report.decisions import Rule
 from vlmbench.report.escape import markdown, markdown_code, one_line
 from vlmbench.report.figures import figure
 from vlmbench.report.forest import Axis, difference_axis, share_axis
@@ -28,7 +27,7 @@ from vlmbench.report.runs import read_runs
 from vlmbench.report.verdicts import SENTENCES, Finding
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.stats import Compared, Comparison
+from vlmbench.stats import Compared, Comparison, Rule
 from vlmbench.types import Prediction, Task
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlmbench.report.decisions import Rule
 from vlmbench.report.worth import Asked, Worth, worth
-from vlmbench.stats import Compared
+from vlmbench.stats import Compared, Rule
 from vlmbench.types import Prediction, Task, UserError
 
 NORMAL, ABNORMAL = "normal", "abnormal"

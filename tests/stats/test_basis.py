@@ -130,7 +130,7 @@ def test_few_test_parts_are_taken_where_validation_has_no_more() -> None:
 def test_too_few_validation_records_are_refused() -> None:
     calibration = Calibration(slope=1, intercept=0, n=40, n_parts=40, n_positive=20)
     with pytest.raises(UserError, match="too few to calibrate"):
-        find_basis(None, judged(np.random.default_rng(0), 10), calibration, checkpoints=0)
+        find_basis(None, judged(np.random.default_rng(0), 8), calibration, checkpoints=0)
 
 
 def test_the_cost_on_test_records_is_counted_by_hand() -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.helpers.predictions import answers
 from vlmbench.stats import (
     Calibration,
+    Compared,
+    Rule,
     calibrate,
     calibration_shortages,
     cheapest_threshold,
@@ -49,6 +51,26 @@ def test_the_size_of_the_margins_does_not_matter_to_the_fit():
     assert large == pytest.approx(1e-3 * math.log(11), rel=1e-3)
 
 
+@pytest.mark.parametrize("offset", [0.0, 3.0, -50.0])
+def test_the_fit_is_that_of_scikit_learn(offset: float):
+    from sklearn.linear_model import LogisticRegression
+
+    # Targets between 0 and 1 are two weighted records, one of each label.
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 2, 80)
+    positive = margins + rng.normal(0, 2, 80) > 1
+    targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 0.0)
+    targets[~positive] = 1 / ((~positive).sum() + 2)
+    expected = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(
+        np.concatenate([margins, margins])[:, None],
+        np.repeat([1, 0], 80),
+        sample_weight=np.concatenate([targets, 1 - targets]),
+    )
+    slope, intercept = fit(margins + offset, positive)
+    assert slope == pytest.approx(expected.coef_[0, 0], rel=1e-4)
+    assert intercept + slope * offset == pytest.approx(expected.intercept_[0], abs=1e-4)
+
+
 @pytest.mark.parametrize(("slope", "intercept"), [(0.4, 0.0), (1.0, -2.0), (2.0, 1.0)])
 def test_many_records_recover_the_true_parameters(slope: float, intercept: float):
     found = calibrate(judge(4000, slope=slope, intercept=intercept))
@@ -84,13 +106,33 @@ def test_a_judge_that_is_reversed_is_not_corrected():
 
 @pytest.mark.parametrize(
     ("positive", "part_size"),
-    [([True] * 9 + [False] * 30, 1), ([True] * 30 + [False] * 9, 1), ([True, False] * 20, 10)],
-    ids=["nine abnormal", "nine normal", "four parts"],
+    [([True] * 4 + [False] * 30, 1), ([True] * 30 + [False] * 4, 1), ([True, False] * 20, 20)],
+    ids=["four abnormal", "four normal", "two parts"],
 )
 def test_too_few_records_are_refused(positive: list[bool], part_size: int):
     records = answers([1.0 if one else -1.0 for one in positive], positive, part_size=part_size)
     with pytest.raises(UserError, match="too few to calibrate"):
         calibrate(records)
+
+
+@pytest.mark.parametrize(
+    ("positive", "part_size", "is_rough"),
+    [
+        ([True] * 5 + [False] * 30, 1, True),
+        ([True] * 9 + [False] * 30, 1, True),
+        ([True, False] * 20, 10, True),
+        ([True, False] * 20, 8, False),
+    ],
+    ids=["five abnormal", "nine abnormal", "four parts", "five parts"],
+)
+def test_few_records_are_calibrated_roughly(positive: list[bool], part_size: int, is_rough: bool):
+    # All margins are 3 too high: with the judge's own threshold, everything is abnormal.
+    margins = [4.0 if one else 2.0 for one in positive]
+    found = calibrate(answers(margins, positive, part_size=part_size))
+    assert found.is_rough is is_rough
+    rule = Rule(figure=Compared.BALANCED_ACCURACY)
+    assert not rule.is_positive(2.0, found)
+    assert rule.is_positive(4.0, found)
 
 
 def test_each_shortage_names_its_scores_and_its_reason():
@@ -99,7 +141,7 @@ def test_each_shortage_names_its_scores_and_its_reason():
     counts = {("judge_pair", "raw"): few, ("judge_pair", "rt"): few, ("judge_single", "raw"): none}
     pairs, single = calibration_shortages(counts)
     assert pairs.startswith(
-        "scores would not be calibrated (judge_pair raw, judge_pair rt): 40 validation records of 4"
+        "scores would be calibrated only roughly (judge_pair raw, judge_pair rt): 40 validation rec"
     )
     assert single.startswith(
         "scores would not be calibrated (judge_single raw): 0 validation records of 0 parts"

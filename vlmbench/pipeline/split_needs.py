@@ -16,7 +16,7 @@ from vlmbench.data.photos.source import PairedSourceConfig
 from vlmbench.data.photos.stock import Stock, read_stocks
 from vlmbench.data.splits import split_records
 from vlmbench.data.viewer import RAW
-from vlmbench.stats.calibrate import MIN_PARTS, MIN_RECORDS
+from vlmbench.stats.calibrate import GOOD_PARTS, GOOD_RECORDS
 from vlmbench.stats.clusters import MIN_EFFECTIVE
 from vlmbench.types import LABELS, Fold, Split, Task, UserError
 
@@ -64,7 +64,7 @@ def describe_needs(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
 
 def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) -> Iterator[str]:
     data, unit = config.data, config.source.unit
-    needed = {Split.VAL: MIN_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
+    needed = {Split.VAL: GOOD_PARTS, Split.TEST: ceil(MIN_EFFECTIVE)}
     counts = _count_parts(manifest, splits)
     total = sum(counts.values())
     if data.folds is not None:
@@ -75,7 +75,7 @@ def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
 
     have = " and ".join(f"the {split} set has {counts[split]}" for split in lacking)
     problem = (
-        f"{have} {unit}: calibration needs {needed[Split.VAL]} in the val set, a verdict "
+        f"{have} {unit}: good calibration needs {needed[Split.VAL]} in the val set, a verdict "
         f"{needed[Split.TEST]} in the test set"
     )
     shares = _find_shares(manifest, data, needed, data.folds)
@@ -206,9 +206,9 @@ def _lacking_labels(manifest: Manifest, splits: SplitIndices) -> Iterator[str]:
 
     good, bad = LABELS[Task.JUDGE_PAIR]
     for label, rate in ((bad, "misses"), (good, "false alarms")):
-        if labels[label] < MIN_RECORDS:
+        if labels[label] < GOOD_RECORDS:
             yield (
                 f"the test set has {labels[label]} {label} of {labels.total()} raw pairs: the rate "
-                f"of {rate} will be known only roughly. At least {MIN_RECORDS} are needed; add "
+                f"of {rate} will be known only roughly. At least {GOOD_RECORDS} are needed; add "
                 f"photos that are {label}"
             )

@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 from vlmbench.metrics import by_task_and_view
-from vlmbench.report.decisions import decide, rule_of
+from vlmbench.report.decisions import decide
 from vlmbench.report.runs import RunResult, read_folders
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import estimate_rate
+from vlmbench.stats import estimate_rate, rule_of
 from vlmbench.types import JUDGING, LABELS, Prediction, Probe, Rate, Task
 
 # The share of identical pairs that must be judged normal. The best published pair models reach

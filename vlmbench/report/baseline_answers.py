@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from vlmbench.metrics import by_task_and_view, errors
 from vlmbench.metrics._select import is_positive, positive_probabilities
 from vlmbench.metrics.auroc import area
-from vlmbench.report.decisions import Platt, Rule
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.baselines import BaselineDir, BaselineFacts, baseline_dir
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import Compared, calibrate, estimate, estimate_rate
+from vlmbench.stats import Compared, Rule, calibrate, estimate, estimate_rate
 from vlmbench.stats.estimates import Measure
 from vlmbench.types import LABELS, Estimate, Prediction, Probe, Rate, Task, UserError
 
@@ -36,6 +35,7 @@ class AskedBaseline:
     folder: BaselineDir
     runs: tuple[RunResult, ...]
     answers: Mapping[TaskView, Sequence[Prediction]]
+    validation: Mapping[TaskView, Sequence[Prediction]]
 
     @property
     def seconds(self) -> float:
@@ -104,11 +104,13 @@ def _read_baseline(folder: BaselineDir, runs: Sequence[RunResult], rule: Rule) -
     if why:
         raise UserError(f"{folder.path}: the answers cannot be trusted: {why}")
 
+    validation = folder.read_validation()
     return AskedBaseline(
         facts=folder.read_facts(),
         folder=folder,
         runs=tuple(runs),
-        answers=decide_all(folder.read_validation(), folder.read_predictions(), rule),
+        answers=decide_all(validation, folder.read_predictions(), rule),
+        validation=by_task_and_view([each for each in validation if has_labels(each)]),
     )
 
 
@@ -143,15 +145,10 @@ def decide(
     without scores, the labels stay.
     """
     try:
-        fitted = calibrate([each for each in validation if has_labels(each)])
+        calibration = calibrate([each for each in validation if has_labels(each)])
     except UserError:
         return list(predictions)
 
-    calibration = Platt(
-        slope=fitted.slope,
-        intercept=fitted.intercept,
-        base_rate=fitted.base_rate,
-    )
     decided = []
     for prediction in predictions:
         if prediction.margin is not None:

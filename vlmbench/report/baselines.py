@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vlmbench.metrics import describe
+from vlmbench.metrics import by_task_and_view, describe
 from vlmbench.report.baseline_answers import (
     FIGURES,
     AskedBaseline,
@@ -17,7 +17,6 @@ from vlmbench.report.baseline_answers import (
     read_baselines,
     tuned_answers,
 )
-from vlmbench.report.decisions import Rule, rule_of
 from vlmbench.report.figures import Figure, figure
 from vlmbench.report.localisation import Localisation, localisations
 from vlmbench.report.questions import TASKS
@@ -28,6 +27,7 @@ from vlmbench.report.tables import ARROWS, task_view_title
 from vlmbench.report.worth import Asked, Worth, worth
 from vlmbench.runs.baselines import baseline_dir
 from vlmbench.runs.identity import fold_of
+from vlmbench.stats import Redrawn, Rule, redraw, rule_of
 from vlmbench.stats.compare import LEVEL
 from vlmbench.types import JUDGING, Prediction, Task, UserError
 
@@ -43,6 +43,15 @@ class BaselineRow:
     seconds: float | None
     seconds_note: str
     answers: tuple[tuple[Prediction, ...], ...]  # of each run
+    redrawn: Redrawn | None  # thresholds with other validation parts
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(
+            name=self.name,
+            answers=self.answers,
+            redrawn=self.redrawn,
+        )
 
     @property
     def time(self) -> str:
@@ -164,11 +173,12 @@ def _table(
     series: Sequence[Series],
     rule: Rule,
 ) -> BaselineTable:
-    rows = [_baseline_row(each, kind, asked) for each in asked if kind in each.answers]
+    rows = [_baseline_row(each, kind, asked, rule) for each in asked if kind in each.answers]
     for member in series:
         answers = [tuned_answers(sweep, run, kind, rule) for run in member.runs]
         if answers and all(answers):
-            rows.append(_tuned_row(member, answers))
+            validation = [by_task_and_view(run.validation).get(kind, []) for run in member.runs]
+            rows.append(_tuned_row(member, answers, redraw(validation, rule)))
 
     return BaselineTable(
         task=kind[0],
@@ -178,7 +188,7 @@ def _table(
 
 
 def _baseline_row(
-    own: AskedBaseline, kind: TaskView, asked: Sequence[AskedBaseline]
+    own: AskedBaseline, kind: TaskView, asked: Sequence[AskedBaseline], rule: Rule
 ) -> BaselineRow:
     facts = own.facts
     is_alone = sum(each.facts.name == facts.name for each in asked) == 1
@@ -193,10 +203,13 @@ def _baseline_row(
         seconds=own.seconds,
         seconds_note=", ".join(seconds),
         answers=(tuple(own.answers[kind]),),
+        redrawn=redraw([own.validation.get(kind, [])], rule),
     )
 
 
-def _tuned_row(series: Series, answers: Sequence[Sequence[Prediction]]) -> BaselineRow:
+def _tuned_row(
+    series: Series, answers: Sequence[Sequence[Prediction]], redrawn: Redrawn | None
+) -> BaselineRow:
     """Return the row of a series; its time is the mean of its runs, evaluation included."""
     seconds = [run.status.get("seconds") for run in series.runs]
     known = [value for value in seconds if isinstance(value, int | float)]
@@ -209,6 +222,7 @@ def _tuned_row(series: Series, answers: Sequence[Sequence[Prediction]]) -> Basel
         seconds=sum(known) / len(known) if known else None,
         seconds_note="a whole run" if known else "",
         answers=tuple(tuple(own) for own in answers),
+        redrawn=redrawn,
     )
 
 
@@ -220,7 +234,11 @@ def _figures(answers: Sequence[Sequence[Prediction]]) -> tuple[Figure, ...]:
 def _worth(table: BaselineTable, rule: Rule, level: float) -> tuple[Worth | None, str]:
     """Return the verdict on tuned series against baselines; else a sentence that says why not."""
     tuned, others = (
-        [Asked(name=row.name, answers=row.answers) for row in table.rows if row.is_tuned is kind]
+        [
+            Asked(name=row.name, answers=row.answers, redrawn=row.redrawn)
+            for row in table.rows
+            if row.is_tuned is kind
+        ]
         for kind in (True, False)
     )
     if not tuned or not others:

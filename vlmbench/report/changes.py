@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vlmbench.report.decisions import Answers, Rule
+from vlmbench.report.decisions import Answers
 from vlmbench.report.figures import interval_words, plain, points, span
-from vlmbench.stats import Compared, Comparison, Folded, compare, holm
+from vlmbench.stats import Compared, Comparison, Folded, Rule, compare, holm
 from vlmbench.stats.compare import LEVEL, UNKNOWN, Clusters
 from vlmbench.types import UserError
 

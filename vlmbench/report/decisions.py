@@ -5,94 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.report.runs import RunResult
-from vlmbench.stats import Compared, Costs
+from vlmbench.stats import Calibration, Compared, Decided, Redrawn, Rule, redraw
 from vlmbench.stats.clusters import Floats
 from vlmbench.types import LABELS, Prediction, Task, UserError
-
-EVEN = 0.5  # balanced accuracy weighs both labels alike, as if half of the records were positive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platt:
-    """The part of a calibration that decides; `base_rate` is the share of positive records."""
-
-    slope: float
-    intercept: float
-    base_rate: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """The figure that a verdict is about, and how scores become decisions for it.
-
-    A record is judged positive where its calibrated log-odds, at `prevalence`, exceed `limit`. For
-    a calibrated probability this is the best threshold for the figure (Elkan 2001). `prevalence`
-    None keeps the share of positive validation records.
-    """
-
-    figure: Compared
-    costs: Costs | None = None
-
-    @property
-    def prevalence(self) -> float | None:
-        if self.figure is Compared.COST and self.costs is not None:
-            return self.costs.prevalence
-        return None if self.figure is Compared.ACCURACY else EVEN
-
-    @property
-    def limit(self) -> float:
-        if self.figure is Compared.COST and self.costs is not None:
-            return math.log(self.costs.overkill) - math.log(self.costs.miss)
-        return 0.0
-
-    def is_positive(self, margin: float, calibration: Platt) -> bool:
-        """Return whether a record of this margin is judged positive."""
-        log_odds = calibration.slope * margin + calibration.intercept
-        if self.prevalence is not None:
-            log_odds += _log_odds(self.prevalence) - _log_odds(calibration.base_rate)
-        return log_odds > self.limit
-
-    @property
-    def words(self) -> str:
-        """Return the name of the figure, as in "points of balanced accuracy"."""
-        names = {Compared.AUROC: "AUROC", Compared.COST: "expected cost"}
-        return names.get(self.figure, str(self.figure).replace("_", " "))
-
-
-def rule_of(config: Mapping[str, Any]) -> Rule:
-    """Return the rule of a run's configuration; balanced accuracy where it names none."""
-    settings = config.get("eval")
-    values = settings if isinstance(settings, Mapping) else {}
-    miss, overkill = _positive(values.get("cost_miss")), _positive(values.get("cost_overkill"))
-    costs = None
-    if miss is not None and overkill is not None:
-        prevalence = _positive(values.get("prevalence"))
-        is_share = prevalence is not None and prevalence < 1
-        costs = Costs(
-            miss=miss,
-            overkill=overkill,
-            prevalence=prevalence if is_share else None,
-        )
-
-    primary = str(values.get("primary", "auto"))
-    if primary == "auto":
-        primary = "cost" if costs is not None else "balanced_accuracy"
-    known = {str(figure): figure for figure in Compared}
-    figure = known.get(primary, Compared.BALANCED_ACCURACY)
-    if figure is Compared.COST and costs is None:
-        figure = Compared.BALANCED_ACCURACY
-    return Rule(figure=figure, costs=costs if figure is Compared.COST else None)
-
-
-def _positive(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and value > 0 else None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,6 +22,8 @@ class Answers:
 
     `right` is 1 where the decision is the true label, else 0: (seeds, n). `scores` rise with the
     positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n).
+    `redrawn` are thresholds with other validation parts; None without a calibration, and with
+    folds, whose spread holds them.
     `one_label` has a sentence for each run that gave one label to everything, else "".
     `uncalibrated` says why labels are the model's own; "" if they are calibrated. `folds` is the
     fold that tested each record, (n), or None without a cross-validation.
@@ -114,11 +37,14 @@ class Answers:
     one_label: tuple[str, ...]
     uncalibrated: str
     folds: tuple[int, ...] | None = None
+    redrawn: Redrawn | None = None
 
-    def outcomes(self, figure: Compared) -> Floats:
+    def outcomes(self, figure: Compared) -> Floats | Decided:
         """Return what `vlmbench.stats.compare` takes. Raise UserError where there are no scores."""
         if figure is not Compared.AUROC:
-            return self.right
+            if self.redrawn is None or self.scores is None:
+                return self.right
+            return self.redrawn.decide(self.right, self.scores, self.positive)
         if self.scores is None:
             raise UserError("AUROC needs scores; set eval.method=score and evaluate the runs again")
         return self.scores
@@ -155,7 +81,17 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
         one_label=tuple(_one_label(run, row) for run, row in zip(runs, labels, strict=True)),
         uncalibrated="; ".join(sorted(reasons)),
         folds=_folds(runs, task, view, ids),
+        redrawn=None if any(run.folds for run in runs) else _redraw(runs, task, view, rule),
     )
+
+
+def _redraw(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> Redrawn | None:
+    if any(calibration_of(run, task, view) is None for run in runs):
+        return None
+    validation = [
+        [each for each in run.validation if (each.task, each.view) == (task, view)] for run in runs
+    ]
+    return redraw(validation, rule)
 
 
 def _folds(
@@ -207,27 +143,20 @@ def _decide_by_fold(row: Sequence[Prediction], run: RunResult, rule: Rule) -> li
     return [labels[each.id] for each in row]
 
 
-def calibration_of(run: RunResult, task: Task, view: str) -> Platt | None:
+def calibration_of(run: RunResult, task: Task, view: str) -> Calibration | None:
     """Return a run's calibration, if it has one.
 
     The file may come from strangers: numbers that cannot be used count as none.
     """
     views = run.calibration.get(str(task))
     numbers = views.get(view) if isinstance(views, Mapping) else None
-    if not isinstance(numbers, Mapping) or "error" in numbers:
+    try:
+        found = msgspec.convert(numbers, Calibration)
+    except msgspec.ValidationError:
         return None
 
-    slope, intercept = numbers.get("slope"), numbers.get("intercept")
-    n, n_positive = _positive(numbers.get("n")), _positive(numbers.get("n_positive"))
-    finite = all(isinstance(x, int | float) and math.isfinite(x) for x in (slope, intercept))
-    if not finite or n is None or n_positive is None or n_positive >= n:
-        return None
-    base_rate = n_positive / n
-    return Platt(
-        slope=float(slope or 0.0),
-        intercept=float(intercept or 0.0),
-        base_rate=base_rate,
-    )
+    is_finite = math.isfinite(found.slope) and math.isfinite(found.intercept)
+    return found if is_finite and 0 < found.n_positive < found.n else None
 
 
 def why_uncalibrated(run: RunResult, task: Task, view: str) -> str:
@@ -266,7 +195,3 @@ def _scores(rows: Sequence[Sequence[Prediction]]) -> Floats | None:
     if any(margin is None for row in margins for margin in row):
         return None
     return np.array(margins, dtype=np.float64)
-
-
-def _log_odds(probability: float) -> float:
-    return math.log(probability / (1 - probability))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from vlmbench.report.changes import Change, change, in_order
-from vlmbench.report.decisions import Answers, answers_of, rule_of
+from vlmbench.report.decisions import Answers, answers_of
 from vlmbench.report.figures import figure
 from vlmbench.report.losses import control_answers, loss_answers
 from vlmbench.report.questions import BASELINE, CONTROL, SINGLE
@@ -19,7 +19,7 @@ from vlmbench.report.runs import RunResult
 from vlmbench.report.series import Series, series_of
 from vlmbench.report.step import Step, StepAnswer
 from vlmbench.report.verdicts import Finding
-from vlmbench.stats import Comparison, estimate_rate
+from vlmbench.stats import Comparison, estimate_rate, rule_of
 from vlmbench.stats.compare import UNKNOWN
 from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Estimate, Prediction, Rate, Task, UserError

@@ -14,7 +14,7 @@ from vlmbench.report.changes import (
     in_order,
     p_words,
 )
-from vlmbench.report.decisions import Rule, answers_of, rule_of
+from vlmbench.report.decisions import answers_of
 from vlmbench.report.figures import interval_words
 from vlmbench.report.questions import (
     CONTROL,
@@ -26,7 +26,7 @@ from vlmbench.report.questions import (
 )
 from vlmbench.report.runs import RunResult
 from vlmbench.runs.plan import PlannedRun
-from vlmbench.stats import Compared, Comparison
+from vlmbench.stats import Compared, Comparison, Rule, rule_of
 from vlmbench.stats.compare import LEVEL, UNKNOWN
 from vlmbench.system.text import counted
 from vlmbench.types import Task, UserError

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlmbench.report.changes import Change, correct_changes
-from vlmbench.report.decisions import Rule
 from vlmbench.report.figures import interval_words, list_names
-from vlmbench.stats import Compared, compare
+from vlmbench.stats import Compared, Decided, Redrawn, Rule, compare
+from vlmbench.stats.clusters import Floats
 from vlmbench.stats.compare import UNKNOWN
 from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Prediction, UserError
@@ -21,10 +24,14 @@ WORTH, NOT_WORTH, LITTLE = "worth it", "not worth it", "worth little"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A tuned series, or a baseline: its decided answers, a sequence for each seed."""
+    """A tuned series, or a baseline: its decided answers, a sequence for each seed.
+
+    `redrawn` are its thresholds with other validation parts; None without a calibration.
+    """
 
     name: str
     answers: Sequence[Sequence[Prediction]]
+    redrawn: Redrawn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +103,10 @@ def _change(one: Asked, other: Asked, rule: Rule) -> Change:
             )
         rows.append([by_id[record] for record in order])
 
-    positive = [each.expected == LABELS[each.task][1] for each in baseline]
-    is_auroc = rule.figure is Compared.AUROC
+    positive = np.array([each.expected == LABELS[each.task][1] for each in baseline])
     comparison = compare(
-        [[_outcome(each, is_auroc) for each in row] for row in rows],
-        [[_outcome(each, is_auroc) for each in baseline]],
+        _outcomes(rows, one.redrawn, positive, rule.figure),
+        _outcomes([baseline], other.redrawn, positive, rule.figure),
         clusters=[each.cluster for each in baseline],
         figure=rule.figure,
         positive=positive,
@@ -110,12 +116,24 @@ def _change(one: Asked, other: Asked, rule: Rule) -> Change:
     return Change(comparison=comparison)
 
 
-def _outcome(prediction: Prediction, is_auroc: bool) -> float:
-    if not is_auroc:
-        return float(prediction.correct)
-    if prediction.margin is None:
-        raise UserError("AUROC needs scores; set eval.method=score and evaluate the runs again")
-    return prediction.margin
+def _outcomes(
+    rows: Sequence[Sequence[Prediction]],
+    redrawn: Redrawn | None,
+    positive: NDArray[np.bool_],
+    figure: Compared,
+) -> Floats | Decided:
+    margins = [[each.margin for each in row] for row in rows]
+    has_scores = all(margin is not None for row in margins for margin in row)
+    scores = np.array(margins if has_scores else np.zeros((0, 0)), dtype=np.float64)
+    if figure is Compared.AUROC:
+        if not has_scores:
+            raise UserError("AUROC needs scores; set eval.method=score and evaluate the runs again")
+        return scores
+
+    right = np.array([[each.correct for each in row] for row in rows], dtype=np.float64)
+    if redrawn is None or not has_scores:
+        return right
+    return redrawn.decide(right, scores, positive)
 
 
 def _weakest(

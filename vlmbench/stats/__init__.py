@@ -5,9 +5,14 @@ half a miss (or one changed part) is always added to what was seen. So every fig
 """
 
 from vlmbench.stats.basis import Basis, Source, find_basis
-from vlmbench.stats.calibrate import Calibration, calibrate, calibration_shortages
+from vlmbench.stats.calibrate import (
+    Calibration,
+    calibrate,
+    calibration_shortages,
+)
 from vlmbench.stats.clusters import Folded
 from vlmbench.stats.compare import Comparison, compare, holm
+from vlmbench.stats.decided import Decided, Redrawn, redraw
 from vlmbench.stats.estimates import estimate, estimate_rate
 from vlmbench.stats.figures import Compared, Costs
 from vlmbench.stats.join import (
@@ -20,6 +25,7 @@ from vlmbench.stats.join import (
 )
 from vlmbench.stats.promise import Promise, promise
 from vlmbench.stats.roc import GRID, RocBand, roc_band
+from vlmbench.stats.rule import Rule, rule_of
 from vlmbench.stats.threshold import Threshold, cheapest_threshold
 
 __all__ = [
@@ -29,9 +35,12 @@ __all__ = [
     "Compared",
     "Comparison",
     "Costs",
+    "Decided",
     "Folded",
     "Promise",
+    "Redrawn",
     "RocBand",
+    "Rule",
     "Shape",
     "Source",
     "Threshold",
@@ -48,6 +57,8 @@ __all__ = [
     "join_records",
     "join_tiles",
     "promise",
+    "redraw",
     "roc_band",
+    "rule_of",
     "shape_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlmbench.stats import power
 from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, Folded, number_clusters
+from vlmbench.stats.decided import Decided, threshold_variance
 from vlmbench.stats.figures import (
     Compared,
+    Contributions,
     Costs,
     Flags,
     contributions,
@@ -28,6 +30,7 @@ LEVEL = 0.05  # of all looks together
 UNKNOWN = "not enough data to tell"
 
 Clusters = Sequence[Hashable] | NDArray[Any] | Folded
+Outcomes = ArrayLike | Decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +120,8 @@ class Comparison:
 
 
 def compare(
-    outcomes_a: ArrayLike,
-    outcomes_b: ArrayLike,
+    outcomes_a: Outcomes,
+    outcomes_b: Outcomes,
     *,
     clusters: Clusters,
     figure: Compared | str = Compared.ACCURACY,
@@ -130,12 +133,13 @@ def compare(
     """Return the figure of a minus that of b on the same records.
 
     `outcomes_a` and `outcomes_b` are (seeds, records): 1 where the answer was right, else 0; for
-    figure="auroc" any scores that rise with the positive label. `clusters` names each record's
-    cluster, whose records are not independent: (records). With `Folded` clusters, each record was
-    answered by the model of its fold, and the interval holds the choice of training sets too: see
-    `Spread.half_width`. `positive` is each record's true label.
-    With `fixed`, b was not trained, so it has no seeds. `margin` is in points of share; for
-    figure="cost" it is what costs change by if misses and overkill both change by `margin`.
+    figure="auroc" any scores that rise with the positive label. With `Decided`, the interval
+    holds the choice of the validation parts that gave the thresholds. `clusters` names the cluster
+    of each record, whose records are not independent: (records). With `Folded` clusters, each
+    record was answered by the model of its fold, and the interval holds the choice of training
+    sets too: see `Spread.half_width`. `positive` is each record's true label. With `fixed`, b was
+    not trained, so it has no seeds. `margin` is in points of share; for figure="cost" it is what
+    costs change by if misses and overkill both change by `margin`.
 
     The interval holds the choice of parts (jackknife over clusters) and of seeds (both arms apart,
     any number each): see `Design.variance` and `half_width`. A single cluster has no interval.
@@ -185,8 +189,8 @@ class Pair:
 
 
 def paired(
-    outcomes_a: ArrayLike,
-    outcomes_b: ArrayLike,
+    outcomes_a: Outcomes,
+    outcomes_b: Outcomes,
     *,
     clusters: Clusters,
     figure: Compared,
@@ -195,7 +199,10 @@ def paired(
     fixed: bool = False,
 ) -> Pair:
     """Return the difference and its spread, without words; see `compare` for the arguments."""
-    a, b = _rows(outcomes_a, "outcomes_a"), _rows(outcomes_b, "outcomes_b")
+    given = (outcomes_a, outcomes_b)
+    decided = [each if isinstance(each, Decided) else None for each in given]
+    plain = [each.outcomes if isinstance(each, Decided) else each for each in given]
+    a, b = _rows(plain[0], "outcomes_a"), _rows(plain[1], "outcomes_b")
     numbers, folds = _numbers(clusters)
     flags = None if positive is None else np.asarray(positive).astype(np.bool_)
     _require_same_length(a, b, numbers, flags, folds)
@@ -204,11 +211,18 @@ def paired(
     design, records = design_of(figure, numbers, flags, costs)
     labels = None if flags is None else flags[records]
     own = None if folds is None else folds[records]
-    arm_a, arm_b = (contributions(figure, design, rows[:, records], labels, own) for rows in (a, b))
+
+    def contribute(rows: Floats) -> Contributions:
+        return contributions(figure, design, rows[:, records], labels, own)
+
+    arm_a, arm_b = contribute(a), contribute(b)
 
     difference = float(arm_a.values.mean() - arm_b.values.mean())
     by_fold = None if own is None else fold_design(figure, design, own)
-    spread = measure_spread(design, arm_a, arm_b, fixed=fixed, folds=by_fold)
+    spread = replace(
+        measure_spread(design, arm_a, arm_b, fixed=fixed, folds=by_fold),
+        thresholds=threshold_variance(design, contribute, *decided),
+    )
     seeds = (len(a), 0 if fixed else len(b))
     return Pair(
         difference=difference,

@@ -56,9 +56,11 @@ def sources(spread: Spread, *, arms: int = 2) -> Sources:
         observed = sum(_per_seed(arm, arm.value) for arm in spread.seeds)
         seeds = max(observed / float(chi2.median(freedom)) - interaction, 0.0)
 
+    # More parts come with more validation parts.
+    thresholds = sum(one.value for one in spread.thresholds)
     share = sum(interaction / (arm.freedom + 1) for arm in spread.seeds)
     return Sources(
-        shared=(spread.clusters.value - share) * number,
+        shared=(spread.clusters.value + thresholds - share) * number,
         interaction=interaction * number,
         seeds=seeds,
         one_record=spread.one_record * number**2,

@@ -1,4 +1,4 @@
-"""How far an observed difference may be from the true one: by the choice of parts and of seeds."""
+"""How far an observed difference may be from the true one: by the choice of parts and seeds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Spread:
     `clusters` comes from the clusters of records. `one_record` is the least that is assumed of it.
     `whole_clusters` is the same if whole clusters had changed; it guards claims of no difference.
     `seeds` has an entry for each arm with two seeds or more. `folds` comes from the folds of a
-    cross-validation: it holds what clusters, seeds and training sets change.
+    cross-validation: it holds what clusters, seeds and training sets change. `thresholds` come from
+    the choice of validation parts: see `threshold_variance`.
     """
 
     clusters: Variance
@@ -47,6 +48,7 @@ class Spread:
     num_clusters: int
     seeds: tuple[Variance, ...]
     folds: Variance | None = None
+    thresholds: tuple[Variance, ...] = ()
 
     @property
     def components(self) -> tuple[Variance, ...]:
@@ -61,6 +63,7 @@ class Spread:
             one_record=self.one_record / square,
             whole_clusters=self.whole_clusters / square,
             seeds=tuple(arm.divided(square) for arm in self.seeds),
+            thresholds=tuple(one.divided(square) for one in self.thresholds),
             folds=None if self.folds is None else self.folds.divided(square),
         )
 
@@ -101,13 +104,24 @@ class Spread:
             yield (replace(self.folds, value=max(self.folds.value, least)),)
 
     def _components(self, least: float) -> tuple[Variance, ...]:
-        return (replace(self.clusters, value=max(self.clusters.value, least)), *self.seeds)
+        clusters = replace(self.clusters, value=max(self.clusters.value, least))
+        return (_pooled((clusters, *self.thresholds)), *self.seeds)
+
+
+def _pooled(parts: Sequence[Variance]) -> Variance:
+    """Return the sum of variances with Satterthwaite's degrees of freedom (1946)."""
+    if len(parts) == 1 or not all(np.isfinite(part.value) for part in parts):
+        return parts[0]
+
+    total = sum(part.value for part in parts)
+    freedom = total**2 / sum(part.value**2 / part.freedom for part in parts)
+    return Variance(value=total, freedom=freedom)
 
 
 def half_width(components: Sequence[Variance], confidence: float = 0.95) -> float:
     """Return half the width of an interval whose variance has these components; see `half_widths`.
 
-    The first component is the clusters' and the others are the seeds'.
+    The first component is the clusters', the others are those of seeds and thresholds.
     """
     values = np.array([[part.value] for part in components])
     if not np.isfinite(values).all():
