@@ -130,7 +130,7 @@ def threshold_worlds() -> list[ThresholdWorld]:
     return [
         ThresholdWorld(validation=validation, test=test, size=size, own=own)
         for own in (0.0, 0.2)
-        for test, size in ((10, 6), (20, 6), (40, 10), (100, 6))
+        for test, size in ((20, 6), (40, 10), (100, 6))
         for validation in (3, 5, 10, 20)
     ]
 

@@ -291,8 +291,8 @@ class Judgement:
 
     `images` are as given. `prediction` is None if an image could not be read; `error` says why.
     `score` is the probability of the positive label, calibrated on the run's validation records if
-    `calibrated`. `decision` is the positive label if the score is above `threshold`. Without costs
-    it is the likelier label, and `threshold` is the score at which both are equally likely.
+    `calibrated`. `decision` is the positive label if the score is above `threshold`. Without a
+    calibration it is the likelier label, and `threshold` is the score where both are as likely.
 
     For an answer that joins several records of a part, `singles` are theirs, and `decided_by` is
     the id of the deciding one; `images` are its images.

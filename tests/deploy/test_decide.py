@@ -78,7 +78,7 @@ def test_records_that_chose_are_named_with_the_number_of_checkpoints(tmp_path: P
         "They are used because the test split is sealed"
     )
     *_, last = decider_of(run, PredictConfig()).notes([KIND])
-    assert last.startswith("judge pair, raw: the log loss is too low: the validation records that ")
+    assert last.startswith("judge pair, raw: misses, overkill and log loss are too low: the valid")
 
 
 def test_a_small_test_split_is_not_taken_and_its_size_is_named(tmp_path: Path) -> None:
@@ -156,6 +156,57 @@ def asked(margin: float, name: str = "new") -> tuple[Record, Prediction]:
     )
     (prediction,) = answers([margin], [False])
     return record, replace(prediction, group=name, images=("", ""))
+
+
+def leaning(parts: int) -> list[Prediction]:
+    """Return answers of a judge that ranks well and calls nothing abnormal: 5 nats too low."""
+    positive = [i % 2 == 0 for i in range(4 * parts)]
+    return answers([-4.0 if one else -6.0 for one in positive], positive, part_size=4)
+
+
+def test_without_costs_the_calibrated_threshold_decides(tmp_path: Path) -> None:
+    run = make_run(tmp_path, leaning(5), test=leaning(20))
+    decider = decider_of(run, PredictConfig())
+    for margin, decision in ((-4.0, "abnormal"), (-6.0, "normal")):
+        judgement = decider.decide(*asked(margin), sentence=None)
+        assert judgement.prediction is not None
+        assert judgement.prediction.predicted == "normal"
+        assert judgement.decision == decision
+        assert (judgement.score > judgement.threshold) is (decision == "abnormal")
+
+    rule = decider.notes([KIND])[1]
+    assert rule.startswith(
+        "judge pair, raw: the threshold is 0.5, the best for balanced accuracy by the calibration: "
+        "misses 0.0 % ("
+    )
+    assert "n = 40 of 20 parts), measured on test records" in rule
+
+
+def test_another_share_of_abnormal_parts_moves_score_and_threshold_alike(tmp_path: Path) -> None:
+    run = make_run(tmp_path, leaning(5), test=leaning(20))
+    rare = decider_of(run, PredictConfig(prevalence=0.02)).decide(*asked(-4.0), sentence=None)
+    even = decider_of(run, PredictConfig()).decide(*asked(-4.0), sentence=None)
+    assert rare.decision == even.decision == "abnormal"
+    assert rare.threshold == pytest.approx(0.02)
+    assert even.threshold == pytest.approx(0.5)
+    assert rare.threshold < rare.score < even.score
+
+
+def test_few_validation_parts_give_a_rough_threshold(tmp_path: Path) -> None:
+    run = make_run(tmp_path, leaning(3), test=leaning(20))
+    notes = decider_of(run, PredictConfig()).notes([KIND])
+    assert any(
+        "the threshold is only roughly known from so few parts; add p" in one for one in notes
+    )
+    good = make_run(tmp_path / "good", leaning(5), test=leaning(20))
+    assert not any("roughly" in one for one in decider_of(good, PredictConfig()).notes([KIND]))
+
+
+def test_without_a_calibration_the_likelier_label_decides(tmp_path: Path) -> None:
+    decider = decider_of(make_run(tmp_path, leaning(2), test=leaning(20)), PredictConfig())
+    judgement = decider.decide(*asked(-4.0), sentence=None)
+    assert (judgement.decision, judgement.calibrated) == ("normal", False)
+    assert any("the likelier label decides" in note for note in decider.notes([KIND]))
 
 
 def test_a_promise_gives_a_third_answer_between_two_limits(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def test_the_score_is_calibrated_on_records_joined_in_the_same_way(
     assert first["calibrated"]
     assert not part["calibrated"]
     assert "max of 2 records of one photo: scores are calibrated (Platt) on 60 val" in outcome.out
-    rates = r"max of 2 records of one photo: misses .* parts\), overkill .* parts\)"
+    rates = (
+        r"max of 2 records of one photo: the threshold is .* misses .*parts\), overkill .*parts\)"
+    )
     assert re.search(rates, outcome.out)
     assert "max of 2 photos with 2 records each: misses and overkill are not known" in outcome.out
 

@@ -14,7 +14,8 @@ class CostConfig(Settings):
 
     cost_miss: float | None = setting(
         None,
-        "Cost of accepting an abnormal part, in any unit; null: the likelier label decides.",
+        "Cost of accepting an abnormal part, in any unit; null: the threshold for eval.primary "
+        "decides.",
         at_least=1e-9,
         cure=10,
     )

@@ -30,8 +30,8 @@ class Join(StrEnum):
 class DeployConfig(CostConfig):
     """Base of conf/predict, conf/export and conf/serve: how scores become decisions.
 
-    Without costs, the likelier label is the decision, as in all metrics. With both costs, the
-    decision threshold on the calibrated score minimises the expected cost (see
+    Without costs, the run's own rule decides (see vlmbench/stats/rule.py). With both costs, the
+    threshold on the calibrated score minimises the expected cost (see
     vlmbench/stats/threshold.py). With two promised rates, scores that keep neither promise are
     answered with "look at it" (see vlmbench/stats/promise.py).
     """

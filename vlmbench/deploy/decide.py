@@ -9,20 +9,21 @@ from typing import Any
 import msgspec
 
 from vlmbench.config import DeployConfig
+from vlmbench.deploy.sentences import MEASURED_ON, basis_notes, cost_notes, promise_note, rule_note
 from vlmbench.metrics import by_task_and_view
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import (
     Basis,
     Calibration,
     Promise,
-    Source,
+    Rule,
     Threshold,
     cheapest_threshold,
     find_basis,
     promise,
+    rule_of,
 )
-from vlmbench.stats.clusters import MIN_EFFECTIVE
-from vlmbench.types import LABELS, LOOK, Estimate, Judgement, Prediction, Record, Task, UserError
+from vlmbench.types import LABELS, LOOK, Judgement, Prediction, Record, Task, UserError
 
 TaskView = tuple[Task, str]
 
@@ -34,12 +35,6 @@ UNCALIBRATED = Calibration(
     n_parts=0,
     n_positive=0,
 )
-# In words: the records that a figure of decisions is measured on.
-MEASURED_ON = {
-    Source.TEST: "test records",
-    Source.UNFOLLOWED: "validation records of parts that training did not follow",
-    Source.VALIDATION: "validation records",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +42,8 @@ class Decider:
     """Calibrations, thresholds and promises by task and view.
 
     `bases` are the records that decisions are measured on. `missing` says why a task and view has
-    no calibration. `settings` are those of the stage. `joined` says in words which records each
+    no calibration. `settings` are those of the stage. `rule` is the run's own: it decides by
+    calibrated scores where neither costs nor promises do. `joined` says in words which records each
     answer joins, "" for single records.
     """
 
@@ -57,6 +53,7 @@ class Decider:
     promises: Mapping[TaskView, Promise]
     missing: Mapping[TaskView, str]
     settings: DeployConfig
+    rule: Rule
     joined: str = ""
 
     def require(self, kinds: Iterable[TaskView]) -> None:
@@ -73,7 +70,7 @@ class Decider:
                 raise UserError(
                     f"{setting} needs calibrated scores, and {task} in view {view}{of} has none: "
                     f"{self.why_missing(task, view)}; leave {setting} out, "
-                    "and the likelier label decides"
+                    "and the model's likelier label decides"
                 )
 
     def why_missing(self, task: Task, view: str) -> str:
@@ -104,6 +101,10 @@ class Decider:
         elif threshold is not None:
             limit = threshold.value
             decision = LABELS[record.task][int(score > limit)]
+        elif task_view in self.calibrations:
+            limit = self.rule.limit_score(calibration, prevalence)
+            is_positive = self.rule.is_positive(prediction.margin, calibration)
+            decision = LABELS[record.task][int(is_positive)]
         else:
             limit = calibration.score(0.0, prevalence)
             decision = prediction.predicted
@@ -144,17 +145,23 @@ class Decider:
             why = self.why_missing(*kind)
             yield f"{title}: scores are the model's own, not calibrated: {why}"
 
+        figures = "misses, overkill and log loss"
         if kind in self.promises:
-            yield _promise_note(title, self.promises[kind])
+            figures = "the log loss"
+            yield promise_note(title, self.promises[kind])
         elif threshold is not None:
-            yield from _cost_notes(title, threshold)
+            figures = f"cost, {figures}"
+            yield from cost_notes(title, threshold)
+        elif kind in self.calibrations:
+            basis, calibration = self.bases[kind], self.calibrations[kind]
+            yield rule_note(title, basis, calibration, self.rule, self.settings.prevalence)
         else:
             yield (
                 f"{title}: the likelier label decides (0.5 of the model's own probability), "
                 "as in all metrics"
             )
         if kind in self.bases:
-            yield from _basis_notes(title, self.bases[kind], has_cost=threshold is not None)
+            yield from basis_notes(title, self.bases[kind], figures)
 
     def _calibration_notes(self, title: str, kind: TaskView) -> Iterator[str]:
         calibration, basis = self.calibrations[kind], self.bases[kind]
@@ -169,6 +176,11 @@ class Decider:
         if self.settings.prevalence is not None:
             percent = 100 * self.settings.prevalence
             yield f"{title}: scores assume that {percent:g} % of the parts are {positive}"
+        if calibration.is_rough:
+            yield (
+                f"{title}: so few parts give a rough threshold; add parts, or raise data.split.val "
+                "and train again"
+            )
         if calibration.is_blind:
             yield (
                 f"{title}: the model ranks validation records no better than chance; "
@@ -195,6 +207,7 @@ def load_decider(folder: RunDir, settings: DeployConfig, *, seed: int) -> Decide
         promises=make_promises(bases, settings),
         missing=missing,
         settings=settings,
+        rule=rule_of(folder.read_config()),
     )
 
 
@@ -278,65 +291,3 @@ def _read_calibration(folder: RunDir, numbers: Mapping[str, Any]) -> Calibration
             f"{folder.path}/calibration.json: {error}; "
             "evaluate the run again (its own command with stage=evaluate)"
         ) from error
-
-
-def _cost_notes(title: str, threshold: Threshold) -> Iterator[str]:
-    cost, saving = threshold.cost, threshold.saving
-    yield (
-        f"{title}: the threshold is {threshold.value:.3g}; the expected cost is {cost.value:.3g} a "
-        f"record (95 % interval {cost.low:.3g} to {cost.high:.3g}, "
-        f"n = {cost.n} of {cost.n_parts} parts, {MEASURED_ON[threshold.measured_on]}), "
-        f"misses {percent(threshold.miss_rate)}, overkill {percent(threshold.overkill_rate)}"
-    )
-    if not threshold.is_cheaper:
-        yield (
-            f"{title}: this cost cannot be told apart from that of a rule without a model: "
-            f"{threshold.rule_without_model} costs {threshold.cost_without_model:.3g} a record, so "
-            f"the threshold saves {saving.value:.3g} "
-            f"(95 % interval {saving.low:.3g} to {saving.high:.3g}). "
-            "These records are too few, or the model too weak"
-        )
-
-
-def _promise_note(title: str, given: Promise) -> str:
-    return (
-        f"{title}: of new abnormal parts at most {100 * given.max_miss:g} % are passed, and of new "
-        f"normal parts at most {100 * given.max_overkill:g} % are stopped, on average over sets of "
-        f"{given.n_abnormal} abnormal and {given.n_normal} normal parts like these "
-        f"{MEASURED_ON[given.measured_on]}; the promise holds while parts, camera and light stay "
-        f"the same. To be looked at: {percent(given.looked_at_abnormal)} of the abnormal and "
-        f"{percent(given.looked_at_normal)} of the normal ones"
-    )
-
-
-def _basis_notes(title: str, basis: Basis, *, has_cost: bool) -> Iterator[str]:
-    """Yield from which records the figures come, unless these are enough test records."""
-    figures = "cost, misses, overkill and log loss" if has_cost else "the log loss"
-    verb = "are" if has_cost else "is"
-
-    if basis.chose:
-        yield (
-            f"{title}: {figures} {verb} too low: the validation records that give "
-            f"{'them' if has_cost else 'it'} chose the best of {basis.checkpoints} checkpoints. "
-            f"They are used because {basis.why_not_test}"
-        )
-    elif basis.source is not Source.TEST:
-        yield (
-            f"{title}: {figures} {verb} measured on {MEASURED_ON[basis.source]}, which chose no "
-            f"checkpoint, because {basis.why_not_test}"
-        )
-    if basis.is_small:
-        yield (
-            f"{title}: {figures} {verb} uncertain: {len(basis.records)} records of "
-            f"{basis.n_parts} parts tell as much as {basis.effective_parts:.3g} equal parts of the "
-            f"rarer label, and {MIN_EFFECTIVE:g} are needed"
-        )
-
-
-def percent(estimate: Estimate) -> str:
-    """Return a rate with its interval, n and parts."""
-    return (
-        f"{100 * estimate.value:.1f} % "
-        f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f} %, "
-        f"n = {estimate.n} of {estimate.n_parts} parts)"
-    )

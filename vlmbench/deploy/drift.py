@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlmbench.deploy.decide import MEASURED_ON, Decider, TaskView
+from vlmbench.deploy.decide import Decider, TaskView
+from vlmbench.deploy.sentences import MEASURED_ON
 from vlmbench.report.drift import ScoreDrift
 from vlmbench.stats.drift import find_drift
 from vlmbench.types import LABELS, Judgement, Prediction

@@ -263,6 +263,14 @@ def _decision_rules(
             for (task, view), basis in decider.bases.items()
             if task in tasks
         },
+        "rule": {
+            "figure": str(decider.rule.figure),
+            "limit": {
+                f"{task}/{view}": decider.rule.limit_score(calibration, settings.prevalence)
+                for (task, view), calibration in decider.calibrations.items()
+                if task in tasks
+            },
+        },
         "threshold": _by_task_view(decider.thresholds, tasks),
         "promise": _by_task_view(decider.promises, tasks),
         "prevalence": settings.prevalence,

@@ -7,29 +7,26 @@ from dataclasses import dataclass, replace
 
 from vlmbench.config import Join, RunConfig
 from vlmbench.deploy.decide import (
-    MEASURED_ON,
     Decider,
     TaskView,
     find_bases,
     find_thresholds,
     make_promises,
-    percent,
 )
 from vlmbench.metrics import by_task_and_view
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import (
-    Basis,
     Calibration,
     Shape,
     calibrate,
     deciding,
-    estimate_rate,
     join_predictions,
     join_records,
+    rule_of,
     shape_of,
 )
 from vlmbench.system.text import counted
-from vlmbench.types import LABELS, Judgement, Prediction, Rate, Record, UserError
+from vlmbench.types import Judgement, Prediction, Record, UserError
 
 # Why photos of one part are not measured on the validation records of photos in lots.
 LOTS = (
@@ -158,6 +155,7 @@ def _load_decider(
         promises=make_promises(bases, settings),
         missing=missing,
         settings=settings,
+        rule=rule_of(folder.read_config()),
         joined=words,
     )
     decider.require([kind])
@@ -178,30 +176,9 @@ def _in_words(shape: Shape, how: Join) -> str:
 
 
 def _rate_notes(decider: Decider, kind: TaskView) -> Iterator[str]:
-    """Yield how joining changes the errors, where neither a cost nor a promise sets the limit."""
-    if kind in decider.thresholds or kind in decider.promises:
-        return
+    """Yield that the errors of joined answers are not known, where they were not measured."""
     if kind not in decider.bases:
         yield (
             f"{decider.joined}: misses and overkill are not known. The more records are joined, "
             "the further they may be from those of single records; a maximum stops more parts"
         )
-        return
-
-    basis = decider.bases[kind]
-    yield (
-        f"{decider.joined}: misses {_error_rate(basis, positive=True)}, "
-        f"overkill {_error_rate(basis, positive=False)}, measured on joined "
-        f"{MEASURED_ON[basis.source]}"
-    )
-
-
-def _error_rate(basis: Basis, *, positive: bool) -> str:
-    members = [
-        each for each in basis.records if (each.expected == LABELS[each.task][1]) is positive
-    ]
-    rate = Rate(
-        hits=tuple(not each.correct for each in members),
-        parts=tuple(each.cluster for each in members),
-    )
-    return percent(estimate_rate(rate))

@@ -26,7 +26,7 @@ from vlmbench.stats.join import (
 from vlmbench.stats.promise import Promise, promise
 from vlmbench.stats.roc import GRID, RocBand, roc_band
 from vlmbench.stats.rule import Rule, rule_of
-from vlmbench.stats.threshold import Threshold, cheapest_threshold
+from vlmbench.stats.threshold import Threshold, cheapest_threshold, measure_errors
 
 __all__ = [
     "GRID",
@@ -56,6 +56,7 @@ __all__ = [
     "join_predictions",
     "join_records",
     "join_tiles",
+    "measure_errors",
     "promise",
     "redraw",
     "roc_band",

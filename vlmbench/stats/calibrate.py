@@ -38,7 +38,7 @@ class Calibration:
 
         `prevalence` is the share of positive records in use; None keeps the share in the fit.
         """
-        return _probability(self.slope * margin + self.intercept + self.shift(prevalence))
+        return probability(self.slope * margin + self.intercept + self.shift(prevalence))
 
     @property
     def base_rate(self) -> float:
@@ -243,7 +243,8 @@ def _folds(parts: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.
     yield from folds.split(np.zeros(len(parts)), groups=parts)
 
 
-def _probability(log_odds: float) -> float:
+def probability(log_odds: float) -> float:
+    """Return the probability of these log-odds."""
     return 1.0 / (1.0 + math.exp(min(-log_odds, 700.0)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmbench.stats.calibrate import Calibration
+from vlmbench.stats.calibrate import Calibration, probability
 from vlmbench.stats.figures import Compared, Costs
 
 EVEN = 0.5  # balanced accuracy weighs both labels alike, as if half of the records were positive
@@ -41,6 +41,11 @@ class Rule:
         """Return (slope, offset): a record is judged positive where slope * margin + offset > 0."""
         shift = calibration.shift(self.prevalence)
         return calibration.slope, calibration.intercept + shift - self.limit
+
+    def limit_score(self, calibration: Calibration, prevalence: float | None = None) -> float:
+        """Return the score, at this prevalence in use, above which a record is judged positive."""
+        _, offset = self.line(calibration)
+        return probability(calibration.intercept - offset + calibration.shift(prevalence))
 
     def is_positive(self, margin: float, calibration: Calibration) -> bool:
         """Return whether a record of this margin is judged positive."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlmbench.stats.basis import Basis, Source
-from vlmbench.stats.calibrate import Calibration
+from vlmbench.stats.calibrate import Calibration, log_odds
 from vlmbench.stats.estimates import estimate, estimate_rate
+from vlmbench.stats.rule import Rule
 from vlmbench.types import LABELS, Difference, Estimate, Prediction, Rate
 
 
@@ -91,7 +92,7 @@ def cheapest_threshold(
     overkill / (miss + overkill) (Elkan 2001).
     """
     value = cost_overkill / (cost_miss + cost_overkill)
-    decided = _decide(basis, value, shift=calibration.shift(prevalence))
+    decided = _decide(basis, log_odds(value) - calibration.shift(prevalence))
 
     largest = max(cost_miss, cost_overkill)
     costs = _Costs(
@@ -115,12 +116,18 @@ def cheapest_threshold(
     )
 
 
-def _decide(basis: Basis, value: float, *, shift: float) -> list[Prediction]:
-    """Return the records with the label that the threshold gives them."""
-    limit = np.log(value / (1 - value))
+def measure_errors(basis: Basis, calibration: Calibration, rule: Rule) -> tuple[Estimate, Estimate]:
+    """Return the rates of misses and overkill by `rule`, on the records of `basis`."""
+    _, offset = rule.line(calibration)
+    decided = _decide(basis, calibration.intercept - offset)
+    return _error_rate(decided, positive=True), _error_rate(decided, positive=False)
+
+
+def _decide(basis: Basis, limit: float) -> list[Prediction]:
+    """Return the records with the label that a threshold on their log-odds gives them."""
     return [
-        replace(record, predicted=LABELS[record.task][int(log_odds + shift > limit)])
-        for record, log_odds in zip(basis.records, basis.log_odds, strict=True)
+        replace(record, predicted=LABELS[record.task][int(odds > limit)])
+        for record, odds in zip(basis.records, basis.log_odds, strict=True)
     ]
 
 
