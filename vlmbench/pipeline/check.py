@@ -35,6 +35,7 @@ def check(run: Run) -> None:
     check_pruner(config.pruner, config.trainer)
     engine, reason = run.choose_engine()
     precision, why = run.choose_precision()
+    config.model.check_precision(config.trainer.precision)
     phases.begin()
     backbone = run.build(engine, weights=False)
     records = load_records(config, backbone)

@@ -46,6 +46,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
     data_hash = _read_data(run)
     with phase("data"), processes.leader_first():
         base_hash = run.base_hash()
+    run.config.model.check_precision(run.config.trainer.precision)  # its config.json is here now
     precision, _ = run.choose_precision()
     own_hash = run_hash(run.settings, f"{data_hash} {base_hash}".strip(), precision)
 
