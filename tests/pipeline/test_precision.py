@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,20 @@ def test_a_sweep_that_cannot_go_on_as_it_began_is_refused(
     assert settle_precision(make_run(tmp_path / name)).choose_precision()[0] == own
 
 
+@pytest.mark.parametrize(("recorded", "is_refused"), [("bf16", False), ("fp16", True)])
+def test_a_finished_run_may_be_started_again_anywhere_but_not_one_in_fp16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, is_refused: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    finished = write_run(tmp_path, recorded)
+    again = replace(make_run(tmp_path), folder=finished)
+    if is_refused:
+        with pytest.raises(UserError, match="made in fp16, and this machine takes fp32"):
+            settle_precision(again)
+    else:
+        assert settle_precision(again).choose_precision()[0] == "fp32"
+
+
 def test_a_gpu_run_is_not_continued_without_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +132,7 @@ def test_a_sweep_over_precisions_is_no_mixture(
     [
         ("env.json", "["),
         ("env.json", '{"precision": 3}'),
+        ("env.json", '{"precision": "\\u001b[31m"}'),
         ("config.yaml", "trainer: 3"),
         ("config.yaml", "{"),
         ("config.yaml", "trainer: {engine: auto}"),  # an earlier version's

@@ -14,6 +14,8 @@ from vlmbench.runs.folder import RunDir, State
 from vlmbench.system import processes
 from vlmbench.types import UserError
 
+KNOWN = ("bf16", "fp16", "fp32")  # a stranger's env.json may hold anything
+
 
 def settle_precision(run: Run) -> Run:
     """Return the run in the precision of its sweep's other runs.
@@ -34,8 +36,12 @@ def settle_precision(run: Run) -> Run:
             "differ, and some have no bf16; set trainer.precision=fp16"
         )
 
-    others = {precision: path for precision, path in made.items() if precision != own}
-    for precision, path in others.items():
+    is_finished = run.folder.read_status().get("state") == State.FINISHED
+    for precision, path in made.items():
+        # A finished run has nothing left to train. In fp16, it is another run.
+        is_harmless = is_finished and Precision.fp16 not in (precision, own)
+        if precision == own or is_harmless:
+            continue
         raise UserError(
             f"{path}: the run was made in {precision}, and this machine takes {own} ({reason}); "
             f"compared runs need one precision: set name={run.config.name}_2 for a sweep of its "
@@ -66,7 +72,7 @@ def _in_fp16(run: Run) -> Run:
 
 @processes.from_leader
 def _made_in(sweep: Path) -> dict[str, Path]:
-    """Return the precisions that `auto` took for the trained runs of a sweep, and a run of each."""
+    """Return the precisions that `auto` took for runs of a sweep, and a run of each."""
     return {precision: path for path, precision in _recorded(sweep)}
 
 
@@ -75,7 +81,7 @@ def _recorded(sweep: Path) -> Iterator[tuple[Path, str]]:
         folder = RunDir(path.parent)
         with suppress(UserError):  # a damaged run is not compared
             precision = folder.read_env().get("precision")
-            if precision and _counts(folder) and _setting_of(folder) == Precision.auto:
+            if precision in KNOWN and _counts(folder) and _setting_of(folder) == Precision.auto:
                 yield folder.path, precision
 
 
