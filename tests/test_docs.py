@@ -211,7 +211,7 @@ def test_every_test_that_the_questions_name_exists() -> None:
 
 def test_every_question_names_a_test_or_says_that_there_is_none() -> None:
     questions = re.split(r"^## ", read(FAQ), flags=re.MULTILINE)[1:]
-    assert len(questions) == 29
+    assert len(questions) == 30
 
     for question in questions:
         assert NAMED_TEST.search(question) or "No test" in question, question.splitlines()[0]

@@ -48,7 +48,7 @@ NUMBERS = [
 ]
 CHOICES = [
     *("model=smoll", "stage=prepair", "experiment=baselin", "view=rtt", "model=3", "'~model'"),
-    *("trainer.engine=unsloht", "trainer.resume=maybe"),
+    *("trainer.engine=unsloht", "trainer.precision=half", "trainer.resume=maybe"),
     *("baseline=[majority,patch_n]", "baseline=untuned_model", "baseline=3"),
 ]
 NAMES = [

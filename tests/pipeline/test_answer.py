@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 from vlmbench.config import EvalConfig, ScoreMethod
 from vlmbench.data.prompts import Wording
 from vlmbench.pipeline.answer import Asker, one_behind
-from vlmbench.types import ImageRef, LazyImage, Prediction, Record, Role, Sample, Task
+from vlmbench.types import ImageRef, LazyImage, Prediction, Record, Role, Sample, Task, UserError
 
 WORDING = Wording(
     questions=dict.fromkeys(Task, "?"),
@@ -72,6 +73,12 @@ def test_the_likelier_label_wins_and_a_tie_is_negative() -> None:
     assert [prediction.predicted for prediction in predictions] == ["abnormal", "normal", "normal"]
     assert predictions[0].scores == {"normal": -2.0, "abnormal": -1.0}
     assert predictions[0].images == (str(Path("shown", "a").resolve()),)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf"])
+def test_a_score_that_is_no_number_names_its_record_and_what_helps(score: str) -> None:
+    with pytest.raises(UserError, match=rf"'-?{score}': the score of 'normal' .* has bf16$"):
+        answer([record("1"), record(score)], EvalConfig())
 
 
 def test_records_are_batched_by_task_with_its_words_and_come_back_in_order() -> None:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.helpers import layouts
+from tests.helpers.cards import A100, play_card
 from vlmbench.backbones.maps import NoFeaturesError
 from vlmbench.cli.folders import plain_values
 from vlmbench.config import CONF, register_plugins
@@ -132,6 +133,17 @@ def test_runs_share_what_does_not_differ(ask: Callable[..., Any]) -> None:
 
     _, third, _ = ask("2_c", "baseline.patch_nn.patches=5", "prompt=short", backbone=backbone)
     assert not set(keys(third).values()) & set(keys(first).values())
+
+
+def test_answers_in_fp16_are_not_those_in_bf16(
+    ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, without_gpu, _ = ask("0_a", backbone=Backbone())
+    play_card(monkeypatch, A100)
+    _, auto, _ = ask("1_b", backbone=Backbone())
+    _, half, _ = ask("2_c", "trainer.precision=fp16", backbone=Backbone())
+    assert keys(auto) == keys(without_gpu)
+    assert not set(keys(half).values()) & set(keys(auto).values())
 
 
 @pytest.mark.slow

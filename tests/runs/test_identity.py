@@ -60,3 +60,23 @@ def test_settings_of_strangers_have_no_fold(data: object) -> None:
 
 def test_a_fold_is_read_from_the_settings() -> None:
     assert provenance.fold_of({"data": {"folds": 5, "fold": 4}}) == Fold(4, 5)
+
+
+def test_settings_with_precision_auto_keep_the_hashes_of_versions_that_had_none() -> None:
+    before = {"seed": 0, "trainer": {"epochs": 3.0}}
+    after = {"seed": 0, "trainer": {"epochs": 3.0, "precision": "auto"}}
+    assert provenance.figure_settings(after) == before
+    for precision in ("", "bf16", "fp32"):
+        assert provenance.run_hash(after, "ab", precision) == provenance.run_hash(before, "ab")
+    assert variant_hash(after, model="m", data="d") == variant_hash(before, model="m", data="d")
+
+
+def test_a_run_in_fp16_is_another_run() -> None:
+    auto, chosen = ({"trainer": {"precision": precision}} for precision in ("auto", "fp16"))
+    assert provenance.run_hash(auto, "ab", "fp16") != provenance.run_hash(auto, "ab", "bf16")
+    assert variant_hash(auto, model="m", data="d") != variant_hash(chosen, model="m", data="d")
+
+
+@pytest.mark.parametrize("trainer", [None, [], {}, {"precision": ["auto"]}])
+def test_a_strangers_trainer_settings_are_left_as_they_are(trainer: object) -> None:
+    assert provenance.figure_settings({"trainer": trainer}) == {"trainer": trainer}

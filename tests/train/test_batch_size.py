@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.backbones import build, sample
+from tests.helpers.cards import A100, play_card
 from vlmbench.config import StoreConfig
 from vlmbench.train.batch_size import (
     SHARE,
@@ -88,8 +89,7 @@ def test_checkpointing_is_tried_where_not_even_one_fits_and_left_off_afterwards(
     backbone = build("phi3_tiny", shared_cache)
     base = backbone.model.get_base_model()
     memory = SmallMemory(backbone.model, 20)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    play_card(monkeypatch, A100)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     assert (
         choose_batch_size(

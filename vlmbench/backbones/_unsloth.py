@@ -22,15 +22,17 @@ os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER.absolute()))
 import unsloth  # noqa: E402
 
 
-def load(path: str, *, lora: Any, seed: int, quantization: Any | None) -> Any:
+def load(path: str, *, lora: Any, seed: int, dtype: Any, quantization: Any | None) -> Any:
     """Return a published model on Unsloth's kernels with new adapters.
 
-    `lora` is their peft.LoraConfig. `quantization` is a BitsAndBytesConfig, or None for 16 bits.
+    `lora` is their peft.LoraConfig, and `dtype` the type of the frozen weights. `quantization` is a
+    BitsAndBytesConfig, or None for 16 bits.
     """
     # Unsloth's own default is 4 bits.
     quantized = {} if quantization is None else {"quantization_config": quantization}
     model, _ = unsloth.FastVisionModel.from_pretrained(
         path,
+        dtype=dtype,
         load_in_4bit=False,
         use_gradient_checkpointing=False,
         trust_remote_code=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones.batches import IGNORED, Batch, make_attention_mask
@@ -164,7 +164,7 @@ def answering(model: Any) -> Iterator[None]:
 
 
 def mixed_precision(model: Any) -> Any:
-    """Return the context of bf16 on a GPU.
+    """Return the context of a GPU that computes in the 16 bits of the frozen weights.
 
     The adapters are float32. Products in float32, with copies of the inputs, would cost more than
     the rest of the model.
@@ -172,5 +172,6 @@ def mixed_precision(model: Any) -> Any:
     import torch
 
     base = model.get_base_model()
-    is_enabled = base.device.type == "cuda" and base.dtype is torch.bfloat16
-    return torch.autocast("cuda", torch.bfloat16, enabled=is_enabled)
+    if base.device.type != "cuda" or base.dtype not in (torch.bfloat16, torch.float16):
+        return nullcontext()
+    return torch.autocast("cuda", base.dtype)

@@ -13,7 +13,8 @@ from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.hub import HubConfig, missing_weights, read_published
 from vlmbench.backbones.model_files import on_meta
-from vlmbench.config import Vision, schema, setting
+from vlmbench.backbones.precision import compute_type, refuse_overflow, types_of
+from vlmbench.config import Precision, Vision, schema, setting
 from vlmbench.types import UserError
 
 CPU_WEIGHTS = 1e9  # a model with fewer weights may train without a GPU
@@ -97,10 +98,13 @@ class AnyConfig(SeamFamily, HubConfig):
 
         return [name for name, _ in vision_children(on_meta(published))]
 
-    def dtype(self) -> Any:
-        import torch
+    def dtype(self, precision: Precision) -> Any:
+        return compute_type(precision)
 
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    def check_precision(self, precision: Precision) -> None:
+        published = self._published()
+        types = self.model_types if published is None else types_of(published)
+        refuse_overflow(types, self.path, precision)
 
     def requirements(self) -> Sequence[str]:
         import torch
@@ -126,6 +130,11 @@ class AnyConfig(SeamFamily, HubConfig):
 
     def num_weights(self) -> float | None:
         """Return the number of weights if the model's configuration is on this machine."""
+        published = self._published()
+        return None if published is None else count_weights(published)
+
+    def _published(self) -> Any | None:
+        """Return the model's configuration if it is on this machine."""
         from huggingface_hub import try_to_load_from_cache
 
         is_here = Path(self.path).is_dir() or isinstance(
@@ -135,7 +144,7 @@ class AnyConfig(SeamFamily, HubConfig):
             return None
         published = read_published(self.path, self.revision)
         self.check_type(published, self.path)
-        return count_weights(published)
+        return published
 
 
 def refuse_unserved(model_type: str, path: str) -> None:

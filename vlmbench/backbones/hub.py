@@ -27,8 +27,9 @@ from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.layout import Layout
 from vlmbench.backbones.model_files import check_files, on_meta, require_enough_weights
+from vlmbench.backbones.precision import compute_type, refuse_overflow, types_of
 from vlmbench.backbones.processors import PROCESSOR_ERRORS
-from vlmbench.config import BuildRequest, Engine, ModelConfig, setting
+from vlmbench.config import BuildRequest, Engine, ModelConfig, Precision, setting
 from vlmbench.types import UserError
 
 
@@ -88,11 +89,12 @@ class HubConfig(ChatFamily, ModelConfig):
         """Return the modules that stay at 16 bits in a model of 4 bits."""
         return self.kept_whole
 
-    def dtype(self) -> Any:
-        """Return the type of the frozen weights."""
+    def dtype(self, precision: Precision) -> Any:
+        """Return the type of the frozen weights: 16 bits, also for a model that only counts."""
         import torch
 
-        return torch.bfloat16
+        dtype = compute_type(precision)
+        return torch.bfloat16 if dtype is torch.float32 else dtype
 
     def requirements(self) -> Sequence[str]:
         import torch
@@ -175,23 +177,27 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     config.check_type(published, path)
     check_text_and_images(path)
     check_quantization(published, path, config.bits)
+    refuse_overflow(types_of(published), path, request.precision)
 
     if request.weights:
         require_enough_weights(path, published)
     targets = config.targets(published, request.vision)
-    quantization = _quantization(config.kept_modules(published)) if config.bits == 4 else None
+    dtype = config.dtype(request.precision)
+    quantization = None
+    if config.bits == 4:
+        quantization = _quantization(config.kept_modules(published), dtype)
     if request.engine is Engine.unsloth and request.weights:
         if Path(path).is_dir():
             _load(path, reads_weights=False)
         return _load_with_unsloth(path, config, request, targets, quantization)
 
     if request.weights:
-        settings = {"quantization_config": quantization, "dtype": config.dtype()}
+        settings = {"quantization_config": quantization, "dtype": dtype}
         base = _load(path, revision=revision or None, **settings)
     elif any(Path(path).glob("*.safetensors")):
-        base = _load(path, reads_weights=False, dtype=config.dtype())
+        base = _load(path, reads_weights=False, dtype=dtype)
     else:
-        base = on_meta(published, config.dtype())
+        base = on_meta(published, dtype)
     return add_adapters(base, request, lora=config.lora, targets=targets)
 
 
@@ -212,6 +218,7 @@ def _load_with_unsloth(
         path,
         lora=lora,
         seed=request.seed,
+        dtype=config.dtype(request.precision),
         quantization=quantization,
     )
 
@@ -301,15 +308,14 @@ def _load(path: str, *, reads_weights: bool = True, **settings: Any) -> Any:
     return model
 
 
-def _quantization(kept_whole: Sequence[str]) -> Any:
+def _quantization(kept_whole: Sequence[str], dtype: Any) -> Any:
     """Return QLoRA's 4 bits (Dettmers et al. 2023, arXiv:2305.14314), not for `kept_whole`."""
-    import torch
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
         bnb_4bit_use_double_quant=True,
         llm_int8_skip_modules=["lm_head", *kept_whole],
     )

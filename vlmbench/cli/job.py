@@ -243,12 +243,29 @@ def _check_and_plan(
         _refuse_links(folder, is_sweep=validate is validate_sweep)
         if Stage(config.stage) not in RUN_STAGES or not processes.is_leader():
             return
+        _require_precision(config, configs, is_sweep=validate is validate_sweep)
         if validate is validate_run:
             plan_runs(Path(config.sweep), configs)
         elif configs:
             plan_runs(Path(config.hydra.sweep.dir), configs)
         else:
             plan_search(Path(config.hydra.sweep.dir), config)
+
+
+def _require_precision(
+    config: DictConfig, configs: Sequence[DictConfig], *, is_sweep: bool
+) -> None:
+    """Raise UserError if this machine's GPU lacks the precision of a run.
+
+    Other launchers than Hydra's own may start runs elsewhere: there, each run is checked.
+    """
+    if is_sweep and not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
+        return
+    from vlmbench.backbones.precision import choose_precision
+
+    processes.use_own_gpu()
+    for precision in {one.trainer.precision for one in configs or [config]}:
+        choose_precision(precision)
 
 
 def _refuse_links(folder: Path, *, is_sweep: bool) -> None:

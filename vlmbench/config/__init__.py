@@ -19,7 +19,15 @@ from vlmbench.config.deploy import (
     PredictConfig,
     ServeConfig,
 )
-from vlmbench.config.model import BuildRequest, Engine, LoraConfig, ModelConfig, StoreConfig, Vision
+from vlmbench.config.model import (
+    BuildRequest,
+    Engine,
+    LoraConfig,
+    ModelConfig,
+    Precision,
+    StoreConfig,
+    Vision,
+)
 from vlmbench.config.reference import REQUIRED, SettingRow, describe_settings, find_settings
 from vlmbench.config.registry import CONF, register_plugins, runnable_models, schema, schemas
 from vlmbench.config.run import RunConfig, Stage
@@ -54,6 +62,7 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "Pairing",
+    "Precision",
     "PredictConfig",
     "Primary",
     "PromptConfig",

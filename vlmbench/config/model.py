@@ -27,6 +27,14 @@ class Vision(StrEnum):
     lora = "lora"  # the vision tower gets adapters too
 
 
+class Precision(StrEnum):
+    """The type of numbers in which a model computes."""
+
+    auto = "auto"  # bf16 if the GPU has it, else fp16; float32 without a GPU
+    bf16 = "bf16"
+    fp16 = "fp16"  # with a scaled loss
+
+
 @dataclass(kw_only=True)
 class StoreConfig(Settings):
     """conf/store: the vision-token store, which needs a frozen vision tower.
@@ -70,6 +78,7 @@ class BuildRequest:
     vision: Vision
     cache_dir: Path
     store: StoreConfig = field(default_factory=StoreConfig)
+    precision: Precision = Precision.auto
     adapter: Path | None = None
     merged: Path | None = None
     weights: bool = True
@@ -104,6 +113,9 @@ class ModelConfig(Settings, ABC):
     @abstractmethod
     def requirements(self) -> Sequence[str]:
         """Return what this machine lacks to run the model, a sentence each. Download nothing."""
+
+    def check_precision(self, precision: Precision) -> None:
+        """Raise UserError if the model is known to fail in this precision. Download nothing."""
 
     @abstractmethod
     def build(self, request: BuildRequest) -> Any:

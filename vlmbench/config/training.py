@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from vlmbench.config.costs import CostConfig
-from vlmbench.config.model import Engine, Vision
+from vlmbench.config.model import Engine, Precision, Vision
 from vlmbench.config.settings import Settings, setting
 from vlmbench.types import UserError
 
@@ -46,6 +46,10 @@ class TrainerConfig(Settings):
     )
     vision: Vision = setting(
         Vision.frozen, "frozen: the vision tower stays unchanged; lora: it gets adapters too."
+    )
+    precision: Precision = setting(
+        Precision.auto,
+        "Type of numbers; auto: bf16 if the GPU has it, else fp16; float32 without a GPU.",
     )
     epochs: float = setting(3.0, "Passes over the training records.", at_least=0.001)
     max_steps: int | None = setting(

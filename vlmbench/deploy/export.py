@@ -19,6 +19,7 @@ from vlmbench.data.viewer import RAW
 from vlmbench.deploy.decide import Decider, TaskView, load_decider
 from vlmbench.deploy.loaded import finished_folder, trained_tasks, trained_wording
 from vlmbench.deploy.parity import Parity, compare_answers, recorded_answers, require_parity
+from vlmbench.pipeline.precision import as_trained
 from vlmbench.pipeline.run import Run
 from vlmbench.report.alarms import Control, alarms_of_folder
 from vlmbench.report.card import model_card
@@ -65,6 +66,7 @@ def export_model(run: Run) -> None:
     _check_controls(folder, settings.accept)
 
     trained_model = run.config.model
+    run = as_trained(run, folder)
     run = replace(run, config=replace(run.config, model=trained_model.for_export()))
     run.require_machine()
     run.require_base(folder)

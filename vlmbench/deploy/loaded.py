@@ -16,6 +16,7 @@ from vlmbench.data.tiles import Tiler, deciding_tile, make_tiler
 from vlmbench.data.viewer import RAW, Viewer, make_viewer
 from vlmbench.deploy.decide import Decider, load_decider
 from vlmbench.pipeline.answer import Asker
+from vlmbench.pipeline.precision import as_trained
 from vlmbench.pipeline.run import Run
 from vlmbench.report.alarms import Alarm, alarms_of_folder
 from vlmbench.runs.folder import RunDir
@@ -77,6 +78,7 @@ def load_run(
     """
     kinds = list(kinds)
     folder = finished_folder(run)
+    run = as_trained(run, folder)
     run.require_base(folder)
     decider = load_decider(folder, settings, seed=run.config.data.split_seed)
     decider.require(kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from vlmbench.data.prompts import Wording
 from vlmbench.data.tiles import NUM_TILES, TILE, Tiler
 from vlmbench.data.viewer import Viewer, open_sample
 from vlmbench.stats import join_tiles
-from vlmbench.types import ImageRef, Prediction, Record, Sample, Task
+from vlmbench.types import ImageRef, Prediction, Record, Sample, Task, UserError
 
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
@@ -126,7 +127,10 @@ class Asker:
         labels = samples[0].record.labels
         words = self.wording.words_of(samples[0].record)
         scores = self.backbone.score(samples, [words[label] for label in labels])
-        return lambda: [_likeliest(labels, row) for row in scores.tolist()]
+        return lambda: [
+            _likeliest(labels, row, sample.record)
+            for row, sample in zip(scores.tolist(), samples, strict=True)
+        ]
 
     def _parse(self, text: str, record: Record) -> str | None:
         if record.task is Task.CHOOSE_OPTION:
@@ -196,8 +200,18 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
-def _likeliest(labels: Sequence[str], scores: Sequence[float]) -> Answer:
-    """Return the label with the highest score; on a tie the negative one, which stands first."""
+def _likeliest(labels: Sequence[str], scores: Sequence[float], record: Record) -> Answer:
+    """Return the label with the highest score; on a tie the negative one, which stands first.
+
+    Raise UserError if a score is NaN or infinite.
+    """
+    for label, score in zip(labels, scores, strict=True):
+        if not math.isfinite(score):
+            raise UserError(
+                f"record {record.id!r}: the score of {label!r} is {score}, because numbers in the "
+                "model became too large; train again with a lower trainer.learning_rate, or on a "
+                "GPU that has bf16"
+            )
     best = labels[scores.index(max(scores))]
     return Answer(
         scores=dict(zip(labels, scores, strict=True)),

@@ -102,8 +102,11 @@ def start_attempt(run: Run, run_hash: str) -> Attempt:
     engine, reason = run.choose_engine()
     vision = run.config.trainer.vision
     log.info("engine %s: %s; trainer.vision=%s", engine, reason, vision)
+    precision, why = run.choose_precision()
+    log.info("precision %s: %s", precision, why)
 
     env = environment(engine, reason, vision)
+    env |= {"precision": precision, "precision_reason": why}
     if base_hash := run.base_hash():
         env["base_model"] = base_hash
 

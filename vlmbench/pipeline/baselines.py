@@ -233,6 +233,7 @@ class Questioner:
         settings, data = self.run.settings, self.records.data
         model = {key: value for key, value in settings["model"].items() if key != "lora"}
         train = _ids(record for record in self.records.train if record.task in JUDGING)
+        in_fp16 = ["fp16"] if self.run.choose_precision()[0] == "fp16" else []
 
         parts = {
             "revision": REVISION,
@@ -241,7 +242,7 @@ class Questioner:
             "model": [self.run.choices["model"], model],
             "view": view_settings(settings["view"]),
             "prompt": settings["prompt"],
-            "engine": [settings["trainer"]["engine"], settings["trainer"]["vision"]],
+            "engine": [settings["trainer"]["engine"], settings["trainer"]["vision"], *in_fp16],
             "kinds": sorted(map(list, self.records.train.kinds(JUDGING))),
             "train": train if config.learns else [],
             "asked": [_ids(self.records.validation), _ids(self.records.held_out), self.is_sealed],

@@ -34,6 +34,8 @@ def check(run: Run) -> None:
     config = run.config
     check_pruner(config.pruner, config.trainer)
     engine, reason = run.choose_engine()
+    precision, why = run.choose_precision()
+    config.model.check_precision(config.trainer.precision)
     phases.begin()
     backbone = run.build(engine, weights=False)
     records = load_records(config, backbone)
@@ -51,6 +53,7 @@ def check(run: Run) -> None:
     for line in cost.lines():
         log.info("%s", line)
     log.info("engine            %s (%s), trainer.vision=%s", engine, reason, config.trainer.vision)
+    log.info("precision         %s (%s)", precision, why)
 
     kinds = ((record.task, record.view) for record in records.train)
     shortages = stats.calibration_shortages(validation_counts(records.validation, kinds))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmbench.backbones.contract import VisionCost
-from vlmbench.config import StoreConfig, TrainerConfig, Vision
+from vlmbench.backbones.precision import compute_type
+from vlmbench.config import Precision, StoreConfig, TrainerConfig, Vision
 from vlmbench.data.load import Data
 from vlmbench.data.run_records import RunRecords
 from vlmbench.types import Box, Probe, Record, Task
@@ -127,7 +128,7 @@ def cost_of(
         prompt_lengths=tuple(count.total - count.trained for count in counts),
         num_images=num_images,
         vision=vision,
-        vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops()),
+        vision_seconds=vision.flops / (TOWER_SHARE * _matmul_flops(settings.precision)),
         disk_budget=store.disk_gb * 1e9 if stores_tokens else None,
         again_records=sum(record.probe in ASKED_AGAIN for record in records.held_out),
         again_images=len(_changed_images(records.held_out)),
@@ -171,12 +172,12 @@ def _image_sizes(records: Sequence[Record], data: Data) -> dict[Shown, tuple[int
     }
 
 
-def _matmul_flops() -> float:
+def _matmul_flops(precision: Precision) -> float:
     """Return the operations a second of a matrix product, measured on the GPU or the processor."""
     import torch
 
-    gpu = torch.cuda.is_available()
-    size, device, dtype = (8192, "cuda", torch.bfloat16) if gpu else (1024, "cpu", torch.float32)
+    size, device = (8192, "cuda") if torch.cuda.is_available() else (1024, "cpu")
+    dtype = compute_type(precision)
 
     generator = torch.Generator(device).manual_seed(0)  # leaves the run's own random state alone
     matrix = torch.randn(

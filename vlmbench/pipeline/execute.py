@@ -18,6 +18,7 @@ from vlmbench.pipeline.calibrate import mark_followed, write_calibration
 from vlmbench.pipeline.fit import Fitted, batch_notes, fit, load_fitted, require_adapter
 from vlmbench.pipeline.held_out import answer_held_out, record_scores
 from vlmbench.pipeline.measure import data_summary, flatten, measure
+from vlmbench.pipeline.precision import settle_precision
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.earlier import is_done
@@ -39,12 +40,15 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
     Raise UserError for everything that the user can mend.
     """
     phases.begin()
+    run = settle_precision(run)
     run.require_machine()
     check_pruner(run.config.pruner, run.config.trainer)
     data_hash = _read_data(run)
     with phase("data"), processes.leader_first():
         base_hash = run.base_hash()
-    own_hash = run_hash(run.settings, f"{data_hash} {base_hash}".strip())
+    run.config.model.check_precision(run.config.trainer.precision)  # its config.json is here now
+    precision, _ = run.choose_precision()
+    own_hash = run_hash(run.settings, f"{data_hash} {base_hash}".strip(), precision)
 
     with run.folder.lock():
         prunes = run.config.pruner.enabled

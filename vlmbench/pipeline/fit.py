@@ -182,6 +182,7 @@ def _choose_batch_size(
         records.longest_sample(),
         checkpointing=settings.gradient_checkpointing,
         vision_bytes=vision.num_bytes,
+        precision=settings.precision,
     )
     log.info("trainer.batch_size=auto: %d records a step (%s)", choice.batch_size, choice.reason)
 

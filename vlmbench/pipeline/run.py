@@ -83,6 +83,12 @@ class Run:
             )
         return engine, f"{reason}; training shows {number:,} records"
 
+    def choose_precision(self) -> tuple[str, str]:
+        """Return bf16, fp16 or fp32, and the reason. Raise UserError if the GPU lacks it."""
+        from vlmbench.backbones.precision import choose_precision
+
+        return choose_precision(self.config.trainer.precision)
+
     def trained_engine(self, trained: RunDir) -> Engine:
         """Return the engine that a finished run was trained on, if this machine has it."""
         from vlmbench.backbones.contract import choose_engine
@@ -124,6 +130,7 @@ class Run:
             vision=self.config.trainer.vision,
             cache_dir=self.cache_dir,
             store=self.config.store if store is None else store,
+            precision=self.config.trainer.precision,
             adapter=adapter,
             merged=merged,
             weights=weights,
@@ -152,6 +159,7 @@ class Run:
 
     def require_machine(self) -> None:
         """Raise UserError if this machine cannot run the model, before anything is downloaded."""
+        self.choose_precision()
         lacking = self.config.model.requirements()
         if lacking:
             runnable = ", ".join(f"model={name}" for name in runnable_models())
@@ -159,3 +167,4 @@ class Run:
                 f"model={self.choices['model']} cannot run on this machine: {'; '.join(lacking)}; "
                 f"set one of {runnable}"
             )
+        self.config.model.check_precision(self.config.trainer.precision)

@@ -75,6 +75,7 @@ def list_facts(run: RunResult) -> list[tuple[str, str]]:
     """Return the known facts about a run as (term, value), without its commands."""
     env, data = run.env, run.metrics.get("data", {})
     engine = [str(env[key]) for key in ("engine", "engine_reason") if env.get(key)]
+    precision = [str(env[key]) for key in ("precision", "precision_reason") if env.get(key)]
     amounts = {
         "records": data.get("train_records"),
         "tokens": data.get("train_tokens"),
@@ -84,6 +85,7 @@ def list_facts(run: RunResult) -> list[tuple[str, str]]:
     facts = {
         "Folder": run.name,
         "Engine": " because ".join(engine),
+        "Precision": " because ".join(precision),
         "Vision tower": env.get("vision"),
         "Hardware": env.get("device"),
         "Processes": env.get("processes"),

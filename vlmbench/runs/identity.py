@@ -47,7 +47,19 @@ def figure_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         }
     if "view" in settings:
         settings["view"] = view_settings(settings["view"])
+    if "trainer" in settings:
+        settings["trainer"] = _trainer_settings(settings["trainer"])
     return settings
+
+
+def _trainer_settings(trainer: Any) -> Any:
+    """Return the settings of a trainer without precision=auto: `run_hash` gets what it chose.
+
+    Runs from before there was such a setting keep their identity.
+    """
+    if not isinstance(trainer, Mapping) or trainer.get("precision") != "auto":
+        return trainer
+    return {key: value for key, value in trainer.items() if key != "precision"}
 
 
 def fold_of(config: Mapping[str, Any]) -> Fold | None:
@@ -75,10 +87,14 @@ def view_settings(view: Any) -> Any:
     return {key: value for key, value in view.items() if key not in TILE_SETTINGS}
 
 
-def run_hash(config: Mapping[str, Any], data_hash: str) -> str:
-    """Return the SHA-256 of the settings that figures depend on and of the data's hash."""
+def run_hash(config: Mapping[str, Any], data_hash: str, precision: str = "") -> str:
+    """Return the SHA-256 of the settings that figures depend on, and of the data's hash.
+
+    A run in fp16 has another one than the same run in bf16 or fp32.
+    """
     text = json.dumps(figure_settings(config), sort_keys=True, default=str)
-    return hashlib.sha256(f"{text} {data_hash}".encode()).hexdigest()
+    computed = f" {precision}" if precision == "fp16" else ""
+    return hashlib.sha256(f"{text} {data_hash}{computed}".encode()).hexdigest()
 
 
 def environment(engine: Engine, reason: str, vision: Vision) -> dict[str, Any]:

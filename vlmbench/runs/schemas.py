@@ -55,6 +55,8 @@ class Env(Part):
     engine: str | None = None
     engine_reason: str | None = None
     vision: str | None = None
+    precision: str | None = None
+    precision_reason: str | None = None
     processes: Count | None = None
     device: str | None = None
     python: str | None = None

@@ -27,8 +27,9 @@ def train(backbone: Backbone, job: TrainJob) -> TrainSummary:
     Training goes on from the last whole checkpoint of the same `run_hash`. With evaluations, the
     adapter with the best `balanced_accuracy` is kept, otherwise the last one.
 
-    Raise UserError if the loss is not finite, the disk is full or the GPU fails, FullMemoryError if
-    the GPU's memory is full, and Stopped after the step in which a signal came.
+    Raise UserError if the loss is not finite, fp16 allows no step, the disk is full or the GPU
+    fails. Raise FullMemoryError if the GPU's memory is full, and Stopped after the step in which a
+    signal came.
     """
     import torch
 
@@ -60,6 +61,10 @@ def train(backbone: Backbone, job: TrainJob) -> TrainSummary:
     ):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.check_loss()
+    trainer.check_scale()
+    skipped = trainer.count_skipped()
+    if skipped:
+        log.info("in %d steps scaled gradients overflowed in fp16: they were skipped", skipped)
     trainer.restore_model()
 
     _save_adapter(backbone, job)

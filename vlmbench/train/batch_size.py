@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.config import AUTO_WITHOUT_GPU
+from vlmbench.backbones.precision import compute_type
+from vlmbench.config import AUTO_WITHOUT_GPU, Precision
 from vlmbench.types import Sample, UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ class Choice:
 
 
 def choose_batch_size(
-    backbone: Backbone, longest: Sample, *, checkpointing: bool, vision_bytes: int
+    backbone: Backbone,
+    longest: Sample,
+    *,
+    checkpointing: bool,
+    vision_bytes: int,
+    precision: Precision = Precision.auto,
 ) -> Choice:
     """Return the batch size that fits on this GPU, tried on the longest record.
 
@@ -49,7 +55,9 @@ def choose_batch_size(
 
     gpu = torch.cuda.get_device_name(0)
     reason = f"{SHARE:.0%} of what fits on {gpu} of the longest record"
-    find = partial(find_batch_size, backbone, longest, vision_bytes=vision_bytes)
+    find = partial(
+        find_batch_size, backbone, longest, vision_bytes=vision_bytes, precision=precision
+    )
 
     batch_size = find(checkpointing=checkpointing)
     if batch_size == 0 and not checkpointing:
@@ -69,7 +77,12 @@ def choose_batch_size(
 
 
 def find_batch_size(
-    backbone: Backbone, longest: Sample, *, checkpointing: bool = False, vision_bytes: int = 0
+    backbone: Backbone,
+    longest: Sample,
+    *,
+    checkpointing: bool = False,
+    vision_bytes: int = 0,
+    precision: Precision = Precision.auto,
 ) -> int:
     """Try forward and backward passes on copies of the longest record; return 0 if none fits.
 
@@ -96,7 +109,8 @@ def find_batch_size(
             torch.random.fork_rng(devices=range(torch.cuda.device_count())),
             torch.compiler.set_stance("force_eager"),
         ):
-            return search_batch(partial(_peak_bytes, backbone, longest), _memory_of(device))
+            peak_bytes = partial(_peak_bytes, backbone, longest, dtype=compute_type(precision))
+            return search_batch(peak_bytes, _memory_of(device))
     finally:
         if checkpointing:
             base.gradient_checkpointing_disable()
@@ -154,7 +168,7 @@ def _memory_of(device: Any) -> int:
     return int(free) + int(torch.cuda.memory_reserved(device))
 
 
-def _peak_bytes(backbone: Backbone, longest: Sample, number: int) -> int | None:
+def _peak_bytes(backbone: Backbone, longest: Sample, number: int, *, dtype: Any) -> int | None:
     """Return the most bytes that a step's passes hold on the GPU; None if they do not fit."""
     import torch
 
@@ -169,7 +183,8 @@ def _peak_bytes(backbone: Backbone, longest: Sample, number: int) -> int | None:
     loss = None
     try:
         batch = to_device(complete_batch(backbone.train_batch([longest] * number)), backbone.model)
-        with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
+        is_mixed = dtype is not torch.float32
+        with torch.autocast(batch["input_ids"].device.type, dtype=dtype, enabled=is_mixed):
             loss = backbone.model(**batch, use_cache=False).loss
         loss.backward()
     except torch.OutOfMemoryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped
         if "train_loss" in logs:  # the summary at the end, not a step
             return
         figures = {name: value for name, value in logs.items() if not _is_speed(name)}
+        if not math.isfinite(figures.get("grad_norm", 0.0)):
+            del figures["grad_norm"]  # in fp16: the scaled gradients overflowed, no step was taken
         row = {"step": state.global_step, **figures}
 
         self.folder.append_train_log(row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from vlmbench.backbones.precision import compute_type
 from vlmbench.runs.folder import VALIDATION_METRIC
 from vlmbench.system import processes
 from vlmbench.train.job import TrainJob
@@ -23,7 +24,7 @@ def sft_config(job: TrainJob) -> Any:
         **_steps(job),
         **_optimiser(job),
         **_data(),
-        **_device(),
+        **_device(job),
         **_logs(job),
         **_evaluation(job),
     )
@@ -82,14 +83,16 @@ def _data() -> dict[str, Any]:
     }
 
 
-def _device() -> dict[str, Any]:
+def _device(job: TrainJob) -> dict[str, Any]:
     """Return where training runs and in which type."""
     import torch
 
     gpu = torch.cuda.is_available()
+    dtype = compute_type(job.settings.precision)
     return {
         "use_cpu": not gpu,
-        "bf16": gpu,
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16,
         "torch_empty_cache_steps": None,
         # Without it each batch waits for the step before, and the GPU for the next batch.
         "accelerator_config": {"non_blocking": gpu},

@@ -38,6 +38,8 @@ from vlmbench.types import Sample, UserError
 if TYPE_CHECKING:
     from vlmbench.backbones.contract import Backbone
 
+MIN_SCALE = 1.0  # of the loss in fp16, as in DeepSpeed: smaller ones mean that training diverges
+MIN_STEPS = 20  # the scale begins at 2^16, and halves once a step
 BUCKET = 64  # positions: prompts whose lengths differ by less go into one batch as they come
 
 
@@ -76,6 +78,8 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        if self.args.fp16:
+            widen_trained(self.model)
 
     def check_loss(self) -> None:
         """Raise UserError if the loss of the last step is NaN or infinite."""
@@ -85,12 +89,46 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
         loss = pending.value()
         if not math.isfinite(loss):
-            rate = self.job.settings.learning_rate
             raise UserError(
                 f"step {pending.step}: the loss is {loss} on records "
-                f"{', '.join(pending.record_ids)}; look at these records, "
-                f"or set a lower trainer.learning_rate, such as {rate / 10:g}"
+                f"{', '.join(pending.record_ids)}; look at these records, or {self._lower_rate()}"
             )
+
+    def check_scale(self) -> None:
+        """Raise UserError if gradients overflow in fp16 however small the scaled loss is."""
+        scaler = self.accelerator.scaler
+        if scaler is None or scaler.get_scale() >= MIN_SCALE:
+            return
+        raise UserError(
+            f"step {self.state.global_step}: gradients overflow in fp16 in every step, and the "
+            f"loss scale fell to {scaler.get_scale():g}; {self._lower_rate()}"
+        )
+
+    def count_skipped(self) -> int:
+        """Return the steps in which scaled gradients overflowed, so that no weight changed.
+
+        Raise UserError if these are all steps of the training.
+        """
+        if self.accelerator.scaler is None:
+            return 0
+        taken = [int(state["step"]) for state in self.optimizer.state.values()]
+        if not taken:  # nothing was left to train
+            return 0
+
+        steps = self.state.global_step
+        if max(taken) == 0:
+            raise UserError(
+                f"all {steps} steps were skipped, because their scaled gradients overflow in fp16: "
+                "the scale is halved after each; train for more steps, such as "
+                f"trainer.max_steps={max(MIN_STEPS, 2 * steps)}"
+            )
+        return int(steps - max(taken))
+
+    def _lower_rate(self) -> str:
+        """Return the cure for numbers that are too large."""
+        rate = self.job.settings.learning_rate / 10
+        bf16 = "" if self.accelerator.scaler is None else ", or train on a GPU that has bf16"
+        return f"set a lower trainer.learning_rate, such as {rate:g}{bf16}"
 
     def patience_ended(self, history: Sequence[dict[str, Any]]) -> bool:
         """Whether early stopping ends training with this history of evaluations."""
@@ -168,6 +206,10 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         control = self.control
         if control.should_log or control.should_save or control.should_evaluate:
             self.check_loss()
+            self.check_scale()
+            scaler = self.accelerator.scaler
+            if scaler is not None:
+                self._metrics["train"]["loss_scale"] = [scaler.get_scale()]
 
             # A checkpoint keeps the number of all processes: others may go on from it.
             self.state.num_input_tokens_seen += processes.sum_over_processes(self.new_tokens)
@@ -241,6 +283,16 @@ def undo_preparation(accelerator: Any, model: Any) -> None:
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # unwrap_model leaves this mark, and a marked model gets no mixed precision any more.
     model.__dict__.pop("_is_accelerate_prepared", None)
+
+
+def widen_trained(model: Any) -> None:
+    """Make all trained weights float32: gradients of 16 bits cannot be scaled back.
+
+    TRL makes the adapters of a model of 4 bits bf16, whatever the GPU has.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def _make_collator(backbone: Backbone) -> Callable[[Sequence[dict[str, Sample]]], dict[str, Any]]:
