@@ -97,6 +97,7 @@ class SplitRow(Part):
     view: str
     labels: Counts
     parts: Count
+    planted: Count | None = None
 
 
 class Leaks(Part):
@@ -150,6 +151,7 @@ class CalibrationRow(Part):
     n: Count | None = None
     n_parts: Count | None = None
     n_positive: Count | None = None
+    n_planted: Count | None = None
     error: str | None = None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.stats.clusters import Floats
-from vlmbench.types import LABELS, Prediction, Probe, UserError
+from vlmbench.types import LABELS, PLANTED, Prediction, Probe, UserError
 
 MIN_RECORDS = 10  # of each label
 MIN_PARTS = 5
@@ -21,7 +21,8 @@ FOLDS = 10
 class Calibration:
     """P(positive) = 1 / (1 + exp(-(slope * margin + intercept))). The margin is the log-odds.
 
-    `n` records of `n_parts` parts were fitted; `n_positive` of them are positive.
+    `n` records of `n_parts` parts were fitted; `n_positive` of them are positive, `n_planted` of
+    these have a planted defect.
     """
 
     slope: float
@@ -29,6 +30,7 @@ class Calibration:
     n: int
     n_parts: int
     n_positive: int
+    n_planted: int = 0
 
     def score(self, margin: float, prevalence: float | None = None) -> float:
         """Return the probability of the positive label.
@@ -64,7 +66,8 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibration:
 
     Raise UserError where there are too few records.
     """
-    margins, positive, parts = _columns(scored_records(predictions))
+    records = scored_records(predictions)
+    margins, positive, parts = _columns(records)
     _require_enough(positive, parts)
     slope, intercept = fit(margins, positive)
 
@@ -74,6 +77,7 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibration:
         n=len(parts),
         n_parts=len(set(parts)),
         n_positive=int(positive.sum()),
+        n_planted=sum(PLANTED in record.meta for record in records),
     )
 
 
