@@ -41,7 +41,7 @@ EXTENTS: Mapping[PlantedKind, float] = {
     PlantedKind.texture: 0.6,
 }
 ATTEMPTS = 8  # locations that are tried
-MIN_EDGE = 8  # pixels of the square
+MIN_EDGE = 8  # pixels of the square, and of an image that gets a defect
 VISIBLE = 24  # grey levels that the strongest change has at least
 MARKED = 0.25  # share of the strongest change from which a pixel belongs to the defect
 THUMBNAIL = 64  # pixels: where the part is, is found on so small an image
@@ -64,13 +64,16 @@ def plant_defect(
     donor: Image.Image,
     rng: np.random.Generator,
 ) -> PlantedImage | None:
-    """Return the RGB image with one defect; None if no location shows it well enough.
+    """Return the RGB image with one defect; None for an image that does not show it well enough.
 
     `extent` is the defect's length as a share of the image's shorter edge, about. A patch is cut
     from the RGB image `donor`. All pixels beyond the defect's square stay as they are.
     """
     pixels = np.asarray(image)
     shorter = min(image.size)
+    if shorter < MIN_EDGE:
+        return None
+
     edge = min(shorter, max(MIN_EDGE, round(extent * shorter / EXTENTS[kind])))
     targets = _part_pixels(image)
 
