@@ -40,6 +40,7 @@ class PlantedConfig(Settings):
         "Copies of each good photo to judge that get a planted defect; 0: none.",
         at_least=0,
         at_most=20,
+        cure=1,
     )
     kinds: list[PlantedKind] = setting(
         factory=lambda: list(PlantedKind),
