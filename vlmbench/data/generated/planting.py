@@ -42,6 +42,7 @@ EXTENTS: Mapping[PlantedKind, float] = {
 }
 ATTEMPTS = 8  # locations that are tried
 MIN_EDGE = 8  # pixels of the square, and of an image that gets a defect
+MAX_DRAWN = 512  # pixels of the square in which a defect is drawn: 2000 take a minute
 VISIBLE = 24  # grey levels that the strongest change has at least
 MARKED = 0.25  # share of the strongest change from which a pixel belongs to the defect
 THUMBNAIL = 64  # pixels: where the part is, is found on so small an image
@@ -127,16 +128,33 @@ def _draw(
     levels = square.astype(np.float64)
     if kind is PlantedKind.patch:
         changed = _paste(levels, np.asarray(donor), rng)
-    elif kind is PlantedKind.texture:
-        changed = _lay_texture(levels, rng)
     else:
-        seed = int(rng.integers(2**32))  # the same shape in each channel
-        channels = [KINDS[kind](levels[..., i], np.random.default_rng(seed)) for i in range(3)]
-        changed = levels + rng.uniform(0.5, 1) * (np.stack(channels, axis=2) - levels)
+        small = _resize(levels, min(len(levels), MAX_DRAWN))
+        change = _blemish(kind, small, rng) - small
+        changed = levels + _resize(change, len(levels))
 
     if (square == square[..., :1]).all():
         changed[:] = changed.mean(axis=2, keepdims=True)
     return np.clip(changed.round(), 0, 255).astype(np.uint8)
+
+
+def _blemish(kind: PlantedKind, square: Floats, rng: np.random.Generator) -> Floats:
+    if kind is PlantedKind.texture:
+        return _lay_texture(square, rng)
+
+    seed = int(rng.integers(2**32))  # the same shape in each channel
+    channels = [KINDS[kind](square[..., i], np.random.default_rng(seed)) for i in range(3)]
+    return square + rng.uniform(0.5, 1) * (np.stack(channels, axis=2) - square)
+
+
+def _resize(square: Floats, edge: int) -> Floats:
+    """Return (edge, edge, 3) values; the square itself if it has this edge."""
+    if len(square) == edge:
+        return square
+
+    channels = [Image.fromarray(square[..., i].astype(np.float32)) for i in range(3)]
+    resized = [np.asarray(each.resize((edge, edge))) for each in channels]
+    return np.stack(resized, axis=2).astype(np.float64)
 
 
 def _paste(square: Floats, donor: Pixels, rng: np.random.Generator) -> Floats:

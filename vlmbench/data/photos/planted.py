@@ -16,7 +16,7 @@ from vlmbench.config import Settings, setting
 from vlmbench.data.annotations.where import area_of
 from vlmbench.data.defect_masks import small_mask
 from vlmbench.data.generated.planting import PlantedImage, PlantedKind, plant_defect
-from vlmbench.data.generated.specimens import rng_of, save_png
+from vlmbench.data.generated.specimens import rng_of
 from vlmbench.data.images import image_facts, open_image
 from vlmbench.data.photos.lots import Lot
 from vlmbench.data.photos.photo import BAD, GOOD, PhotoCopy
@@ -138,16 +138,18 @@ class _Planter:
         """Return a planted copy; None if no kind of defect shows."""
         rng = rng_of(self.seed, f"planted-{number}-{query.photo.name}")
         smallest, largest = self.config.size
-        donor = others[int(rng.integers(len(others)))]
-        image, donor_image = (open_image(copy.path, inside=self.folder) for copy in (query, donor))
+        other = others[int(rng.integers(len(others)))]
+        image = open_image(query.path, inside=self.folder)
 
         for index in rng.permutation(len(self.config.kinds)).tolist():
             kind = self.config.kinds[index]
+            is_cut = kind is PlantedKind.patch
+            donor = open_image(other.path, inside=self.folder) if is_cut else image
             planted = plant_defect(
                 image,
                 kind,
                 extent=float(np.exp(rng.uniform(np.log(smallest), np.log(largest)))),
-                donor=donor_image,
+                donor=donor,
                 rng=rng,
             )
             if planted is not None:
@@ -160,7 +162,7 @@ class _Planter:
         digest = hashlib.sha256(query.photo.name.encode()).hexdigest()[:12]
         stem = PurePosixPath(query.photo.name).stem[:MAX_STEM]
         path = self.folder / FOLDER / f"{stem}-{digest}-{number}-{kind}.png"
-        save_png(planted.image, path)
+        planted.image.save(path, compress_level=1)  # 12 megapixels: 1 s, by default 4 s
 
         defect = f"planted {kind}"
         region = describe_region(planted.marked) if self.regions else ""
