@@ -94,7 +94,7 @@ def describe_planted(
     if num_train:
         sentences.append(
             f"{num_train} of {len(abnormal['train'])} abnormal training records have planted "
-            "defects: the model learned defects that vlmbench drew into good photos"
+            "defects: the model learned defects that software drew into good photos"
         )
     if num_val:
         sentences.append(
