@@ -283,3 +283,15 @@ def test_pairs_by_name_make_no_lots_to_plant_in() -> None:
         FolderConfig(
             path="x", planted=PlantedConfig(copies=1), pairs=PairsConfig(policy=Policy.name)
         )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PlantedKind if kind is not PlantedKind.patch])
+def test_large_defects_are_drawn_small_and_enlarged(kind: PlantedKind) -> None:
+    photo = image(3, (1300, 1200))
+    rng = np.random.default_rng(1)
+    planted = plant_defect(photo, kind, extent=0.35, donor=photo, rng=rng)
+    assert planted is not None
+    rows, columns = np.nonzero(planted.marked)
+    assert 0.1 <= (max(np.ptp(rows), np.ptp(columns)) + 1) / 1200 <= 0.7
+    outside = np.asarray(planted.image)[:10] == np.asarray(photo)[:10]
+    assert outside.mean() > 0.3
