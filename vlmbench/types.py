@@ -85,6 +85,7 @@ LABELS: Mapping[Task, tuple[str, str]] = {
 
 # The decision on a record whose score keeps no promise: somebody looks at the part.
 LOOK = "look_at_it"
+PLANTED = "planted_defect"  # the key of a record's `meta` with the kind of its planted defect
 
 # The tasks that tell whether a part is good. A finished run is used for these.
 JUDGING = frozenset({Task.JUDGE_PAIR, Task.JUDGE_SINGLE})
@@ -236,8 +237,7 @@ class Prediction:
     empty for a generated answer, which is in `text`. `predicted` is None if a generated answer
     names no label: it counts as wrong. `images` are the files as shown, before a `change`; "" for a
     blank image. `component` names the parts that share images with the record's own part; "" for
-    none. `followed` tells of a validation record whether training followed a record of its
-    cluster; None where that is not known.
+    none. `followed`: training followed a validation record of its cluster; None: not known.
     """
 
     id: str

@@ -21,7 +21,16 @@ from vlmbench.pipeline.calibrate import write_calibration
 from vlmbench.report.answers import judgement_page
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import Source
-from vlmbench.types import LOOK, ImageRef, Prediction, Record, Role, Task, UserError
+from vlmbench.types import (
+    LOOK,
+    PLANTED,
+    ImageRef,
+    Prediction,
+    Record,
+    Role,
+    Task,
+    UserError,
+)
 
 KIND = (Task.JUDGE_PAIR, "raw")
 COSTS = PredictConfig(cost_miss=2.0, cost_overkill=1.0)
@@ -272,3 +281,36 @@ def test_records_to_be_looked_at_are_counted_apart_and_never_wrong(tmp_path: Pat
     rows = list(csv.DictReader(io.StringIO(csv_text(found).lstrip("\ufeff"))))
     assert [row["decision"] for row in rows] == ["normal", LOOK, LOOK, "abnormal"]
     assert float(rows[0]["look_from"]) < float(rows[0]["look_to"])
+
+
+def test_each_sentence_on_planted_defects_says_so(tmp_path: Path) -> None:
+    validation = [
+        replace(one, meta={PLANTED: "hole"}) if one.expected == "abnormal" else one
+        for one in judged(40, wrong=2)
+    ]
+    good = [one for one in judged(60, wrong=6) if one.expected == "normal"]
+    run = make_run(tmp_path, validation, test=good, checkpoints=1)
+    decider = decider_of(run)
+    assert decider.thresholds[KIND].measured_on is Source.PLANTED
+
+    planted, calibrated, cost, why = decider.notes([KIND])
+    assert planted.startswith(
+        "judge pair, raw: 20 of the 20 abnormal validation records have planted defects"
+    )
+    assert "Real defects may score lower, and be missed" in planted
+    assert "on 40 validation records with planted defects of 40 parts" in calibrated
+    assert "n = 40 of 40 parts, validation records with planted defects)" in cost
+    assert why.endswith("because the test split has no abnormal record")
+
+
+def test_scores_that_fit_planted_defects_say_so_beside_figures_of_real_ones(
+    tmp_path: Path,
+) -> None:
+    validation = [
+        replace(one, meta={PLANTED: "hole"}) if one.expected == "abnormal" else one
+        for one in judged(40, wrong=2)
+    ]
+    decider = decider_of(make_run(tmp_path, validation, test=judged(60, wrong=6)))
+    planted, _, cost = decider.notes([KIND])
+    assert "have planted defects, so scores and thresholds fit these" in planted
+    assert "test records)" in cost

@@ -50,6 +50,7 @@ def run(
     state: str = "finished",
     trained: str = "judge_pair",
     calibration: dict[str, object] | None = None,
+    validation: Sequence[Prediction] = (),
 ) -> RunResult:
     return RunResult(
         name=f"run-{seed}",
@@ -64,6 +65,7 @@ def run(
         log=[],
         predictions=predictions,
         calibration=calibration or {},
+        validation=validation,
     )
 
 
@@ -196,3 +198,15 @@ def test_seeds_of_one_failure_stand_together_and_unfinished_runs_say_nothing() -
 def test_tasks_that_did_not_train_promise_nothing() -> None:
     broken = instead(Probe.SELF, [answer(i, "abnormal", probe=Probe.SELF) for i in range(8)])
     assert alarms([run(broken, trained="judge_single")]) == []
+
+
+def test_without_abnormal_test_records_one_label_shows_on_validation_records() -> None:
+    good = [answer(i, "normal") for i in range(20)]
+    blind = [answer(i, "normal", expected="abnormal" if i % 2 else "normal") for i in range(20)]
+    (found,) = alarms([run(good, validation=blind)])
+    assert found.control is Control.one_label
+    assert found.text == "judge pair, raw: all 20 validation records are judged normal"
+
+    seeing = [answer(i, label, expected=label) for i, label in enumerate(("abnormal", "normal"))]
+    assert not alarms([run(good, validation=seeing * 10)])
+    assert not alarms([run(good)])

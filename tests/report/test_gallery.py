@@ -123,7 +123,7 @@ def test_the_gallery_opens_with_a_variant_and_its_baseline(make_run: RunMaker) -
         make_run(
             number,
             data,
-            predictions=[make_prediction("a", 0.9), make_prediction("b", 0.9, right=True)],
+            predictions=[make_prediction("a", 0.9), make_prediction("b", 0.9, expected="abnormal")],
         )
         for number, data in enumerate(("without_comparison", "single", "with_comparison"))
     ]

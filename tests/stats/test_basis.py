@@ -18,7 +18,7 @@ from vlmbench.stats import (
     cheapest_threshold,
     find_basis,
 )
-from vlmbench.types import Prediction, Probe, UserError
+from vlmbench.types import PLANTED, Prediction, Probe, UserError
 
 SKILL = 1.0  # mean margin of an abnormal part, and minus that of a normal one; deviation 1
 CHECKPOINTS = 20
@@ -169,6 +169,34 @@ def balanced_accuracy(records: list[Prediction]) -> float:
     return float((right[positive].mean() + right[~positive].mean()) / 2)
 
 
+def plant(records: list[Prediction]) -> list[Prediction]:
+    """Return the records with planted defects in place of real ones."""
+    return [
+        replace(one, meta={PLANTED: "hole"}) if one.expected == "abnormal" else one
+        for one in records
+    ]
+
+
+def test_planted_defects_are_measured_on_only_if_there_is_no_real_one() -> None:
+    rng = np.random.default_rng(0)
+    validation = plant(judged(rng, 40))
+    assert calibrate(validation).n_planted == calibrate(validation).n_positive == 20
+    assert calibrate(judged(rng, 40)).n_planted == 0
+
+    test = judged(rng, 12, name="t")
+    few = source_of(test, validation)
+    assert few.source is Source.TEST  # 6 parts with real defects, against 20 planted ones
+    assert few.is_small
+
+    good = [one for one in test if one.expected == "normal"]
+    basis = source_of(good, validation)
+    assert basis.source is Source.PLANTED
+    assert basis.why_not_test == "the test split has no abnormal record"
+    assert basis.summary()["records"] == "planted"
+    assert source_of(good, follow(validation, parts=0)).source is Source.PLANTED
+    assert source_of(None, validation).source is Source.PLANTED
+
+
 @pytest.mark.slow
 def test_the_cost_of_the_chosen_checkpoint_is_its_true_cost() -> None:
     """Among 20 equal checkpoints, the best on the followed records is kept.
@@ -177,7 +205,8 @@ def test_the_cost_of_the_chosen_checkpoint_is_its_true_cost() -> None:
     the records that chose are too low, and their basis says so.
     """
     rng = np.random.default_rng(0)
-    errors: dict[Source, list[float]] = {source: [] for source in Source}
+    sources = (Source.TEST, Source.UNFOLLOWED, Source.VALIDATION)
+    errors: dict[Source, list[float]] = {source: [] for source in sources}
 
     for _ in range(DRAWS):
         drawn = [judged(rng, 60) for _ in range(CHECKPOINTS)]

@@ -126,3 +126,9 @@ def test_the_promise_holds_in_200_simulated_worlds() -> None:
         error = found.std(ddof=1) / np.sqrt(len(found))
         assert found.mean() <= promised + 3 * error
         assert found.mean() >= promised / 2  # the promise is not kept by passing nothing
+
+
+def test_planted_defects_promise_nothing() -> None:
+    basis = replace(evenly(60, 60, distance=100.0), source=Source.PLANTED)
+    with pytest.raises(UserError, match="are planted, and say nothing of real ones; use costs"):
+        promise(basis, max_miss=0.1, max_overkill=0.1)

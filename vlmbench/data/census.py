@@ -10,7 +10,7 @@ from vlmbench.data.load import MAX_LEAKS, Data
 from vlmbench.data.nearest import describe_near
 from vlmbench.data.prompts import Wording
 from vlmbench.data.records import Subset
-from vlmbench.types import JUDGING, LABELS, Record, Split, Task
+from vlmbench.types import JUDGING, LABELS, PLANTED, Record, Split, Task
 
 TaskView = tuple[str, str]
 Counts = tuple[int, int, int]  # records, records with the positive label, parts
@@ -93,16 +93,20 @@ def _count_records(records: list[Record]) -> Counts:
 def _split_rows(split: Split, records: Subset) -> Iterator[dict[str, Any]]:
     labels: dict[TaskView, Counter[str]] = defaultdict(Counter)
     parts: dict[TaskView, set[str]] = defaultdict(set)
+    planted: Counter[TaskView] = Counter()
     for record in records:
         task_view = (str(record.task), record.view)
+        planted[task_view] += PLANTED in record.meta
         labels[task_view][record.label] += 1
         parts[task_view].add(record.group)
 
     for (task, view), counts in labels.items():
+        number = planted[task, view]
         yield {
             "split": str(split),
             "task": task,
             "view": view,
             "labels": dict(sorted(counts.items())),
             "parts": len(parts[task, view]),
+            **({"planted": number} if number else {}),
         }

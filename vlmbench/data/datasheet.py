@@ -17,6 +17,7 @@ from vlmbench.data.load import MAX_LEAKS
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, Manifest, SplitIndices, hash_name
 from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.data.nearest import describe_near, near_images
+from vlmbench.data.planted import count_images
 from vlmbench.data.prepared import read_invalid_rows
 from vlmbench.data.records import records_of_split
 from vlmbench.data.splits import find_leaks, leak_messages, split_records
@@ -51,6 +52,11 @@ def datasheet(
         group_alike=group_alike and not allow_leak,
     )
     images = {name: facts[hash_name(name)] for name in _image_names(manifest)}
+    planted = {
+        manifest.image_name(manifest[index].images[-1].path)
+        for index in np.flatnonzero(manifest.planted).tolist()
+    }
+    photos = {name: fact for name, fact in images.items() if name not in planted}
     modes = Counter(fact.mode for fact in images.values())
     conversions: Counter[str] = Counter()
     for fact in images.values():
@@ -69,7 +75,8 @@ def datasheet(
         "sizes": _count_sizes(images),
         "modes": dict(modes.most_common()),
         "conversions": dict(conversions.most_common()),
-        "duplicates": _find_duplicates(images),
+        "duplicates": _find_duplicates(photos),
+        "planted": count_images(manifest, splits),
         "split": split,
         "validation": _count_validation(manifest, splits),
         "left_out": _describe_left_out(manifest),
@@ -178,7 +185,7 @@ def _count_records(manifest: Manifest, splits: SplitIndices | None) -> list[dict
         row = rows[key]
         row["records"] += 1
         row["parts"] = len(parts[key])
-        if splits is not None:
+        if splits is not None and splits[index] != NO_SPLIT:
             split = SPLITS[splits[index]]
             row[str(split)] += 1
 

@@ -25,7 +25,7 @@ from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
 from vlmbench.data.lines import MAX_LINE, LineFile, changed_error
 from vlmbench.data.manifest_format import Row, make_record, normal_row, row_errors
 from vlmbench.data.paths import blurred_name, is_plain_file, normal_path, normal_text, path_cure
-from vlmbench.types import Record, Role, Split, Task, UserError
+from vlmbench.types import PLANTED, Record, Role, Split, Task, UserError
 
 MAX_INVALID_ROWS = 1000  # reading stops after so many
 REMEMBERED = 20_000  # decoded records of a manifest
@@ -55,7 +55,8 @@ class Manifest(Sequence[Record]):
     `labels` maps the user's words to the tasks' labels. `tasks` (N,) and `splits` (N,) hold indices
     into TASKS and SPLITS; NO_SPLIT: the manifest does not fix the split. `groups` (N,) and
     `images` (N, 2) hold 64-bit hashes of names. A record with one image has its hash twice.
-    `warnings` name parts that look alike.
+    `planted` (N,): the record's defect was planted by software. `warnings` name parts that look
+    alike.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Manifest(Sequence[Record]):
     splits: SplitIndices
     groups: Hashes
     images: Hashes
+    planted: NDArray[np.bool_]
     warnings: tuple[str, ...]
     _rows: LineFile
     _decoded: dict[int, Record] = field(default_factory=dict)
@@ -183,6 +185,7 @@ def _scan_file(
         splits=np.array(scan.splits, dtype=np.int8),
         groups=np.array(scan.groups, dtype=np.uint64),
         images=np.array(scan.images, dtype=np.uint64).reshape(-1, 2),
+        planted=np.array(scan.planted, dtype=np.bool_),
         warnings=tuple(scan.alike),
         _rows=scan.rows,
     )
@@ -208,6 +211,7 @@ class _Scan:
         self.splits = array("b")
         self.groups = array("Q")
         self.images = array("Q")
+        self.planted = array("b")
         self.rows = LineFile(path)
         self.invalid_rows: list[InvalidRow] = []
         self.alike: list[str] = []
@@ -248,6 +252,7 @@ class _Scan:
         self.tasks.append(self._task_index[row.task])
         self.splits.append(self._split_index[row.split])
         self.groups.append(hash_name(row.group))
+        self.planted.append(PLANTED in row.meta)
 
         images = [hash_name(image.path) for image in row.images]
         self.images.extend((images[0], images[-1]))

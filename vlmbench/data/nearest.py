@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.data.images import ImageFacts
-from vlmbench.data.manifest import SPLITS, Hashes, Manifest, SplitIndices, hash_name
+from vlmbench.data.manifest import NO_SPLIT, SPLITS, Hashes, Manifest, SplitIndices, hash_name
 from vlmbench.data.near_duplicates import Likeness, likenesses
 from vlmbench.system.files import skip_if_forbidden
 from vlmbench.types import Split
@@ -117,8 +117,9 @@ def _images_of_splits(
     manifest: Manifest, splits: SplitIndices
 ) -> tuple[Hashes, SplitIndices, NDArray[np.intp]]:
     """Return each image of each split once: its name hash, its split, its first record."""
-    images = manifest.images.ravel()
-    owners = np.repeat(np.arange(len(manifest)), 2)
+    records = np.flatnonzero(splits != NO_SPLIT)
+    images = manifest.images[records].ravel()
+    owners = np.repeat(records, 2)
     keys = np.stack([images, splits[owners].astype(np.uint64)])
     _, first = np.unique(keys, axis=1, return_index=True)
 

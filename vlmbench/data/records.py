@@ -106,10 +106,13 @@ def records_of_split(manifest: Manifest, splits: SplitIndices, split: Split) -> 
     return Subset(manifest, indices)
 
 
-def check_labels(records: Subset, split: Split, tasks: Collection[Task]) -> None:
+def check_labels(
+    records: Subset, split: Split, tasks: Collection[Task], *, good_alone: bool = False
+) -> None:
     """Raise UserError if a task has only one label in a split.
 
-    A model can learn nothing from one label, and no figure can be measured on it.
+    A model can learn nothing from one label, and no figure can be measured on it. With
+    `good_alone`, records of the negative label suffice.
     """
     labels: dict[Task, set[str]] = {task: set() for task in tasks}
     for record in records:
@@ -122,6 +125,8 @@ def check_labels(records: Subset, split: Split, tasks: Collection[Task]) -> None
 
     for task, seen in labels.items():
         missing_labels = set(LABELS[task]) - seen
+        if good_alone:
+            missing_labels.discard(LABELS[task][1])
         for missing in missing_labels:
             raise UserError(
                 f"{records.manifest.path}: the {split} split has no {task} record with the label "

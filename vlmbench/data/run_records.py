@@ -17,6 +17,7 @@ from vlmbench.data.defect_sizes import describe_visibility
 from vlmbench.data.invalid_rows import MAX_ERRORS
 from vlmbench.data.load import Data, data_hash, load_data, read_images
 from vlmbench.data.manifest import Manifest, open_manifest
+from vlmbench.data.planted import describe_planted
 from vlmbench.data.prepared import explain_damage
 from vlmbench.data.probes import choose_pairs, limit_probes, make_probes, perturb, reword
 from vlmbench.data.prompts import Wording
@@ -123,7 +124,7 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
 
     judging = set(train.count_tasks()) & JUDGING
     check_labels(selected, Split.TRAIN, judging)
-    check_labels(data.test, Split.TEST, judging)
+    check_labels(data.test, Split.TEST, judging, good_alone=bool(manifest.planted.any()))
 
     followed = data.val.of_kinds(train.kinds(FOLLOWED_TASKS))
     test = limit_records(data.test, config.eval.limit)
@@ -144,6 +145,7 @@ def load_records(config: RunConfig, counter: TokenCounter) -> RunRecords:
         ),
         wording=wording,
         notes=(
+            *describe_planted(train, followed, data.test),
             *config.data.notes(data.train.count_tasks()),
             *shown.notes(selected),
             *describe_visibility(

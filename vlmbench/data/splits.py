@@ -18,6 +18,7 @@ from vlmbench.data.images import ImageFacts
 from vlmbench.data.likeness.detail import ORIENTATIONS
 from vlmbench.data.manifest import NO_SPLIT, SPLITS, TASKS, Hashes, Indices, Manifest, SplitIndices
 from vlmbench.data.nearest import NearImages
+from vlmbench.data.planted import leave_out_planted
 from vlmbench.types import Fold, Split, Task, UserError
 
 Components = NDArray[np.int32]  # the number of each record's split component
@@ -49,7 +50,8 @@ def split_records(
 
     With `by_part_only`, splits may share images: for manifests whose parts share one reference.
     `images` (N, 2) replaces the manifest's image hashes: equal hashes stay together. With a `fold`,
-    its components test, and `shares` divide the others between training and validation.
+    its components test, and `shares` divide the others between training and validation. Planted
+    defects that must not measure have NO_SPLIT.
     Raises UserError if a split with a share above 0 has no record, and for folds that cannot be.
     """
     hashes = manifest.images if images is None else images
@@ -79,7 +81,7 @@ def split_records(
 
     splits = np.where(fixed, manifest.splits, split_of[components]).astype(np.int8)
     _check_splits(manifest, splits, components, shares)
-    return splits
+    return leave_out_planted(manifest, splits)
 
 
 def _check_folds(manifest: Manifest, fold: Fold, num_components: int) -> None:
@@ -257,17 +259,18 @@ def find_leaks(
     """Return the leaks between splits, at most one for each pair of rows, in order.
 
     A leak is a shared group, a shared image (by path or by content) or a pair of near-duplicates
-    among `near`. `facts` maps the manifest's 64-bit image hashes to the images' facts; with None,
-    images are compared by path only. Raise UserError if an image has no facts.
+    among `near`. Records in no split leak nothing. `facts` maps the manifest's 64-bit image hashes
+    to the images' facts; with None, images are compared by path only. Raise UserError if an image
+    has no facts.
     """
-    records = np.arange(len(manifest))
-    images = manifest.images.ravel()
+    records = np.flatnonzero(splits != NO_SPLIT)
+    images = manifest.images[records].ravel()
     owners = np.repeat(records, 2)
-    leaks = _find_shared(manifest.groups, splits, records, "group")
+    leaks = _find_shared(manifest.groups[records], splits[records], records, "group")
     leaks += _find_shared(images, splits[owners], owners, "image")
 
     if facts is not None:
-        contents = _contents(manifest, facts).ravel()
+        contents = _contents(manifest, facts)[records].ravel()
         leaks += _find_shared(contents, splits[owners], owners, "image content")
 
     leaks += [_near_leak(pair) for pair in near if pair.likeness.is_near_duplicate]

@@ -180,6 +180,7 @@ def tile_manifest(data: Data, tiler: Tiler) -> TiledManifest:
         splits=base.splits[all_rows],
         groups=base.groups[all_rows],
         images=base.images[all_rows],
+        planted=base.planted[all_rows],
         warnings=base.warnings,
         _rows=base._rows,
         base=base,

@@ -166,6 +166,12 @@ class Decider:
     def _calibration_notes(self, title: str, kind: TaskView) -> Iterator[str]:
         calibration, basis = self.calibrations[kind], self.bases[kind]
         positive = LABELS[kind[0]][1]
+        if calibration.n_planted:
+            yield (
+                f"{title}: {calibration.n_planted} of the {calibration.n_positive} {positive} "
+                "validation records have planted defects, so scores and thresholds fit these. "
+                "Real defects may score lower, and be missed"
+            )
         yield (
             f"{title}: scores are calibrated (Platt) on {calibration.n} validation records of "
             f"{calibration.n_parts} parts, {calibration.n_positive} of them {positive}; "

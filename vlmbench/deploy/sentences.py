@@ -21,6 +21,7 @@ MEASURED_ON = {
     Source.TEST: "test records",
     Source.UNFOLLOWED: "validation records of parts that training did not follow",
     Source.VALIDATION: "validation records",
+    Source.PLANTED: "validation records with planted defects",
 }
 
 

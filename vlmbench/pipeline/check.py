@@ -12,6 +12,7 @@ from vlmbench.backbones.batches import IGNORED
 from vlmbench.data.census import validation_counts
 from vlmbench.data.load import Data
 from vlmbench.data.nearest import describe_near
+from vlmbench.data.planted import count_planted
 from vlmbench.data.run_records import load_records
 from vlmbench.pipeline.cost import cost_of
 from vlmbench.pipeline.expect import expected_time
@@ -75,6 +76,8 @@ def describe_splits(data: Data, unit: str = "parts") -> Iterator[str]:
         labels = Counter(record.label for record in records)
         by_task = ", ".join(f"{count:,} {task}" for task, count in records.count_tasks().items())
         by_label = ", ".join(f"{count:,} {label}" for label, count in sorted(labels.items()))
+        if num_planted := count_planted(records):
+            by_label += f" ({num_planted:,} with planted defects)"
         parts = records.count_parts()
         yield f"{name:5} {parts:,} {unit}, {len(records):,} records: {by_task}; {by_label}"
 

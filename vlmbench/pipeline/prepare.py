@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlmbench.data.load import read_images
 from vlmbench.data.manifest import open_manifest
+from vlmbench.data.planted import counts_sentence
 from vlmbench.data.tiled_records import count_tiles
 from vlmbench.data.viewer import RAW
 from vlmbench.pipeline.run import Run
@@ -34,9 +35,9 @@ def prepare(run: Run) -> None:
 
     parts = f"{sheet['parts']} {config.source.unit}"
     log.info("%d records of %s, %d images", sheet["records"], parts, sheet["images"])
-    tiles = _count_tiles(manifest, run)
-    if tiles:
-        log.info("%s", tiles)
+    for line in (counts_sentence(sheet["planted"]), _count_tiles(manifest, run)):
+        if line:
+            log.info("%s", line)
     for line in (*warnings_before_training(sheet), *manifest_needs(manifest, config)):
         log.warning("%s", line)
     log.info("datasheet: %s\n%s", page, manifest)  # the manifest last and alone: scripts read it

@@ -206,7 +206,12 @@ def _lacking_labels(manifest: Manifest, splits: SplitIndices) -> Iterator[str]:
 
     good, bad = LABELS[Task.JUDGE_PAIR]
     for label, rate in ((bad, "misses"), (good, "false alarms")):
-        if labels[label] < GOOD_RECORDS:
+        if label == bad and not labels[label] and manifest.planted.any():
+            yield (
+                f"the test set has no {label} pair: {rate} cannot be measured, only false alarms. "
+                f"Planted defects never test; add photos that are {label}"
+            )
+        elif labels[label] < GOOD_RECORDS:
             yield (
                 f"the test set has {labels[label]} {label} of {labels.total()} raw pairs: the rate "
                 f"of {rate} will be known only roughly. At least {GOOD_RECORDS} are needed; add "

@@ -83,12 +83,15 @@ def alarms_of_folder(folder: RunDir) -> list[Alarm]:
 
 
 def _failures(run: RunResult) -> Iterator[tuple[Control, Task, str, str]]:
+    validation = by_task_and_view(run.validation)
     for (task, view), predictions in by_task_and_view(run.predictions).items():
         if task not in JUDGING or not _was_trained(run, task):
             continue
 
         decided = _Decided(run, predictions)
         one_label = _one_label(decided)  # then no reference can matter
+        if decided.has_one_truth and (task, view) in validation:  # one label may be the truth
+            one_label = _one_label(_Decided(run, validation[task, view]), "validation records")
         for control, text in (
             (Control.self_pair, _self_pair(decided)),
             (Control.one_label, one_label),
@@ -113,6 +116,11 @@ class _Decided:
         self.rows = list(zip(predictions, labels, strict=True))
         self.negative, self.positive = LABELS[predictions[0].task]
         self._label_of = {each.id: label for each, label in self.rows if each.probe is Probe.NONE}
+
+    @property
+    def has_one_truth(self) -> bool:
+        """Whether all ordinary records have the same true label."""
+        return len({each.expected for each, _ in self.of(Probe.NONE)}) < 2
 
     def of(self, *probes: Probe) -> list[tuple[Prediction, str | None]]:
         """Return the answers of these kinds with their decisions."""
@@ -151,13 +159,13 @@ def _self_pair(decided: _Decided) -> str:
     )
 
 
-def _one_label(decided: _Decided) -> str:
+def _one_label(decided: _Decided, what: str = "records") -> str:
     """Return that everything got one label; "" if it did not, or if that is the truth."""
     rows = decided.of(Probe.NONE)
     given = {label for _, label in rows}
-    if len(rows) < FEW or len(given) > 1 or len({each.expected for each, _ in rows}) < 2:
+    if len(rows) < FEW or len(given) > 1 or decided.has_one_truth:
         return ""
-    return f"all {len(rows)} records are judged {given.pop() or 'in words without a label'}"
+    return f"all {len(rows)} {what} are judged {given.pop() or 'in words without a label'}"
 
 
 def _reference(decided: _Decided) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vlmbench.metrics import by_task_and_view, describe
+from vlmbench.metrics._select import is_positive
 from vlmbench.report.baseline_answers import (
     FIGURES,
     AskedBaseline,
@@ -17,6 +18,7 @@ from vlmbench.report.baseline_answers import (
     read_baselines,
     tuned_answers,
 )
+from vlmbench.report.decisions import NO_MISSES
 from vlmbench.report.figures import Figure, figure
 from vlmbench.report.localisation import Localisation, localisations
 from vlmbench.report.questions import TASKS
@@ -243,6 +245,8 @@ def _worth(table: BaselineTable, rule: Rule, level: float) -> tuple[Worth | None
     )
     if not tuned or not others:
         return None, ""
+    if not any(is_positive(table.rows[0].answers[0])):
+        return None, f"No comparison with the baselines: {NO_MISSES}."
 
     try:
         found = worth(

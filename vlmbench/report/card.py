@@ -41,6 +41,7 @@ def model_card(
     status, metrics, env = folder.read_status(), folder.read_metrics(), folder.read_env()
     data = metrics.get("data", {})
     verdicts = folder.path.parent / "report" / "verdicts.json"
+    scores = metrics.get("scores") or metrics.get("validation_scores", {})
     parity = [(PARITY_TITLES[name], comparison) for name, comparison in rules["parity"].items()]
 
     template = markdown_environment().get_template("card.md.j2")
@@ -54,7 +55,12 @@ def model_card(
         warnings=[*data.get("warnings", []), *metrics.get("notes", [])],
         is_sealed=folder.is_sealed,
         checkpoints=len(folder.validation_curve()),
-        figures=_figures(metrics.get("scores") or metrics.get("validation_scores", {}), tasks),
+        figures=_figures(scores, tasks),
+        lacks_misses=any(
+            "overkill_rate" in figures and "miss_rate" not in figures
+            for task in tasks
+            for figures in scores.get(str(task), {}).values()
+        ),
         findings=_findings(verdicts, str(status.get("model", ""))),
         env=env,
         tasks=[str(task) for task in tasks],

@@ -139,12 +139,14 @@ def _near_pair(pair: Mapping[str, Any], folders: DataFolders) -> NearPair:
 
 def _split_row(row: Mapping[str, Any]) -> SplitRow:
     labels = row["labels"]
+    planted = row.get("planted")
     return SplitRow(
         split=str(row["split"]),
         task=str(row["task"]),
         view=str(row["view"]),
         records=sum(labels.values()),
-        labels=", ".join(f"{count:,} {label}" for label, count in labels.items()),
+        labels=", ".join(f"{count:,} {label}" for label, count in labels.items())
+        + (f" ({planted:,} with planted defects)" if planted else ""),
         parts=row["parts"],
     )
 

@@ -16,12 +16,13 @@ from vlmbench.data.images import open_image
 from vlmbench.data.load import read_images
 from vlmbench.data.manifest import Manifest, open_manifest
 from vlmbench.data.near_duplicates import NEAR_DUPLICATE
+from vlmbench.data.planted import counts_sentence
 from vlmbench.report.build import html_environment
 from vlmbench.report.images import webp_uri
 from vlmbench.runs.folder import to_json
 from vlmbench.stats import calibration_shortages
 from vlmbench.system.files import write_whole
-from vlmbench.types import ImageRef, Record, Split, UserError
+from vlmbench.types import PLANTED, ImageRef, Record, Split, UserError
 
 THUMBNAIL = 160  # pixels of the longer edge
 RECORDS_EACH = 6  # of each task and label on the contact sheet
@@ -64,12 +65,17 @@ def write_datasheet(
         group_alike=group_alike,
     )
     figures["uncalibrated"] = _uncalibrated(figures)
+    planted = counts_sentence(figures["planted"])
 
     template = html_environment().get_template("datasheet.html.j2")
     nearest = [_near_pair(pair, manifest.folder) for pair in figures["split"]["nearest"]]
     entries = contact_sheet(manifest)
     html = template.render(
-        sheet=figures, entries=entries, nearest=nearest, near_limit=NEAR_DUPLICATE
+        sheet=figures,
+        planted=planted,
+        entries=entries,
+        nearest=nearest,
+        near_limit=NEAR_DUPLICATE,
     )
 
     page = datasheet_path(manifest_path, ".html")
@@ -127,16 +133,17 @@ def warnings_before_training(sheet: Mapping[str, Any]) -> list[str]:
 def contact_sheet(manifest: Manifest) -> list[SheetEntry]:
     """Return records of every task and label, spread evenly over the manifest.
 
+    Planted defects are chosen apart from real ones.
     Their images are raw, as models see them. A record in several views appears once.
     """
-    indices_of: dict[tuple[str, str], list[int]] = defaultdict(list)
+    indices_of: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
     seen: set[tuple[Path, ...]] = set()
 
     for index, record in enumerate(manifest):
         paths = tuple(image.path for image in record.images)
         if paths not in seen:
             seen.add(paths)
-            indices_of[record.task, record.label].append(index)
+            indices_of[record.task, record.label, PLANTED in record.meta].append(index)
 
     each = max(1, min(RECORDS_EACH, MOST_RECORDS // max(len(indices_of), 1)))
     chosen: list[int] = []

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from vlmbench.report.runs import RunResult
 from vlmbench.stats import Calibration, Compared, Decided, Redrawn, Rule, redraw
 from vlmbench.stats.clusters import Floats
-from vlmbench.types import LABELS, Prediction, Task, UserError
+from vlmbench.types import JUDGING, LABELS, Prediction, Task, UserError
+
+NO_MISSES = (
+    "the test split has no abnormal record, so misses are unknown, and nothing is judged better by "
+    "overkill alone; add photos that are abnormal"
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,7 +58,8 @@ class Answers:
 def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> Answers:
     """Return the answers of the runs of one arm.
 
-    Raise UserError if there are none, or if the runs answered different records.
+    Raise UserError if there are none, if the runs answered different records, or if the records to
+    judge are all normal.
     """
     tables = [{each.id: each for each in run.answers(task, view)} for run in runs]
     ids = tuple(dict.fromkeys(record for table in tables for record in table))
@@ -69,6 +75,10 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
     rows = [[table[record] for record in ids] for table in tables]
     labels = [decide(row, run, rule) for run, row in zip(runs, rows, strict=True)]
     expected = np.array([each.expected for each in rows[0]])
+    positive = expected == LABELS[task][1]
+    if task in JUDGING and not positive.any():
+        raise UserError(NO_MISSES)
+
     right = np.array([np.array(row) == expected for row in labels], dtype=np.float64)
     reasons = {reason for run in runs if (reason := why_uncalibrated(run, task, view))}
 
@@ -76,7 +86,7 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
         ids=ids,
         right=right,
         scores=_scores(rows),
-        positive=expected == LABELS[task][1],
+        positive=positive,
         clusters=tuple(each.cluster for each in rows[0]),
         one_label=tuple(_one_label(run, row) for run, row in zip(runs, labels, strict=True)),
         uncalibrated="; ".join(sorted(reasons)),

@@ -116,13 +116,16 @@ def _rate(
     right = _estimate(hits, predictions)
 
     accuracy = figure("accuracy", asdict(right))
-    conclusions = [_compare_with_guessing(predictions, right)]
+    has_both = len({each.expected for each in predictions}) > 1
+    conclusions = [_compare_with_guessing(predictions, right)] if has_both else []
 
     for name, label in (("misses", positive), ("overkill", negative)):
         members = [each for each in predictions if each.expected == label]
         if members:
             wrong = _estimate([not each.correct for each in members], members)
             conclusions.append(f"{name} {figure('accuracy', asdict(wrong)).sentence}")
+        else:
+            conclusions.append(f"{name} not measured, because no record is {label}")
 
     return StepAnswer(
         about=about,

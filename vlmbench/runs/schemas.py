@@ -99,6 +99,7 @@ class SplitRow(Part):
     view: str
     labels: Counts
     parts: Count
+    planted: Count | None = None
 
 
 class Leaks(Part):
@@ -152,6 +153,7 @@ class CalibrationRow(Part):
     n: Count | None = None
     n_parts: Count | None = None
     n_positive: Count | None = None
+    n_planted: Count | None = None
     error: str | None = None
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlmbench.stats.calibrate import Calibration, out_of_fold, scored_records
 from vlmbench.stats.clusters import MIN_EFFECTIVE, Design, Floats, number_clusters
-from vlmbench.types import LABELS, Prediction
+from vlmbench.types import LABELS, PLANTED, Prediction
 
 
 class Source(StrEnum):
@@ -26,6 +26,7 @@ class Source(StrEnum):
     TEST = "test"
     UNFOLLOWED = "unfollowed"  # validation records of parts that training did not follow
     VALIDATION = "validation"
+    PLANTED = "planted"  # validation records whose defects are planted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,12 +94,14 @@ def find_basis(
 
     They are the test records, or else validation records that training did not follow, if these
     have MIN_EFFECTIVE effective parts of each label. Otherwise they are all validation records, or
-    the test records if those tell more. `test` is None for a sealed test split. `checkpoints` is
-    the number of checkpoints that training chose among. Raise UserError if `validation` is not
-    enough to calibrate.
+    the test records if those tell more, or if only they have real defects. `test` is None for a
+    sealed test split. `checkpoints` is the number of checkpoints that training chose among. Raise
+    UserError if `validation` is not enough to calibrate.
     """
     tested = _test_basis(test or (), calibration)
-    if not tested.is_small:
+    has_real = tested.effective_parts > 0
+    is_planted = any(PLANTED in record.meta for record in validation)
+    if not tested.is_small or (has_real and is_planted):
         return tested
 
     why = _why_not_test(test, tested)
@@ -129,7 +132,7 @@ def _validation_basis(
 ) -> Basis:
     records = tuple(scored_records(validation))
     return Basis(
-        source=Source.VALIDATION,
+        source=_source_of(records, Source.VALIDATION),
         records=records,
         log_odds=out_of_fold(records),
         checkpoints=checkpoints,
@@ -138,12 +141,17 @@ def _validation_basis(
     )
 
 
+def _source_of(records: Sequence[Prediction], source: Source) -> Source:
+    """Return PLANTED for validation records with planted defects, else `source`."""
+    return Source.PLANTED if any(PLANTED in each.meta for each in records) else source
+
+
 def _unfollowed(basis: Basis) -> Basis:
     """Return the records of parts that training did not follow, calibrated as in `basis`."""
     members = [index for index, record in enumerate(basis.records) if record.followed is False]
     records = tuple(basis.records[index] for index in members)
     return Basis(
-        source=Source.UNFOLLOWED,
+        source=_source_of(records, Source.UNFOLLOWED),
         records=records,
         log_odds=basis.log_odds[members],
         checkpoints=0,
@@ -157,6 +165,9 @@ def _why_not_test(test: Sequence[Prediction] | None, tested: Basis) -> str:
         return "the test split is sealed"
     if not tested.records:
         return "the run has no test records with scores"
+    if not _positive(tested.records).any():
+        label = LABELS[tested.records[0].task][1]
+        return f"the test split has no {label} record"
 
     return (
         f"the test split is too small: {len(tested.records)} records of {tested.n_parts} parts "

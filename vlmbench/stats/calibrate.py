@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.stats.clusters import Floats
-from vlmbench.types import LABELS, Prediction, Probe, UserError
+from vlmbench.types import LABELS, PLANTED, Prediction, Probe, UserError
 
 # Fewer give no calibration. On photos of 12 parts, a threshold from 6 abnormal records of 3 parts
 # raised balanced accuracy from 0.55, with the models' own 0.5, to 0.91.
@@ -24,7 +24,8 @@ FOLDS = 10
 class Calibration:
     """P(positive) = 1 / (1 + exp(-(slope * margin + intercept))). The margin is the log-odds.
 
-    `n` records of `n_parts` parts were fitted; `n_positive` of them are positive.
+    `n` records of `n_parts` parts were fitted; `n_positive` of them are positive, `n_planted` of
+    these have a planted defect.
     """
 
     slope: float
@@ -32,6 +33,7 @@ class Calibration:
     n: int
     n_parts: int
     n_positive: int
+    n_planted: int = 0
 
     def score(self, margin: float, prevalence: float | None = None) -> float:
         """Return the probability of the positive label.
@@ -72,9 +74,7 @@ def calibrate(predictions: Sequence[Prediction]) -> Calibration:
 
     Raise UserError where there are too few records.
     """
-    margins, positive, parts = _columns(scored_records(predictions))
-    _require_enough(positive, parts)
-    return _calibration(margins, positive, parts)
+    return _calibration(_enough_records(predictions))
 
 
 def recalibrate(predictions: Sequence[Prediction]) -> list[Calibration]:
@@ -82,17 +82,17 @@ def recalibrate(predictions: Sequence[Prediction]) -> list[Calibration]:
 
     Equal sets of parts have equal groups. Raise UserError where there are too few records.
     """
-    margins, positive, parts = _columns(scored_records(predictions))
-    _require_enough(positive, parts)
+    records = _enough_records(predictions)
+    parts = sorted({record.cluster for record in records})
+    group_of = {part: number % FOLDS for number, part in enumerate(parts)}
+    return [
+        _calibration([record for record in records if group_of[record.cluster] != group])
+        for group in range(min(FOLDS, len(parts)))
+    ]
 
-    number_of = {part: number for number, part in enumerate(sorted(set(parts)))}
-    groups = np.array([number_of[part] % FOLDS for part in parts])
-    kept = [groups != group for group in np.unique(groups)]
-    names = np.array(parts)
-    return [_calibration(margins[rest], positive[rest], names[rest].tolist()) for rest in kept]
 
-
-def _calibration(margins: Floats, positive: NDArray[np.bool_], parts: Sequence[str]) -> Calibration:
+def _calibration(records: Sequence[Prediction]) -> Calibration:
+    margins, positive, parts = _columns(records)
     slope, intercept = fit(margins, positive)
     return Calibration(
         slope=slope,
@@ -100,6 +100,7 @@ def _calibration(margins: Floats, positive: NDArray[np.bool_], parts: Sequence[s
         n=len(parts),
         n_parts=len(set(parts)),
         n_positive=int(positive.sum()),
+        n_planted=sum(PLANTED in record.meta for record in records),
     )
 
 
@@ -128,8 +129,7 @@ def out_of_fold(predictions: Sequence[Prediction]) -> Floats:
     Each record's calibration saw none of its part's records. Raise UserError where there are too
     few records.
     """
-    margins, positive, parts = _columns(scored_records(predictions))
-    _require_enough(positive, parts)
+    margins, positive, parts = _columns(_enough_records(predictions))
 
     log_odds = np.zeros(len(parts))
     for rest, fold in _folds(parts):
@@ -215,10 +215,14 @@ def _columns(records: Sequence[Prediction]) -> tuple[Floats, NDArray[np.bool_], 
     return margins, np.array(positive, dtype=np.bool_), parts
 
 
-def _require_enough(positive: NDArray[np.bool_], parts: Sequence[str]) -> None:
+def _enough_records(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the scored records. Raise UserError where there are too few."""
+    records = scored_records(predictions)
+    _, positive, parts = _columns(records)
     reason = _shortage(len(positive), int(positive.sum()), len(set(parts)), is_good=False)
     if reason:
         raise UserError(reason)
+    return records
 
 
 def _shortage(n: int, n_positive: int, n_parts: int, *, is_good: bool) -> str:

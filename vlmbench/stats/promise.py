@@ -53,8 +53,14 @@ def promise(basis: Basis, *, max_miss: float, max_overkill: float) -> Promise:
     records counts once (hierarchical conformal prediction, Lee, Barber & Willett 2023,
     arXiv:2306.06342).
 
-    Raise UserError if the basis chose a checkpoint, or has too few parts for such a promise.
+    Raise UserError if the basis chose a checkpoint, has planted defects, or has too few parts for
+    such a promise.
     """
+    if basis.source is Source.PLANTED:
+        raise UserError(
+            "the defects that it would rest on are planted, and say nothing of real ones; use "
+            "costs instead, or evaluate a run with real defects in its test split"
+        )
     if basis.chose:
         raise UserError(
             "the records that it would rest on chose the best of "

@@ -109,7 +109,8 @@ def _label_cure(files: Files, folders: Sequence[str]) -> str:
         return f"say what each folder holds: set {mapping}"
     return (
         "put photos into good/ and bad/, or list them in a CSV file with the columns path and "
-        "label and set source.table=labels.csv"
+        "label and set source.table=labels.csv; if all are good, put them into good/ alone and "
+        "set source.planted.copies=1"
     )
 
 

@@ -146,6 +146,12 @@ def _look_for_folders(files: Files) -> Layout | None:
             settings=("source=folder", *_parts(files, files.images)),
         )
 
+    if found and all(one is not None and one.label == GOOD for one in found):
+        return Layout(
+            name="good photos alone; the command plants defects to train on",
+            settings=("source=folder", "source.planted.copies=1", *_parts(files, files.images)),
+        )
+
     folders = label_folders(files.images)
     mapping = mapping_of_folders(folders)
     has_good = any(sounds_good(folder) > 0 for folder in folders)

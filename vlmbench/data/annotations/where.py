@@ -111,9 +111,13 @@ def _white_areas(marked: NDArray[np.bool_]) -> Iterator[Area]:
 
     numbered, _ = ndimage.label(marked, np.ones((3, 3)))
     for number, area in enumerate(ndimage.find_objects(numbered), 1):
-        pixels = numbered[area] == number
-        step = max(PIECE, -(-max(pixels.shape) // MAX_PIECES))
-        yield tuple(_pieces(pixels, step, top=area[0].start, left=area[1].start))
+        yield area_of(numbered[area] == number, top=area[0].start, left=area[1].start)
+
+
+def area_of(pixels: NDArray[np.bool_], *, top: int = 0, left: int = 0) -> Area:
+    """Return the pixels of a defect in pieces. The first pixel is at `top` and `left`."""
+    step = max(PIECE, -(-max(pixels.shape) // MAX_PIECES))
+    return tuple(_pieces(pixels, step, top=top, left=left))
 
 
 def _pieces(pixels: NDArray[np.bool_], step: int, *, top: int, left: int) -> Iterator[PixelBox]:

@@ -7,16 +7,18 @@ near-duplicate, so different lots can go to different splits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vlmbench.data.generated.specimens import rng_of
 from vlmbench.data.near_duplicates import near_duplicates
 from vlmbench.data.photos.photo import BAD, GOOD, PhotoCopy
-from vlmbench.data.photos.stock import MIN_LOTS, Stock
-from vlmbench.types import UserError
+from vlmbench.data.photos.stock import MIN_LOTS, QUERIES, Stock
+from vlmbench.types import Split, UserError
+
+TESTED = 0.2  # largest share of the good parts that stand beside real defects in the test split
 
 Unit = list[PhotoCopy]  # photos that stay together
 
@@ -44,11 +46,13 @@ def deal(
     seed: int,
     source_path: str,
     parts: int = 1,
+    tests_defects: bool = False,
 ) -> list[Lot]:
     """Deal photos into lots, separately for each category and for each split that the user chose.
 
     Photos of one part, the same image and near-duplicates go into the same lot. With `lots` None,
     there are as many lots as good photos allow, at most MAX_LOTS. Each then has `parts` parts.
+    With `tests_defects`, bad photos go to the test split, unless the user chose theirs.
     Errors name `source_path`. Raise UserError if a lot has no query, or if the same image is both
     good and bad.
     """
@@ -57,6 +61,10 @@ def deal(
     for unit in units:
         photo = unit[0].photo
         sections[photo.category, photo.split or ""].append(unit)
+
+    if tests_defects:
+        least = references + QUERIES
+        sections = _test_defects(sections, lots=lots, least=least, seed=seed)
 
     fewest = _fewest_lots(sections)
     dealt: list[Lot] = []
@@ -72,6 +80,35 @@ def deal(
             dealt.append(_make_lot(name, hand, references, rng, source_path))
 
     return dealt
+
+
+def _test_defects(
+    sections: Mapping[tuple[str, str], Sequence[Unit]], *, lots: int | None, least: int, seed: int
+) -> dict[tuple[str, str], list[Unit]]:
+    """Return the sections with all bad units of no split in the test split.
+
+    Good units go with them, drawn at random: `least` for each lot.
+    """
+    parted: dict[tuple[str, str], list[Unit]] = defaultdict(list)
+    for (category, split), units in sections.items():
+        bad = [unit for unit in units if not _is_good_unit(unit)]
+        if split or not bad:
+            parted[category, split] += units
+            continue
+
+        good = [unit for unit in units if _is_good_unit(unit)]
+        count = lots or max(1, min(len(bad), int(TESTED * len(good)) // least))
+        order = rng_of(seed, f"test-{category}").permutation(len(good))
+        shuffled = [good[i] for i in order]
+        tested = [*bad, *shuffled[: count * least]]
+        parted[category, Split.TEST.value] += [_in_test(unit) for unit in tested]
+        parted[category, ""] += shuffled[count * least :]
+
+    return {section: units for section, units in parted.items() if units}
+
+
+def _in_test(unit: Unit) -> Unit:
+    return [replace(copy, photo=replace(copy.photo, split=Split.TEST)) for copy in unit]
 
 
 def stocks_of(lots: Sequence[Lot]) -> list[Stock]:

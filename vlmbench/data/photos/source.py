@@ -32,10 +32,11 @@ from vlmbench.data.photos.pairs import (
     make_pairs,
 )
 from vlmbench.data.photos.photo import BAD, GOOD, Photo, PhotoCopy, copy_photos, hash_file
+from vlmbench.data.photos.planted import PlantedConfig, plant_defects
 from vlmbench.data.photos.stock import write_stocks
 from vlmbench.data.photos.value_range import check_range_setting, scale_copies
 from vlmbench.data.prepared import prepared_folder, write_manifest
-from vlmbench.types import UserError
+from vlmbench.types import PLANTED, UserError
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,16 @@ class PairedSourceConfig(SourceConfig):
         "auto", "Bits that 16-bit photos use: 12, 16, or auto (12 if no value is above 4095)."
     )
     pairs: PairsConfig = field(default_factory=PairsConfig)
+    planted: PlantedConfig = field(default_factory=PlantedConfig)
 
     def __post_init__(self) -> None:
         SourceConfig.__post_init__(self)
         check_label_words(self.labels)
+        if self.planted.copies and self.pairs.is_by_name:
+            raise UserError(
+                f"source.planted.copies={self.planted.copies} needs lots, and "
+                "source.pairs.policy=name makes none; set source.pairs.policy=nearest"
+            )
         self.range = check_range_setting(self.range)
 
     @property
@@ -95,7 +102,7 @@ class PhotoSourceConfig(PairedSourceConfig):
     def prepare(self, data_dir: Path) -> Path:
         root = Path(self.path)
         photos = self.photos()
-        check_both_labels(photos, self.path)
+        check_both_labels(photos, self)
         warn_of_look_alikes(photos, self.path)
 
         key = _CacheKey(
@@ -157,8 +164,17 @@ def write_photos(
             parts=config.parts_of_lot,
             seed=settings.seed,
             source_path=config.path,
+            tests_defects=config.planted.copies > 0,
         )
         write_stocks(folder, stocks_of(lots))
+    lots = plant_defects(
+        lots,
+        config.planted,
+        folder=folder,
+        seed=settings.seed,
+        regions=bool(getattr(config, "regions", True)),
+        source_path=config.path,
+    )
     pairs = make_pairs(lots, settings)
 
     comparisons: list[PhotoComparison] = []
@@ -168,6 +184,12 @@ def write_photos(
 
     records = chain(make_pair_records(pairs, view), make_comparison_records(comparisons, view))
     write_manifest(folder, records)
+    planted = [copy for lot in lots for copy in lot.queries if PLANTED in copy.photo.meta]
+    _write_marks(folder, [*copies, *planted])
+
+
+def _write_marks(folder: Path, copies: Sequence[PhotoCopy]) -> None:
+    """Write where the marked and planted defects are."""
     areas = {
         copy.path.relative_to(folder).as_posix(): copy.photo.measure()
         for copy in copies
@@ -253,13 +275,15 @@ def label_of(word: str, labels: Mapping[str, str]) -> str:
     return label
 
 
-def check_both_labels(photos: Sequence[Photo], source_path: str) -> None:
-    """Raise UserError if the photos do not have both labels."""
+def check_both_labels(photos: Sequence[Photo], config: PairedSourceConfig) -> None:
+    """Raise UserError if the photos do not have both labels. Planted defects are abnormal."""
     labels = {photo.label for photo in photos}
+    problem = f"source.path={config.path}: no photo is {{}}, both labels are needed; "
 
-    for label in (GOOD, BAD):
-        if label not in labels:
-            raise UserError(
-                f"source.path={source_path}: no photo is {label}, both labels are needed; add "
-                f"photos that are {label}"
-            )
+    if GOOD not in labels:
+        raise UserError(f"{problem.format(GOOD)}add photos that are {GOOD}")
+    if BAD not in labels and not config.planted.copies:
+        raise UserError(
+            f"{problem.format(BAD)}add photos that are {BAD}, or set source.planted.copies=1 to "
+            "train on defects that vlmbench draws into good photos"
+        )

@@ -112,7 +112,7 @@ class HuggingFaceConfig(PairedSourceConfig):
     def _fill(self, folder: Path, rows: Any) -> None:
         (folder / "img").mkdir()
         photos = list(self._write_images(folder, rows))
-        check_both_labels(photos, self.path)
+        check_both_labels(photos, self)
         write_photos(folder, photos, root=folder, config=self)
 
     def _open_local(self) -> tuple[Any, str]:
