@@ -109,7 +109,7 @@ def test_redrawn_outcomes_of_another_shape_are_refused(shape: tuple[int, ...]) -
 
 @pytest.mark.slow
 def test_few_validation_parts_seldom_make_equal_variants_differ() -> None:
-    """With 3 validation and 60 test parts, intervals without thresholds are wrong in 12 %."""
+    """Three validation parts seldom show how far another choice would move the thresholds."""
     world = ThresholdWorld(validation=3, test=60, own=0.2)
     rng = world.rng()
     wrong = np.zeros(2)
