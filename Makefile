@@ -24,7 +24,7 @@ run: $(READY)  ## do comparison records help the small model? under 20 minutes, 
 	$(BIN)/python -m vlmbench experiment=quick
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-test: $(READY)  ## the tests that take less than 3 seconds each: ten minutes on two cores
+test: $(READY)  ## the tests that take less than 3 seconds each: eight minutes on two cores
 	$(PYTEST) -m "not slow and not nightly"
 
 slow: $(READY)  ## the other tests, which train, sweep, export and serve: half an hour
