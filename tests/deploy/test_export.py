@@ -228,7 +228,7 @@ def test_costs_that_validation_cannot_bear_are_refused(cli: Cli, strong: Any) ->
     refused = exported(cli, strong("llama32_tiny"), "export.cost_miss=20", "export.cost_overkill=1")
     assert refused.code == 2
     assert (
-        "export.cost_miss needs calibrated scores, and judge_pair in view raw has none"
+        "export.cost_miss needs calibrated scores, and judge_pair in view raw has rough ones"
         in refused.err
     )
     assert not Path("out").exists()

@@ -160,6 +160,15 @@ def test_a_sealed_test_split_is_named(
 
 def test_a_sweep_without_a_plan_says_so(sweep_folder: Path) -> None:
     assert sentences(sweep_folder, None) == [NO_PLAN]
+    first = replace(LOOK, planned=False)
+    assert sentences(sweep_folder, None, look=first) == [
+        NO_PLAN,
+        "This is the first look at the answers.",
+    ]
+    second = replace(first, number=2, changed=("a",))
+    assert sentences(sweep_folder, None, look=second)[-1] == (
+        "This is look 2: the seeds of a changed after the first look."
+    )
 
 
 @pytest.mark.slow

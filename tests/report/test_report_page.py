@@ -556,9 +556,7 @@ def test_the_terminals_table_is_as_written_by_hand(reported: SweepDir) -> None:
         "whether with_comparison judges them better or worse than without_comparison: "
         "+10.0 points of balanced accuracy (95 % interval +2.3 to +17.7 points; p = 0.014; "
     )
-    assert plan == (
-        f"{NO_PLAN}\nThis is the first look at the answers, with other seeds than planned."
-    )
+    assert plan == f"{NO_PLAN}\nThis is the first look at the answers."
 
 
 def test_the_terminals_table_lets_no_escape_sequence_through(hostile_sweep: SweepDir) -> None:

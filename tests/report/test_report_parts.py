@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
-from vlmbench.report.changes import Change
+from vlmbench.report.changes import Change, error_words
 from vlmbench.report.escape import markdown, markdown_code, one_line
 from vlmbench.report.figures import figure
 from vlmbench.report.forest import Axis, difference_axis, share_axis
@@ -150,6 +150,28 @@ def test_a_run_with_one_label_for_everything_is_said_first() -> None:
     assert finding.sentence.startswith(f"{said}. smol: with judges")
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "fewer"),
+        ({"p_holm": 0.126, "family": 3}, "not told apart among 3 comparisons (Holm's p = 0.126)"),
+        ({"level": 0.005}, "not told apart below this look's p = 0.005"),
+    ],
+)
+def test_misses_beside_an_interval_without_0_have_a_reason(
+    given: dict[str, float], words: str
+) -> None:
+    misses = replace(make_change(-0.1, -0.02, figure=Compared.MISSES), **given)
+    assert error_words(misses, pruned=0) == words
+
+
+def test_one_seed_is_the_reason_why_misses_are_not_told_apart() -> None:
+    misses = make_change(-0.1, -0.02, seeds=(1, 1), figure=Compared.MISSES)
+    assert error_words(misses, pruned=0) == "not told apart by one seed"
+    unknown = make_change(-0.1, 0.1, seeds=(1, 1), figure=Compared.MISSES)
+    assert error_words(unknown, pruned=0) == "not told apart"
+
+
 def test_pruned_runs_give_no_verdict() -> None:
     finding = make_finding(make_change(0.02, 0.1), pruned=3, account="with · seed 2 was pruned")
     assert finding.verdict == "not enough data to tell"
@@ -170,6 +192,15 @@ def test_the_control_decides_the_headline(control: str, verdict: str, words: str
     finding = make_finding(make_change(0.02, 0.1), control=control)
     assert finding.verdict == verdict
     assert words in finding.claim
+
+
+def test_other_errors_are_told_where_the_figure_tells_nothing() -> None:
+    fewer = make_change(-0.3, -0.2, figure=Compared.MISSES)
+    finding = make_finding(make_change(-0.03, 0.05), misses=fewer)
+    assert finding.verdict == "not enough data to tell"
+    assert finding.claim.endswith("worse than without, but the two make different errors")
+    pruned = make_finding(make_change(-0.03, 0.05), misses=fewer, pruned=1)
+    assert "different errors" not in pruned.claim
 
 
 def test_equal_figures_with_other_errors_are_not_called_the_same() -> None:

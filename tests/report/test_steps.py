@@ -80,7 +80,11 @@ def make_runs(make_run: RunMaker) -> list[RunDir]:
 
 def test_every_question_of_the_experiment_is_answered(make_run: RunMaker) -> None:
     losses, understood, pairs, views, models, singles = answered_steps(make_runs(make_run))
-    assert of(losses)[0][:2] == ("small · with_comparison", "+0.0000")
+    assert of(losses)[0] == (
+        "small · with_comparison",
+        "+0.0000",
+        "the last held-out loss is that of without_comparison",
+    )
     assert (
         "large · with_comparison",
         "−0.3000",

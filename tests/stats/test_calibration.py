@@ -129,7 +129,7 @@ def test_few_records_are_calibrated_roughly(positive: list[bool], part_size: int
     # All margins are 3 too high: with the judge's own threshold, everything is abnormal.
     margins = [4.0 if one else 2.0 for one in positive]
     found = calibrate(answers(margins, positive, part_size=part_size))
-    assert found.is_rough is is_rough
+    assert bool(found.why_rough) is is_rough
     rule = Rule(figure=Compared.BALANCED_ACCURACY)
     assert not rule.is_positive(2.0, found)
     assert rule.is_positive(4.0, found)

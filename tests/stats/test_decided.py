@@ -41,6 +41,15 @@ def test_thresholds_deviate_as_the_parts_do() -> None:
     assert np.sign(scatter).tolist() == [1, 1, pytest.approx(0, abs=1), -1, -1]
 
 
+def test_a_judge_no_better_than_chance_keeps_its_own_labels() -> None:
+    flat = answers([-9.0] * 20, [True, False] * 10)
+    calibration = calibrate(flat)
+    assert calibration.is_blind
+    assert not RULE.is_positive(-9.0, calibration)
+    assert RULE.is_positive(1.0, calibration)
+    assert RULE.limit_score(calibration, 0.02) == pytest.approx(0.02)
+
+
 def test_equal_parts_leave_the_threshold_alone() -> None:
     found = redraw([leaning([2.0] * 6)], RULE)
     assert found is not None

@@ -64,13 +64,15 @@ class Decider:
             return
 
         for task, view in dict.fromkeys(kinds):
-            if (task, view) not in self.calibrations:
+            calibration = self.calibrations.get((task, view))
+            if calibration is None or calibration.why_rough:
                 setting = self.settings.setting_name(names[0])
                 of = self.joined and f" ({self.joined})"
+                has = "has none" if calibration is None else "has rough ones"
+                why = calibration.why_rough if calibration else self.why_missing(task, view)
                 raise UserError(
-                    f"{setting} needs calibrated scores, and {task} in view {view}{of} has none: "
-                    f"{self.why_missing(task, view)}; leave {setting} out, "
-                    "and the model's likelier label decides"
+                    f"{setting} needs calibrated scores, and {task} in view {view}{of} {has}: "
+                    f"{why}; leave {setting} out, and the run's own rule decides"
                 )
 
     def why_missing(self, task: Task, view: str) -> str:
@@ -182,7 +184,7 @@ class Decider:
         if self.settings.prevalence is not None:
             percent = 100 * self.settings.prevalence
             yield f"{title}: scores assume that {percent:g} % of the parts are {positive}"
-        if calibration.is_rough:
+        if calibration.why_rough:
             yield (
                 f"{title}: so few parts give a rough threshold; add parts, or raise data.split.val "
                 "and train again"

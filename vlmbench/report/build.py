@@ -21,7 +21,13 @@ from vlmbench.report.alarms import Alarm, alarms
 from vlmbench.report.baselines import BaselineSection, baseline_section
 from vlmbench.report.dataset import data_sets, sample_groups, training_mixes
 from vlmbench.report.escape import markdown, markdown_code, without_controls
-from vlmbench.report.facts import cautions, guessing_notes, outcome, progress
+from vlmbench.report.facts import (
+    cautions,
+    guessing_notes,
+    outcome,
+    progress,
+    threshold_notes,
+)
 from vlmbench.report.folds import merge_folds
 from vlmbench.report.forest import Axis, difference_axis, share_axis
 from vlmbench.report.gallery import gallery
@@ -155,7 +161,7 @@ def _content(title: str, read: ReadSweep, folders: DataFolders) -> dict[str, Any
         "findings": answers,
         "other_findings": _other_findings(answers),
         "difference_axis": _difference_axis(answers),
-        "guessing_notes": guessing_notes(runs),
+        "headline_notes": [*threshold_notes(answers), *guessing_notes(runs)],
         "steps": steps(runs, answers),
         "progress": progress(runs),
         "scores": task_view_scores(runs),

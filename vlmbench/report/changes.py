@@ -10,6 +10,7 @@ from vlmbench.report.decisions import Answers
 from vlmbench.report.figures import interval_words, plain, points, span
 from vlmbench.stats import Compared, Comparison, Folded, Rule, compare, holm
 from vlmbench.stats.compare import LEVEL, UNKNOWN, Clusters
+from vlmbench.system.text import counted
 from vlmbench.types import UserError
 
 
@@ -32,6 +33,20 @@ class Change:
         return self.comparison.verdict(
             p_value=self.p_holm, equivalence_p=self.equivalence_holm, level=self.level
         )
+
+    @property
+    def why_unknown(self) -> str:
+        """Why there is no verdict although the interval lies beside 0; "" where it does not."""
+        comparison = self.comparison
+        if comparison.p_value >= LEVEL:
+            return ""
+        if comparison.is_one_seed:
+            return " by one seed"
+        if comparison.is_too_small:
+            return " by so few parts"
+        if self.p_holm < LEVEL:
+            return f" below this look's p = {self.level:.3g}"
+        return f" among {counted(self.family, 'comparison')} (Holm's {p_words(self.p_holm)})"
 
     @property
     def difference(self) -> str:
@@ -72,7 +87,8 @@ def error_words(change: Change, *, pruned: int) -> str:
     words = {"better": "fewer", "worse": "more", UNKNOWN: "not told apart"}
     words |= {f"slightly {key}": f"slightly {words[key]}" for key in ("better", "worse")}
     verdict = UNKNOWN if pruned else change.word
-    return words.get(verdict, verdict)
+    reason = "" if pruned or verdict != UNKNOWN else change.why_unknown
+    return words.get(verdict, verdict) + reason
 
 
 def change(

@@ -12,6 +12,7 @@ from vlmbench.report.runs import RunResult
 from vlmbench.report.verdicts import Finding, Refusal
 from vlmbench.runs.folder import State
 from vlmbench.runs.identity import fold_of
+from vlmbench.stats import Compared
 from vlmbench.types import Task
 
 FEW = 3  # so many runs are named one by one, even if these are all runs
@@ -91,6 +92,18 @@ def outcome(runs: Sequence[RunResult], findings: Sequence[Finding]) -> str:
         f"{BASELINE} and a finished run of another variant, with the same model, setting and "
         "seed, and with predictions on held-out raw pairs."
     )
+
+
+def threshold_notes(findings: Sequence[Finding]) -> list[str]:
+    """Return that verdicts decide by other thresholds than the tables of figures, if they do."""
+    decided = [each for each in findings if each.rule.figure is not Compared.AUROC]
+    if all(each.uncalibrated for each in decided):
+        return []
+
+    return [
+        "Verdicts decide at each run's calibrated threshold. The tables count the likelier label, "
+        "by the model's own 0.5, so both can differ."
+    ]
 
 
 def guessing_notes(runs: Sequence[RunResult]) -> list[str]:

@@ -76,6 +76,8 @@ def _loss_words(change: float, margin: float | None, baseline: str) -> str:
     direction = "lower" if change < 0 else "higher"
     words = f"the last held-out loss is {direction} than that of {baseline}"
 
+    if change == 0:
+        return f"the last held-out loss is that of {baseline}"
     if margin is None:
         return f"{words}, with one seed; another seed may differ"
     if abs(change) <= margin:

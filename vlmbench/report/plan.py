@@ -132,7 +132,7 @@ def plan_facts(sweep: Path, runs: Sequence[RunResult], *, look: Look | None) -> 
     states = tuple(planned_runs(plan, runs)) if plan is not None else ()
     sentences = [
         *([problem] if plan is None else _plan_sentences(plan, states, runs)),
-        *([] if look is None else _look_sentences(look)),
+        *([] if look is None else _look_sentences(look, has_plan=plan is not None)),
         *([] if scored is None else _scored_sentences(scored)),
     ]
     return PlanFacts(
@@ -266,8 +266,10 @@ def _test_sentences(plan: Plan) -> Iterator[str]:
         yield f"It was revealed {len(plan.reveals)} times, last on {days[-1]}."
 
 
-def _look_sentences(look: Look) -> Iterator[str]:
-    if look.planned and look.number == 1:
+def _look_sentences(look: Look, *, has_plan: bool) -> Iterator[str]:
+    if look.number == 1 and not has_plan:
+        yield "This is the first look at the answers."
+    elif look.planned and look.number == 1:
         yield "This is the first look at the answers, with exactly the planned seeds."
     elif look.number == 1:
         yield "This is the first look at the answers, with other seeds than planned."
@@ -275,9 +277,10 @@ def _look_sentences(look: Look) -> Iterator[str]:
         before = ORDINALS.get(look.number - 1, f"{look.number - 1}th")
         seeds = "now exactly the planned ones" if look.planned else "not the planned ones"
         changed = f" of {list_names(look.changed)}" if 0 < len(look.changed) <= 2 else ""
+        planned = f" They are {seeds}." if has_plan else ""
         yield (
-            f"This is look {look.number}: the seeds{changed} changed after the {before} look. "
-            f"They are {seeds}."
+            f"This is look {look.number}: the seeds{changed} changed after the {before} look."
+            f"{planned}"
         )
     if look.unknown_before:
         yield "The list of looks (looks.json) was removed, so earlier looks are unknown."

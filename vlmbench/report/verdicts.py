@@ -96,9 +96,12 @@ class Finding:
     @property
     def has_other_errors(self) -> bool:
         """Whether the figure is the same, and misses or overkill are not."""
-        if self.own_verdict in (*DIFFERENT, UNKNOWN):
-            return False
-        return any(one.word in DIFFERENT for one in (self.misses, self.overkill) if one is not None)
+        return self.own_verdict not in (*DIFFERENT, UNKNOWN) and self._errors_differ
+
+    @property
+    def _errors_differ(self) -> bool:
+        errors = (self.misses, self.overkill)
+        return not self.pruned and any(one.word in DIFFERENT for one in errors if one is not None)
 
     @property
     def difference(self) -> str:
@@ -152,6 +155,8 @@ class Finding:
         words = SENTENCES.get(self.own_verdict, SAME).format(**names)
         if self.has_other_errors:
             return f"{words}, but make different errors"
+        if self.own_verdict == UNKNOWN and self._errors_differ:
+            return f"{words}, but the two make different errors"
         if self.control is None or self.own_verdict not in BETTER:
             return words
         if self.control in BETTER:

@@ -56,9 +56,9 @@ class Calibration:
         return self.slope == 0.0
 
     @property
-    def is_rough(self) -> bool:
-        """Return whether so few records were fitted that another choice would move the scores."""
-        return bool(_shortage(self.n, self.n_positive, self.n_parts, is_good=True))
+    def why_rough(self) -> str:
+        """Return why another choice of records would move the scores much; "" if it would not."""
+        return _shortage(self.n, self.n_positive, self.n_parts, is_good=True)
 
     def shift(self, prevalence: float | None) -> float:
         """Return what another share of positive records adds to the log-odds."""

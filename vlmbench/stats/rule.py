@@ -38,12 +38,23 @@ class Rule:
         return 0.0
 
     def line(self, calibration: Calibration) -> tuple[float, float]:
-        """Return (slope, offset): a record is judged positive where slope * margin + offset > 0."""
+        """Return (slope, offset): a record is judged positive where slope * margin + offset > 0.
+
+        A calibration that is blind has the same score for all records, so the model's own label
+        stays: (1, 0).
+        """
+        if calibration.is_blind:
+            return 1.0, 0.0
         shift = calibration.shift(self.prevalence)
         return calibration.slope, calibration.intercept + shift - self.limit
 
     def limit_score(self, calibration: Calibration, prevalence: float | None = None) -> float:
-        """Return the score, at this prevalence in use, above which a record is judged positive."""
+        """Return the score, at this prevalence in use, above which a record is judged positive.
+
+        It is the score of all records for a calibration that is blind.
+        """
+        if calibration.is_blind:
+            return calibration.score(0.0, prevalence)
         _, offset = self.line(calibration)
         return probability(calibration.intercept - offset + calibration.shift(prevalence))
 
