@@ -138,7 +138,8 @@ class Finding:
     def claim(self) -> str:
         """Return the verdict as a sentence without numbers, after what must be known first."""
         first = [f"{sentence}." for sentence in self.one_label]
-        return " ".join([*first, self._subject(self._claim())])
+        subject = self.question.subject and f"{self.question.subject}: "
+        return " ".join([*first, f"{subject}{self._claim()}"])
 
     def _claim(self) -> str:
         question, comparison = self.question, self.comparison
@@ -165,9 +166,6 @@ class Finding:
             f"{words}, but these runs do not show that it is better than {CONTROL}, which trains "
             "on as many tokens"
         )
-
-    def _subject(self, claim: str) -> str:
-        return f"{self.question.subject}: {claim}" if self.question.subject else claim
 
     @property
     def numbers(self) -> str:
