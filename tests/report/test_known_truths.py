@@ -67,7 +67,7 @@ TRUTHS = [
         baseline=Judge(collapsed=(0, 1, 2)),
         variant=Judge(collapsed=(0, 1, 2)),
         allowed=(UNKNOWN, "no difference larger than 2 points"),
-        must_say="says normal to every record",
+        must_say="seed 1 and smol · without_comparison · seed 2 say normal to every record. smol",
     ),
     Truth(name="six parts", variant=Judge(skill=2.5), parts=6, allowed=(UNKNOWN,)),
     Truth(name="one seed", variant=Judge(skill=2.5), seeds=1, allowed=(UNKNOWN,)),

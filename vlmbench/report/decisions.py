@@ -10,11 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.report.figures import list_names
 from vlmbench.report.runs import RunResult
 from vlmbench.stats import Calibration, Compared, Decided, Redrawn, Rule, redraw
 from vlmbench.stats.clusters import Floats
 from vlmbench.types import JUDGING, LABELS, Prediction, Task, UserError
 
+NO_LABEL = "nothing that names a label"
 NO_MISSES = (
     "the test split has no abnormal record, so misses are unknown, and nothing is judged better by "
     "overkill alone; add photos that are abnormal"
@@ -29,7 +31,7 @@ class Answers:
     positive label: (seeds, n), or None without scores. `positive` and `clusters` are (n).
     `redrawn` are thresholds with other validation parts; None without a calibration, and with
     folds, whose spread holds them.
-    `one_label` has a sentence for each run that gave one label to everything, else "".
+    `one_label` has (run, label) for each run that gave one label to everything.
     `uncalibrated` says why labels are the model's own; "" if they are calibrated. `folds` is the
     fold that tested each record, (n), or None without a cross-validation.
     """
@@ -39,7 +41,7 @@ class Answers:
     scores: Floats | None
     positive: NDArray[np.bool_]
     clusters: tuple[str, ...]
-    one_label: tuple[str, ...]
+    one_label: tuple[tuple[str, str], ...]
     uncalibrated: str
     folds: tuple[int, ...] | None = None
     redrawn: Redrawn | None = None
@@ -88,7 +90,11 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
         scores=_scores(rows),
         positive=positive,
         clusters=tuple(each.cluster for each in rows[0]),
-        one_label=tuple(_one_label(run, row) for run, row in zip(runs, labels, strict=True)),
+        one_label=tuple(
+            (run.label, next(iter(row)) or NO_LABEL)
+            for run, row in zip(runs, map(set, labels), strict=True)
+            if len(row) == 1
+        ),
         uncalibrated="; ".join(sorted(reasons)),
         folds=_folds(runs, task, view, ids),
         redrawn=None if any(run.folds for run in runs) else _redraw(runs, task, view, rule),
@@ -183,12 +189,16 @@ def why_uncalibrated(run: RunResult, task: Task, view: str) -> str:
     return str(reason) if reason else "the run has no calibration of these records"
 
 
-def _one_label(run: RunResult, labels: Sequence[str | None]) -> str:
-    """Return that a run gave all records one label; "" if it did not."""
-    given = set(labels)
-    if len(given) > 1:
-        return ""
-    return f"{run.label} says {given.pop() or 'nothing that names a label'} to every record"
+def one_label_sentences(given: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return a sentence for each label, with the runs that gave it to everything."""
+    runs_of: dict[str, list[str]] = {}
+    for run, label in given:
+        runs_of.setdefault(label, []).append(run)
+
+    return tuple(
+        f"{list_names(runs)} {'says' if len(runs) == 1 else 'say'} {label} to every record"
+        for label, runs in runs_of.items()
+    )
 
 
 def margin_of(prediction: Prediction) -> float | None:

@@ -14,7 +14,7 @@ from vlmbench.report.changes import (
     in_order,
     p_words,
 )
-from vlmbench.report.decisions import answers_of
+from vlmbench.report.decisions import answers_of, one_label_sentences
 from vlmbench.report.figures import interval_words
 from vlmbench.report.questions import (
     CONTROL,
@@ -274,7 +274,7 @@ def answer(match: Match, rule: Rule) -> Finding:
     both = bool(variant.positive.any() and not variant.positive.all())
     errors = (Compared.MISSES, Compared.OVERKILL) if both else ()
     changes = {each: change(each, variant, baseline, rule) for each in (rule.figure, *errors)}
-    said = (*variant.one_label, *baseline.one_label)
+    said = one_label_sentences((*variant.one_label, *baseline.one_label))
 
     return Finding(
         question=match.question,
@@ -283,7 +283,7 @@ def answer(match: Match, rule: Rule) -> Finding:
         main=changes[rule.figure],
         misses=changes.get(Compared.MISSES),
         overkill=changes.get(Compared.OVERKILL),
-        one_label=tuple(sentence for sentence in said if sentence) if both else (),
+        one_label=said if both else (),
         account=match.account,
         pruned=match.pruned,
         folds=len(match.runs[0].folds),
