@@ -75,7 +75,7 @@ def _lacking_parts(manifest: Manifest, splits: SplitIndices, config: RunConfig) 
 
     have = " and ".join(f"the {split} set has {counts[split]}" for split in lacking)
     problem = (
-        f"{have} {unit}: good calibration needs {needed[Split.VAL]} in the val set, a verdict "
+        f"{have} {unit}: calibration needs {needed[Split.VAL]} in the val set, a verdict "
         f"{needed[Split.TEST]} in the test set"
     )
     shares = _find_shares(manifest, data, needed, data.folds)
