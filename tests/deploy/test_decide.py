@@ -209,6 +209,19 @@ def test_few_validation_parts_give_a_rough_threshold(tmp_path: Path) -> None:
         assert any(words in note for note in notes) is is_rough
 
 
+def test_a_judge_no_better_than_chance_is_measured_by_its_own_labels(tmp_path: Path) -> None:
+    # All margins are 1, so everything is called abnormal: no miss, and all normal parts stopped.
+    flat = answers([1.0] * 80, [i % 2 == 0 for i in range(80)], part_size=4)
+    decider = decider_of(make_run(tmp_path, flat[:20], test=flat), PredictConfig())
+    assert decider.calibrations[KIND].is_blind
+    assert decider.decide(*asked(1.0), sentence=None).decision == "abnormal"
+    assert decider.decide(*asked(-1.0), sentence=None).decision == "normal"
+    rule = next(note for note in decider.notes([KIND]) if "overkill" in note)
+    assert rule.startswith("judge pair, raw: the likelier label decides (0.5 of the model's own pr")
+    assert "misses 0.0 % (" in rule
+    assert "overkill 100.0 % (" in rule
+
+
 def test_without_a_calibration_the_likelier_label_decides(tmp_path: Path) -> None:
     decider = decider_of(make_run(tmp_path, leaning(2), test=leaning(20)), PredictConfig())
     judgement = decider.decide(*asked(-4.0), sentence=None)

@@ -16,8 +16,15 @@ P100: Card = ("Tesla P100-PCIE-16GB", (6, 0))
 A100: Card = ("NVIDIA A100-SXM4-40GB", (8, 0))
 
 
-def play_card(monkeypatch: pytest.MonkeyPatch, card: Card, *, gigabytes: int = 16) -> None:
-    """Let torch see a GPU with this name and compute capability, unless the shell hides it."""
+def play_card(monkeypatch: pytest.MonkeyPatch, card: Card | None, *, gigabytes: int = 16) -> None:
+    """Let torch see a GPU with this name and compute capability, unless the shell hides it.
+
+    With None, torch sees none.
+    """
+    if card is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        return
+
     name, capability = card
     properties = SimpleNamespace(
         name=name,

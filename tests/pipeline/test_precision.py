@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.helpers.cards import A100, T4, Card, play_card
 from vlmbench.config import Precision, TrainerConfig
@@ -55,10 +54,7 @@ def test_a_sweep_goes_on_as_it_began(
     recorded: str,
     chosen: str,
 ) -> None:
-    if card is None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    else:
-        play_card(monkeypatch, card)
+    play_card(monkeypatch, card)
     write_run(tmp_path, recorded)
     assert settle_precision(make_run(tmp_path)).choose_precision()[0] == chosen
 
@@ -86,7 +82,7 @@ def test_a_sweep_that_cannot_go_on_as_it_began_is_refused(
 def test_a_finished_run_may_be_started_again_anywhere_but_not_one_in_fp16(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, is_refused: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    play_card(monkeypatch, None)
     finished = write_run(tmp_path, recorded)
     again = replace(make_run(tmp_path), folder=finished)
     if is_refused:
@@ -99,7 +95,7 @@ def test_a_finished_run_may_be_started_again_anywhere_but_not_one_in_fp16(
 def test_a_gpu_run_is_not_continued_without_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    play_card(monkeypatch, None)
     write_run(tmp_path, "fp16")
     with pytest.raises(UserError, match="made in fp16, and this machine takes fp32"):
         settle_precision(make_run(tmp_path))
@@ -179,10 +175,7 @@ def test_a_finished_run_answers_as_it_was_trained_if_the_card_allows(
     setting: Precision,
     chosen: str,
 ) -> None:
-    if card is None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    else:
-        play_card(monkeypatch, card)
+    play_card(monkeypatch, card)
     trained = write_run(tmp_path, recorded)
     run = as_trained(make_run(tmp_path, precision=setting), trained)
     assert run.choose_precision()[0] == chosen

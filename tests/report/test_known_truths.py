@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from tests.helpers.predictions import answers
 from tests.helpers.reports import RunMaker
 from vlmbench.pipeline.calibrate import write_calibration
 from vlmbench.pipeline.measure import measure
@@ -15,7 +16,7 @@ from vlmbench.report.runs import read_runs
 from vlmbench.report.verdicts import findings
 from vlmbench.runs.folder import State
 from vlmbench.runs.sweep import SweepDir
-from vlmbench.types import Prediction, Task
+from vlmbench.types import Prediction
 
 BASELINE, VARIANT = "without_comparison", "with_comparison"
 UNKNOWN = "not enough data to tell"
@@ -105,27 +106,19 @@ def answer(
     judge: Judge, seed: int, *, parts: int, records: int, name: str, rng: np.random.Generator
 ) -> list[Prediction]:
     """Return the predictions of one run on `parts` parts, every second record abnormal."""
-    found = []
-    for part in range(parts):
+    margins, positive = [], []
+    for _ in range(parts):
         effect = rng.normal(0, 0.4)
         for record in range(records):
             is_abnormal = record % 2 == 1
             is_wrong = rng.random() < (judge.misses if is_abnormal else judge.overkill)
             sign = 1 if is_abnormal is not is_wrong else -1
             margin = sign * judge.skill + judge.lean + effect + rng.normal(0, 0.9)
-            margin = -9.0 if seed in judge.collapsed else float(margin)
-            found.append(
-                Prediction(
-                    id=f"{name}-{part}-{record}",
-                    task=Task.JUDGE_PAIR,
-                    group=f"{name}-{part}",
-                    view="raw",
-                    expected="abnormal" if is_abnormal else "normal",
-                    predicted="abnormal" if margin > 0 else "normal",
-                    scores={"normal": 0.0, "abnormal": margin},
-                )
-            )
-    return found
+            margins.append(-9.0 if seed in judge.collapsed else float(margin))
+            positive.append(is_abnormal)
+
+    made = answers(margins, positive, part_size=records)
+    return [replace(one, id=f"{name}-{one.id}", group=f"{name}-{one.group}") for one in made]
 
 
 def make_sweep(make_run: RunMaker, truth: Truth) -> SweepDir:

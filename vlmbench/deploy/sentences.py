@@ -28,12 +28,15 @@ MEASURED_ON = {
 def rule_note(
     title: str, basis: Basis, calibration: Calibration, rule: Rule, prevalence: float | None
 ) -> str:
-    """Return the threshold of the run's rule, and its errors on the records of `basis`."""
+    """Return how the run's rule decides, and its errors on the records of `basis`."""
     misses, overkill = measure_errors(basis, calibration, rule)
+    limit = rule.limit_score(calibration, prevalence)
+    how = f"the threshold is {limit:.3g}, the best for {rule.words} by the calibration"
+    if calibration.is_blind:
+        how = "the likelier label decides (0.5 of the model's own probability)"
     return (
-        f"{title}: the threshold is {rule.limit_score(calibration, prevalence):.3g}, the best for "
-        f"{rule.words} by the calibration: misses {percent(misses)}, overkill "
-        f"{percent(overkill)}, measured on {MEASURED_ON[basis.source]}"
+        f"{title}: {how}: misses {percent(misses)}, overkill {percent(overkill)}, measured on "
+        f"{MEASURED_ON[basis.source]}"
     )
 
 

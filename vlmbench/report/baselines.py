@@ -49,6 +49,7 @@ class BaselineRow:
 
     @property
     def asked(self) -> Asked:
+        """The row as `worth` takes it."""
         return Asked(
             name=self.name,
             answers=self.answers,
@@ -236,12 +237,7 @@ def _figures(answers: Sequence[Sequence[Prediction]]) -> tuple[Figure, ...]:
 def _worth(table: BaselineTable, rule: Rule, level: float) -> tuple[Worth | None, str]:
     """Return the verdict on tuned series against baselines; else a sentence that says why not."""
     tuned, others = (
-        [
-            Asked(name=row.name, answers=row.answers, redrawn=row.redrawn)
-            for row in table.rows
-            if row.is_tuned is kind
-        ]
-        for kind in (True, False)
+        [row.asked for row in table.rows if row.is_tuned is kind] for kind in (True, False)
     )
     if not tuned or not others:
         return None, ""

@@ -36,7 +36,7 @@ class Change:
 
     @property
     def why_unknown(self) -> str:
-        """Why there is no verdict although the interval lies beside 0; "" where it does not."""
+        """The reason for no verdict although the interval excludes 0; "" where it does not."""
         comparison = self.comparison
         if comparison.p_value >= LEVEL:
             return ""

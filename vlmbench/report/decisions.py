@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.metrics import by_task_and_view
 from vlmbench.report.figures import list_names
 from vlmbench.report.runs import RunResult
 from vlmbench.stats import Calibration, Compared, Decided, Redrawn, Rule, redraw
@@ -104,9 +105,7 @@ def answers_of(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> 
 def _redraw(runs: Sequence[RunResult], task: Task, view: str, rule: Rule) -> Redrawn | None:
     if any(calibration_of(run, task, view) is None for run in runs):
         return None
-    validation = [
-        [each for each in run.validation if (each.task, each.view) == (task, view)] for run in runs
-    ]
+    validation = [by_task_and_view(run.validation).get((task, view), []) for run in runs]
     return redraw(validation, rule)
 
 

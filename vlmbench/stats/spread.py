@@ -121,7 +121,7 @@ def _pooled(parts: Sequence[Variance]) -> Variance:
 def half_width(components: Sequence[Variance], confidence: float = 0.95) -> float:
     """Return half the width of an interval whose variance has these components; see `half_widths`.
 
-    The first component is the clusters', the others are those of seeds and thresholds.
+    The first component is that of clusters and thresholds, and the others are the seeds'.
     """
     values = np.array([[part.value] for part in components])
     if not np.isfinite(values).all():

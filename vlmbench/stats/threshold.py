@@ -117,9 +117,14 @@ def cheapest_threshold(
 
 
 def measure_errors(basis: Basis, calibration: Calibration, rule: Rule) -> tuple[Estimate, Estimate]:
-    """Return the rates of misses and overkill by `rule`, on the records of `basis`."""
-    _, offset = rule.line(calibration)
-    decided = _decide(basis, calibration.intercept - offset)
+    """Return the rates of misses and overkill by `rule`, on the records of `basis`.
+
+    With a calibration that is blind, the records keep their own labels.
+    """
+    decided: Sequence[Prediction] = basis.records
+    if not calibration.is_blind:
+        _, offset = rule.line(calibration)
+        decided = _decide(basis, calibration.intercept - offset)
     return _error_rate(decided, positive=True), _error_rate(decided, positive=False)
 
 
