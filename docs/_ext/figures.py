@@ -114,6 +114,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "lora_ratio": _value(LORA, "ratio_unsloth", 1),
     "bits4_memory": _row("training-pair-560-4bit", "peak_gb", side="ours_4bit"),
     "bits16_memory": _row("training-pair-560-4bit", "peak_gb", side="ours"),
+    "lean_speed": _row("lean-steps", "samples_per_s", layers="lean"),
+    "usual_speed": _row("lean-steps", "samples_per_s", layers="usual"),
     "bits4_slower": _slower_with_4bit,
     "two_gpus_ratio": _value("parallel-pair-560", "ratio"),
     "first_start": lambda: number(_first_start()),

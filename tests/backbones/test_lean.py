@@ -11,7 +11,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from tests.helpers.adapters import CHANGES
-from tests.helpers.backbones import build
+from tests.helpers.backbones import build, sample
+from vlmbench.backbones._lean import use_lean_layers
+from vlmbench.backbones.batches import complete_batch
 from vlmbench.config import Vision
 
 
@@ -54,6 +56,70 @@ def test_layers_of_a_tower_that_trains_are_the_published_ones(
             results_of(module.forward, inputs), results_of(stock, inputs), strict=True
         ):
             torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama32_tiny", "phi3_tiny"])
+def test_norms_and_adapters_of_a_decoder_are_the_published_ones(
+    shared_cache: Path, name: str
+) -> None:
+    """Compare the loss and the gradients of a training step, with weights that are not all 1."""
+    backbone = build(name, shared_cache)
+    model, samples = backbone.model.eval(), [sample(0), sample(1)]
+    torch.manual_seed(0)
+    for layer_name, weight in model.named_parameters():
+        if "norm" in layer_name or "lora_B" in layer_name:
+            torch.nn.init.normal_(weight, 1 if "norm" in layer_name else 0, 0.3)
+
+    def step() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        loss = model(**complete_batch(backbone.train_batch(samples))).loss
+        return loss, torch.autograd.grad(
+            loss, [weight for weight in model.parameters() if weight.requires_grad]
+        )
+
+    usual_loss, usual = step()
+    vision = {part for module in backbone.vision_modules() for part in module.modules()}
+    use_lean_layers(part for part in model.modules() if part not in vision)
+    lean = [module for module in model.modules() if hasattr(vars(module).get("forward"), "func")]
+    norms = [module for module in lean if type(module).__name__.endswith("RMSNorm")]
+    assert len(norms) >= 5  # two of each layer, and the last
+    assert any(isinstance(module, LoraLayer) for module in lean)
+
+    loss, gradients = step()
+    torch.testing.assert_close(loss, usual_loss, rtol=1e-5, atol=1e-6)
+    for gradient, expected in zip(gradients, usual, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+class OffsetRMSNorm(torch.nn.Module):
+    """A norm as Gemma has it: its weight is what differs from 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.eps = torch.nn.Parameter(torch.zeros(width)), 1e-6
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        scale = states.square().mean(-1, keepdim=True).add(self.eps).rsqrt()
+        return states * scale * (1 + self.weight)
+
+
+class GatedRMSNorm(OffsetRMSNorm):
+    def forward(self, states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return super().forward(states) * gate
+
+
+@pytest.mark.parametrize("kind", [OffsetRMSNorm, GatedRMSNorm])
+def test_norms_that_compute_something_else_stay(kind: type[torch.nn.Module]) -> None:
+    norm = kind(8)
+    use_lean_layers([norm])
+    assert "forward" not in vars(norm)
+
+
+def test_a_norm_keeps_the_type_of_its_input(shared_cache: Path) -> None:
+    decoder = build("llama32_tiny", shared_cache).model.get_base_model().model.language_model
+    use_lean_layers(decoder.modules())
+    states = torch.randn(2, decoder.config.hidden_size).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert decoder.norm(states).dtype == torch.bfloat16
 
 
 def test_a_tower_that_trains_keeps_the_type_in_which_images_come(shared_cache: Path) -> None:

@@ -62,6 +62,7 @@ NIGHTLY = {
     "startup": ("startup", "--steps", "4"),
     "whole": ("whole",),
     "export": ("export",),
+    "lean": ("lean",),
 }
 
 

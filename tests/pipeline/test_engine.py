@@ -57,10 +57,10 @@ def gpu_with_unsloth(monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "trainer", "engine"),
     [
         (Llama32Config(), {"epochs": 4.0}, Engine.transformers),  # 28,000 records
-        (Llama32Config(), {"epochs": 5.0}, Engine.unsloth),  # 35,000
+        (Llama32Config(), {"epochs": 7.0}, Engine.unsloth),  # 49,000
         (Llama32Config(), {"max_steps": 500, "batch_size": 32}, Engine.transformers),
-        (Llama32Config(), {"max_steps": 500, "batch_size": "auto"}, Engine.unsloth),
-        (Llama32Config(), {"max_steps": 200, "gradient_accumulation": 20}, Engine.unsloth),
+        (Llama32Config(), {"max_steps": 800, "batch_size": "auto"}, Engine.unsloth),
+        (Llama32Config(), {"max_steps": 300, "gradient_accumulation": 20}, Engine.unsloth),
         (Phi3Config(), {"epochs": 0.2}, Engine.transformers),
         (Phi3Config(), {"epochs": 1.0}, Engine.unsloth),
         (Llama32TinyConfig(), {"epochs": 100.0}, Engine.transformers),
@@ -80,7 +80,7 @@ def test_unsloth_trains_what_is_long_enough_to_pay_for_its_start(
 def test_the_reason_names_the_records_and_the_setting_that_overrules_it() -> None:
     _, reason = make_run(Llama32Config(), epochs=1.0).choose_engine()
     assert "7,000 records" in reason
-    assert "from 30,000" in reason
+    assert "from 45,000" in reason
 
     setting, _, value = next(word for word in reason.split() if "=" in word).partition("=")
     assert setting == "trainer.engine"

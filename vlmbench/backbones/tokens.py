@@ -19,7 +19,7 @@ from vlmbench.backbones.devices import in_lanes, pin_memory, prefetch, to_device
 from vlmbench.backbones.layout import Layout, Size
 from vlmbench.backbones.maps import FeatureMap, NoFeaturesError, to_host
 from vlmbench.backbones.towers import weights_hash
-from vlmbench.config import BuildRequest, Vision
+from vlmbench.config import BuildRequest, Engine, Vision
 from vlmbench.types import LazyImage, Sample
 
 if TYPE_CHECKING:
@@ -51,12 +51,7 @@ class TokenBackbone(ChatBackbone, ABC):
         request: BuildRequest,
     ) -> None:
         super().__init__(model, processor, layout=layout, request=request)
-        if request.vision is not Vision.frozen:
-            from vlmbench.backbones._lean import use_lean_layers
-
-            for module in self.vision_modules():
-                use_lean_layers(module)
-
+        self._use_lean_layers(request)
         self.store = self._open_store(request)
         # A frozen tower encodes each image alone, stored or not: the tokens are the same.
         self.reads_tokens = request.vision is Vision.frozen and request.weights
@@ -166,6 +161,23 @@ class TokenBackbone(ChatBackbone, ABC):
             to_host(self.token_map(own, image.size))
             for own, image in zip(tokens, images, strict=True)
         ]
+
+    def _use_lean_layers(self, request: BuildRequest) -> None:
+        """Make what trains in mixed precision cheaper: a tower, and a decoder on a GPU.
+
+        A CPU trains in float32, and Unsloth has kernels of its own. The frozen tower stays as it
+        is, so that stored tokens hold.
+        """
+        from vlmbench.backbones._lean import use_lean_layers
+
+        vision = [part for module in self.vision_modules() for part in module.modules()]
+        if request.vision is not Vision.frozen:
+            use_lean_layers(vision)
+
+        is_on_gpu = next(self.model.parameters()).is_cuda
+        if request.engine is Engine.transformers and is_on_gpu:
+            own = set(vision)
+            use_lean_layers(part for part in self.model.modules() if part not in own)
 
     # Vision tokens.
 
