@@ -10,7 +10,8 @@ import pytest
 from tests.helpers.baselines import KEY, heat_map, keep_baseline, share_key, sign, with_margins
 from tests.helpers.predictions import answers
 from tests.helpers.reports import HOSTILE, RunMaker
-from vlmbench.report.baseline_answers import decide, decide_all, estimates
+from vlmbench.report.baseline_answers import decide, decide_all
+from vlmbench.report.baseline_figures import estimates
 from vlmbench.report.baselines import baseline_section, summary_figures
 from vlmbench.report.build import comparison_table, write_report
 from vlmbench.report.runs import read_runs

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.helpers.baselines import keep_baseline, share_key
 from tests.helpers.reports import RunMaker
 from vlmbench.report import write_report
+from vlmbench.report.baselines import baseline_section
 from vlmbench.report.build import comparison_table, read_sweep
 from vlmbench.report.decisions import answers_of
 from vlmbench.report.folds import gaps, merge_folds, pool_folds
@@ -210,7 +214,6 @@ def test_the_report_of_folds_is_written_whole(make_run: RunMaker) -> None:
     page = write_report(sweep, read)
     assert page.exists()
     text = (sweep.report / "report.md").read_text(encoding="utf-8")
-    assert "Baselines are not compared in a cross-validation" in text
     assert "with_comparison judges held-out raw pairs better" in text
     assert len(read.rows) == 6
     assert read.rows[0].scores["judge_pair"]["raw"]["accuracy"]["n"] == 2 * PARTS
@@ -218,3 +221,86 @@ def test_the_report_of_folds_is_written_whole(make_run: RunMaker) -> None:
     assert "smol with_comparison seed 2 5 folds" in comparison_table(sweep, read)
     assert read.plan.look is not None
     assert read.plan.look.number == 1
+
+
+def with_probe(sweep: SweepDir, rights: Sequence[float], *, folds: Sequence[int] = ()) -> None:
+    """Let all seeds of a fold share the answers of a baseline, right on this share of parts.
+
+    Its scores shift from fold to fold: they can be ordered within a fold, and each fold needs its
+    own threshold. The runs of `folds` have none.
+    """
+    for fold, right in enumerate(rights):
+        if fold not in folds:
+            answers = fold_predictions(fold, right, shift=4.0 * fold)
+            keep_baseline(sweep.path, "probe", answers, key=f"{fold:032x}", validation=answers)
+    for run in sweep.runs():
+        fold = int(run.read_config()["data"]["fold"])
+        if fold not in folds:
+            share_key(run, probe=f"{fold:032x}")
+
+
+def test_baselines_of_folds_are_compared_over_all_parts(make_run: RunMaker) -> None:
+    sweep = make_folds(make_run, EVEN)
+    with_probe(sweep, [0.75] * 5)
+    section = baseline_section(sweep.path, read_runs(sweep))
+
+    assert not section.left_out
+    (table,) = section.tables
+    probe, *tuned = table.rows
+    assert [row.name for row in table.rows] == ["probe", *(row.name for row in tuned)]
+    figures = {figure.metric.name: figure for figure in probe.figures}
+    assert figures["miss_rate"].n == PARTS
+    assert figures["auroc"].value == pytest.approx(0.75)  # over all folds it would be less
+    assert probe.seconds == pytest.approx(5 * 1.75)
+
+    assert section.worth is not None
+    assert section.worth.word == "worth it"
+    assert "80 records of 40 parts, 3 seeds" in section.sentence
+    changes = {
+        series.split()[-1]: change.comparison
+        for (series, _), change in section.worth.changes.items()
+    }
+    assert changes["with_comparison"].difference == pytest.approx(0.25)
+    assert changes["without_comparison"].difference == pytest.approx(-0.25)
+    assert all(one.spread.folds is not None for one in changes.values() if one.spread)
+
+
+def test_a_baseline_that_lacks_a_fold_is_named(make_run: RunMaker) -> None:
+    sweep = make_folds(make_run, EVEN)
+    with_probe(sweep, [0.75] * 5, folds=[3])
+    section = baseline_section(sweep.path, read_runs(sweep))
+    assert not section.tables
+    (left_out,) = section.left_out
+    assert (left_out.name, left_out.reason) == ("probe", "4 of 5 folds have answers of it")
+    assert len(left_out.about) == 6
+
+
+def test_a_baseline_of_other_folds_is_not_compared(make_run: RunMaker) -> None:
+    sweep = make_folds(make_run, EVEN)
+    with_probe(sweep, [0.75] * 5)
+    answers = [fold_predictions(fold, 0.75) for fold in range(FOLDS)]
+    for fold, moved in enumerate([answers[-1], *answers[:-1]]):
+        shutil.rmtree(sweep.path / "baselines" / f"{fold:032x}")
+        keep_baseline(sweep.path, "probe", moved, key=f"{fold:032x}")
+    section = baseline_section(sweep.path, read_runs(sweep))
+    assert section.worth is None
+    assert "tested the same parts in different folds" in section.sentence
+
+
+def test_heat_maps_of_folds_have_one_scale(make_run: RunMaker) -> None:
+    sweep = make_folds(make_run, EVEN)
+    with_probe(sweep, [0.75] * 5)
+    for fold, hottest in enumerate((1.0, 4.0)):
+        answers = fold_predictions(fold, 0.75)
+        key = (answers[0].id, Task.JUDGE_PAIR, "raw")
+        shutil.rmtree(sweep.path / "baselines" / f"{fold:032x}")
+        keep_baseline(
+            sweep.path,
+            "probe",
+            answers,
+            key=f"{fold:032x}",
+            heat={key: np.full((2, 2), 200, np.uint8)},
+            hottest={"judge_pair raw": hottest},
+        )
+    (asked,) = baseline_section(sweep.path, read_runs(sweep)).asked
+    assert [int(heat[0, 0]) for heat in asked.read_heat().values()] == [50, 200]

@@ -107,7 +107,7 @@ def test_nothing_is_said_without_masks(sweep: SweepDir) -> None:
 def test_damaged_masks_cost_their_figures_alone(sweep: SweepDir) -> None:
     keep(sweep, CORNER)
     (asked,) = baseline_section(sweep.path, read_runs(sweep)).asked
-    (asked.folder.path / "marked.jsonl").write_text('{"id": 3}\n')
+    (asked.folds[0].folder.path / "marked.jsonl").write_text('{"id": 3}\n')
     assert list(localisations([asked])) == []
     assert asked.answers[Task.JUDGE_PAIR, "raw"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,36 +11,96 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmbench.metrics import by_task_and_view, errors
-from vlmbench.metrics._select import is_positive, positive_probabilities
-from vlmbench.metrics.auroc import area
+from vlmbench.metrics import by_task_and_view
 from vlmbench.report.runs import RunResult
-from vlmbench.runs.baselines import BaselineDir, BaselineFacts, baseline_dir
+from vlmbench.runs.baselines import BaselineDir, BaselineFacts, HeatKey, baseline_dir
 from vlmbench.runs.folder import RunDir
-from vlmbench.stats import Compared, Rule, calibrate, estimate, estimate_rate
-from vlmbench.stats.estimates import Measure
-from vlmbench.types import LABELS, Estimate, Prediction, Probe, Rate, Task, UserError
-
-FIGURES = ("balanced_accuracy", "auroc", "miss_rate", "overkill_rate")
+from vlmbench.stats import Compared, Rule, calibrate
+from vlmbench.types import LABELS, Prediction, Probe, Task, UserError
 
 TaskView = tuple[Task, str]
+FoldOf = Mapping[str, int] | None  # record id -> fold; None without a cross-validation
 
 EVENLY = Rule(figure=Compared.BALANCED_ACCURACY)  # both kinds of error weigh the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedBaseline:
-    """A baseline, the runs that share its answers, and these answers by task and view."""
+class BaselineFold:
+    """The answers of a baseline in one fold, or all of them without a cross-validation.
+
+    `answers` are decided, by task and view.
+    """
 
     facts: BaselineFacts
     folder: BaselineDir
-    runs: tuple[RunResult, ...]
     answers: Mapping[TaskView, Sequence[Prediction]]
     validation: Mapping[TaskView, Sequence[Prediction]]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedBaseline:
+    """A baseline, and the runs that share its answers. Without a cross-validation it has one fold.
+
+    `answers` are those of all folds, by task and view.
+    """
+
+    folds: tuple[BaselineFold, ...]
+    runs: tuple[RunResult, ...]
+    answers: Mapping[TaskView, Sequence[Prediction]]
+
     @property
-    def seconds(self) -> float:
-        return sum(self.facts.seconds.values())
+    def name(self) -> str:
+        return self.folds[0].facts.name
+
+    @property
+    def title(self) -> str:
+        return self.folds[0].facts.title
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each kind of work, over all folds."""
+        total: Counter[str] = Counter()
+        for fold in self.folds:
+            total.update(fold.facts.seconds)
+        return dict(total)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Return notes by task and view; with several folds, also by fold."""
+        named = len(self.folds) > 1
+        return {
+            f"{kind}, fold {number}" if named else kind: note
+            for number, fold in enumerate(self.folds)
+            for kind, note in fold.facts.notes.items()
+        }
+
+    def read_heat(self) -> dict[HeatKey, NDArray[np.uint8]]:
+        """Return the heat map of each record that has one; 255 is the hottest of all folds.
+
+        Raise UserError if a file is damaged.
+        """
+        hottest: dict[str, float] = {}
+        for fold in self.folds:
+            for kind, value in fold.facts.hottest.items():
+                hottest[kind] = max(value, hottest.get(kind, 0.0))
+
+        maps: dict[HeatKey, NDArray[np.uint8]] = {}
+        for fold in self.folds:
+            for key, heat in fold.folder.read_heat().items():
+                kind = f"{key[1]} {key[2]}"
+                own, largest = fold.facts.hottest.get(kind, 0.0), hottest.get(kind, 0.0)
+                maps[key] = np.rint(heat * (own / largest)).astype(np.uint8) if largest else heat
+        return maps
+
+    def read_marked(self) -> dict[HeatKey, NDArray[np.bool_]]:
+        """Return the mask of each record whose defect is marked."""
+        marked: dict[HeatKey, NDArray[np.bool_]] = {}
+        for fold in self.folds:
+            marked |= fold.folder.read_marked()
+        return marked
+
+    def fold_of(self, kind: TaskView) -> FoldOf:
+        return _number_folds([fold.answers.get(kind, ()) for fold in self.folds])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,29 +115,31 @@ class LeftOut:
 def read_baselines(
     sweep: Path, runs: Sequence[RunResult], rule: Rule
 ) -> tuple[list[AskedBaseline], list[LeftOut]]:
-    """Return the baselines of all runs, each once, and those that are left out."""
-    by_key: dict[tuple[str, str], list[RunResult]] = {}
+    """Return the baselines of all runs, each once, and those that are left out.
+
+    The folds of a cross-validation are one run, as `pool_folds` gives it.
+    """
+    by_keys: dict[tuple[str, tuple[str, ...]], list[RunResult]] = {}
     left_out: dict[tuple[str, str], list[str]] = {}
 
     for run in runs:
-        for name, row in _read_rows(sweep, run, left_out).items():
-            row = row if isinstance(row, dict) else {}
-            if "error" in row:
-                left_out.setdefault((name, str(row["error"])), []).append(run.label)
-            else:
-                by_key.setdefault((name, str(row.get("key", ""))), []).append(run)
+        for name, keys in _keys_of(sweep, run, left_out).items():
+            by_keys.setdefault((name, keys), []).append(run)
 
     asked = []
-    for (name, key), members in by_key.items():
+    for (name, keys), members in by_keys.items():
         try:
-            asked.append(_read_baseline(baseline_dir(sweep, key), members, rule))
+            folds = [_read_fold(baseline_dir(sweep, key), rule) for key in keys]
         except UserError as error:
             labels = [run.label for run in members]
             left_out.setdefault((name, str(error)), []).extend(labels)
+        else:
+            asked.append(_join_folds(folds, members))
 
     for each in asked:
-        for kind, reason in each.facts.errors.items():
-            left_out.setdefault((each.facts.name, reason), []).append(kind)
+        for fold in each.folds:
+            for kind, reason in fold.facts.errors.items():
+                left_out.setdefault((each.name, reason), []).append(kind)
 
     return asked, [
         LeftOut(
@@ -86,6 +149,27 @@ def read_baselines(
         )
         for (name, reason), about in left_out.items()
     ]
+
+
+def _keys_of(
+    sweep: Path, run: RunResult, left_out: dict[tuple[str, str], list[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the keys of each baseline's answers, one for each fold of a run."""
+    found: dict[str, list[str]] = {}
+    folds = run.folds or (run,)
+    for fold in folds:
+        for name, row in _read_rows(sweep, fold, left_out).items():
+            row = row if isinstance(row, dict) else {}
+            if "error" in row:
+                left_out.setdefault((name, str(row["error"])), []).append(fold.label)
+            else:
+                found.setdefault(name, []).append(str(row.get("key", "")))
+
+    whole = {name: tuple(keys) for name, keys in found.items() if len(keys) == len(folds)}
+    for name in found.keys() - whole.keys():
+        reason = f"{len(found[name])} of {len(folds)} folds have answers of it"
+        left_out.setdefault((name, reason), []).append(run.label)
+    return whole
 
 
 def _read_rows(
@@ -98,19 +182,28 @@ def _read_rows(
         return {}
 
 
-def _read_baseline(folder: BaselineDir, runs: Sequence[RunResult], rule: Rule) -> AskedBaseline:
-    """Return a baseline. Raise UserError if its files cannot be trusted."""
+def _read_fold(folder: BaselineDir, rule: Rule) -> BaselineFold:
+    """Return a baseline's answers. Raise UserError if its files cannot be trusted."""
     why = folder.damage()
     if why:
         raise UserError(f"{folder.path}: the answers cannot be trusted: {why}")
 
     validation = folder.read_validation()
-    return AskedBaseline(
+    return BaselineFold(
         facts=folder.read_facts(),
         folder=folder,
-        runs=tuple(runs),
         answers=decide_all(validation, folder.read_predictions(), rule),
         validation=by_task_and_view([each for each in validation if has_labels(each)]),
+    )
+
+
+def _join_folds(folds: Sequence[BaselineFold], runs: Sequence[RunResult]) -> AskedBaseline:
+    """Return the folds as one baseline. A task and view without answers in a fold is left out."""
+    kinds = [kind for kind in folds[0].answers if all(kind in fold.answers for fold in folds)]
+    return AskedBaseline(
+        folds=tuple(folds),
+        runs=tuple(runs),
+        answers={kind: [each for fold in folds for each in fold.answers[kind]] for kind in kinds},
     )
 
 
@@ -159,64 +252,29 @@ def decide(
     return decided
 
 
-def tuned_answers(
-    sweep: Path, run: RunResult, kind: TaskView, rule: Rule = EVENLY
-) -> list[Prediction]:
-    """Return a run's ordinary predictions of a task and view, decided by `decide`."""
+def _number_folds(folds: Sequence[Sequence[Prediction]]) -> FoldOf:
+    if len(folds) < 2:
+        return None
+    return {each.id: number for number, fold in enumerate(folds) for each in fold}
+
+
+def tuned_folds(run: RunResult, kind: TaskView) -> FoldOf:
+    """Return the fold that tested each record of a run."""
+    return _number_folds([fold.answers(*kind) for fold in run.folds])
+
+
+def tuned_answers(run: RunResult, kind: TaskView, rule: Rule = EVENLY) -> list[Prediction]:
+    """Return a run's ordinary predictions of a task and view, decided by `decide`.
+
+    Each fold has a threshold of its own.
+    """
+    if run.folds:
+        folds = [tuned_answers(fold, kind, rule) for fold in run.folds]
+        return [each for fold in folds for each in fold] if all(folds) else []
+
     predictions = run.answers(*kind)
     if not predictions or not all(map(has_labels, predictions)):
         return []
 
     validation = by_task_and_view(run.validation)
     return decide(validation.get(kind, []), predictions, rule)
-
-
-def estimates(runs: Sequence[Sequence[Prediction]], *, seed: int) -> dict[str, Estimate]:
-    """Return FIGURES with their intervals: the mean over runs that answered the same records."""
-    pooled = [prediction for predictions in runs for prediction in predictions]
-    numbers = [number for number, predictions in enumerate(runs) for _ in predictions]
-
-    found = estimate(_measure_of(pooled, np.array(numbers)), pooled, seed=seed)
-    rates = errors.measure(pooled)
-    found |= {name: estimate_rate(rate) for name, rate in rates.items() if isinstance(rate, Rate)}
-
-    return {
-        name: replace(found[name], n=found[name].n // len(runs))
-        for name in FIGURES
-        if name in found
-    }
-
-
-def _measure_of(pooled: Sequence[Prediction], runs: NDArray[np.intp]) -> Measure:
-    """Return a metric: the means over runs of balanced accuracy and AUROC.
-
-    `runs` are the run numbers of `pooled`. Selections of `pooled` are looked up in arrays, because
-    the jackknife makes one for each cluster.
-    """
-    slots = {id(prediction): slot for slot, prediction in enumerate(pooled)}
-    positive = is_positive(pooled)
-    correct = np.array([prediction.correct for prediction in pooled])
-    scores = positive_probabilities(pooled)
-    all_runs = np.unique(runs)
-
-    def measure(predictions: Sequence[Prediction]) -> dict[str, float]:
-        drawn = np.array([slots[id(prediction)] for prediction in predictions])
-        own = [drawn[runs[drawn] == run] for run in all_runs]
-        recalls = [_recall(correct[run], positive[run]) for run in own]
-        areas = [None if scores is None else area(scores[run], positive[run]) for run in own]
-
-        figures: dict[str, float] = {}
-        for name, values in (("balanced_accuracy", recalls), ("auroc", areas)):
-            known = [value for value in values if value is not None]
-            if len(known) == len(values):
-                figures[name] = sum(known) / len(known)
-        return figures
-
-    return measure
-
-
-def _recall(correct: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float | None:
-    """Return the mean recall of both classes; None with one class."""
-    if positive.all() or not positive.any():
-        return None
-    return float(correct[positive].mean() + correct[~positive].mean()) / 2

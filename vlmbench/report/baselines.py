@@ -9,17 +9,19 @@ from pathlib import Path
 from vlmbench.metrics import by_task_and_view, describe
 from vlmbench.metrics._select import is_positive
 from vlmbench.report.baseline_answers import (
-    FIGURES,
     AskedBaseline,
+    FoldOf,
     LeftOut,
     TaskView,
     decide_all,
-    estimates,
     read_baselines,
     tuned_answers,
+    tuned_folds,
 )
+from vlmbench.report.baseline_figures import FIGURES, estimates
 from vlmbench.report.decisions import NO_MISSES
 from vlmbench.report.figures import Figure, figure
+from vlmbench.report.folds import pool_folds
 from vlmbench.report.localisation import Localisation, localisations
 from vlmbench.report.questions import TASKS
 from vlmbench.report.runs import RunResult
@@ -28,7 +30,6 @@ from vlmbench.report.series import Series, series_of
 from vlmbench.report.tables import ARROWS, task_view_title
 from vlmbench.report.worth import Asked, Worth, worth
 from vlmbench.runs.baselines import baseline_dir
-from vlmbench.runs.identity import fold_of
 from vlmbench.stats import Redrawn, Rule, redraw, rule_of
 from vlmbench.stats.compare import LEVEL
 from vlmbench.types import JUDGING, Prediction, Task, UserError
@@ -46,6 +47,7 @@ class BaselineRow:
     seconds_note: str
     answers: tuple[tuple[Prediction, ...], ...]  # of each run
     redrawn: Redrawn | None  # thresholds with other validation parts
+    fold_of: FoldOf
 
     @property
     def asked(self) -> Asked:
@@ -54,6 +56,7 @@ class BaselineRow:
             name=self.name,
             answers=self.answers,
             redrawn=self.redrawn,
+            fold_of=self.fold_of,
         )
 
     @property
@@ -104,38 +107,25 @@ class BaselineSection:
         return "" if self.worth is None else self.worth.word
 
 
-NOT_OF_FOLDS = BaselineSection(
-    asked=(),
-    tables=(),
-    sentence="",
-    worth=None,
-    left_out=(),
-    notes=(),
-)
-
-
 def baseline_section(
     sweep: Path, runs: Sequence[RunResult], *, level: float = LEVEL
 ) -> BaselineSection:
     """Return what the report says about baselines.
 
-    `level` is the share of false verdicts that this look may spend.
-    There are no tables if no run asked any.
+    `level` is the share of false verdicts that this look may spend. In a cross-validation the
+    folds of a seed are one run. There are no tables if no run asked any.
     """
-    if any(fold_of(run.config) for run in runs):
-        return NOT_OF_FOLDS
-
     rule = rule_of(runs[0].config if runs else {})
-    asked, left_out = read_baselines(sweep, runs, rule)
+    asked, left_out = read_baselines(sweep, pool_folds(runs), rule)
     series = series_of(runs)
 
     kinds = {kind for each in asked for kind in each.answers if kind[0] in JUDGING}
     order = list(TASKS)
     ordered = sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1] != "raw", kind))
-    tables = tuple(_table(sweep, kind, asked, series, rule) for kind in ordered)
+    tables = tuple(_table(kind, asked, series, rule) for kind in ordered)
     found, sentence = _worth(tables[0], rule, level) if tables else (None, "")
 
-    notes = {f"{each.facts.name}, {k}: {n}" for each in asked for k, n in each.facts.notes.items()}
+    notes = {f"{each.name}, {k}: {n}" for each in asked for k, n in each.notes.items()}
     return BaselineSection(
         asked=tuple(asked),
         tables=tables,
@@ -170,7 +160,6 @@ def summary_figures(
 
 
 def _table(
-    sweep: Path,
     kind: TaskView,
     asked: Sequence[AskedBaseline],
     series: Sequence[Series],
@@ -178,10 +167,9 @@ def _table(
 ) -> BaselineTable:
     rows = [_baseline_row(each, kind, asked, rule) for each in asked if kind in each.answers]
     for member in series:
-        answers = [tuned_answers(sweep, run, kind, rule) for run in member.runs]
+        answers = [tuned_answers(run, kind, rule) for run in member.runs]
         if answers and all(answers):
-            validation = [by_task_and_view(run.validation).get(kind, []) for run in member.runs]
-            rows.append(_tuned_row(member, answers, redraw(validation, rule)))
+            rows.append(_tuned_row(member, answers, kind, rule))
 
     return BaselineTable(
         task=kind[0],
@@ -193,44 +181,55 @@ def _table(
 def _baseline_row(
     own: AskedBaseline, kind: TaskView, asked: Sequence[AskedBaseline], rule: Rule
 ) -> BaselineRow:
-    facts = own.facts
-    is_alone = sum(each.facts.name == facts.name for each in asked) == 1
+    is_alone = sum(each.name == own.name for each in asked) == 1
     models = ", ".join(dict.fromkeys(run.model for run in own.runs))
-    seconds = [f"{name} {value:,.1f}" for name, value in facts.seconds.items()]
+    fold_of = own.fold_of(kind)
+    only = own.folds[0] if fold_of is None else None
 
     return BaselineRow(
-        name=facts.name if is_alone else f"{facts.name} · {models}",
-        about=facts.title,
+        name=own.name if is_alone else f"{own.name} · {models}",
+        about=own.title,
         is_tuned=False,
-        figures=_figures([own.answers[kind]]),
-        seconds=own.seconds,
-        seconds_note=", ".join(seconds),
+        figures=_figures([own.answers[kind]], fold_of),
+        seconds=sum(own.seconds.values()),
+        seconds_note=", ".join(f"{name} {value:,.1f}" for name, value in own.seconds.items()),
         answers=(tuple(own.answers[kind]),),
-        redrawn=redraw([own.validation.get(kind, [])], rule),
+        redrawn=None if only is None else redraw([only.validation.get(kind, [])], rule),
+        fold_of=fold_of,
     )
 
 
 def _tuned_row(
-    series: Series, answers: Sequence[Sequence[Prediction]], redrawn: Redrawn | None
+    series: Series, answers: Sequence[Sequence[Prediction]], kind: TaskView, rule: Rule
 ) -> BaselineRow:
-    """Return the row of a series; its time is the mean of its runs, evaluation included."""
-    seconds = [run.status.get("seconds") for run in series.runs]
-    known = [value for value in seconds if isinstance(value, int | float)]
+    """Return the row of a series; its time is the mean of its seeds, evaluation included."""
+    seconds = [_seconds(run) for run in series.runs]
+    known = [value for value in seconds if value is not None]
+    fold_of = tuned_folds(series.runs[0], kind)
+    validation = [by_task_and_view(run.validation).get(kind, []) for run in series.runs]
 
     return BaselineRow(
         name=series.name,
         about=f"tuned, {series.seeds}",
         is_tuned=True,
-        figures=_figures(answers),
+        figures=_figures(answers, fold_of),
         seconds=sum(known) / len(known) if known else None,
         seconds_note="a whole run" if known else "",
         answers=tuple(tuple(own) for own in answers),
-        redrawn=redrawn,
+        redrawn=redraw(validation, rule) if fold_of is None else None,
+        fold_of=fold_of,
     )
 
 
-def _figures(answers: Sequence[Sequence[Prediction]]) -> tuple[Figure, ...]:
-    found = estimates(answers, seed=RESAMPLING_SEED)
+def _seconds(run: RunResult) -> float | None:
+    """Return the seconds of a run, or of all folds of a seed; None if they are not known."""
+    seconds = [each.status.get("seconds") for each in run.folds or (run,)]
+    known = [value for value in seconds if isinstance(value, int | float)]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _figures(answers: Sequence[Sequence[Prediction]], fold_of: FoldOf) -> tuple[Figure, ...]:
+    found = estimates(answers, seed=RESAMPLING_SEED, fold_of=fold_of)
     return tuple(figure(name, asdict(found[name]) if name in found else None) for name in FIGURES)
 
 

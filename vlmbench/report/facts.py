@@ -42,12 +42,6 @@ STATE_REASONS = {
 }
 
 
-NO_BASELINES = (
-    "Baselines are not compared in a cross-validation, because each fold has its own: "
-    "data.folds=null compares them"
-)
-
-
 def cautions(runs: Sequence[RunResult], refusals: Sequence[Refusal]) -> list[Caution]:
     """Return each caution once: runs without figures, failed comparisons, warnings and notes."""
     about: dict[str, list[str]] = {}
@@ -59,10 +53,6 @@ def cautions(runs: Sequence[RunResult], refusals: Sequence[Refusal]) -> list[Cau
 
     for gap in gaps(runs):
         about.setdefault(f"Folds are missing: {gap.sentence}", []).append(gap.name)
-
-    asked = [run for run in runs if fold_of(run.config) and run.config.get("baseline")]
-    if asked:
-        about.setdefault(NO_BASELINES, []).extend(dict.fromkeys(run.series for run in asked))
 
     for refusal in refusals:
         text = f"No comparison: {refusal.reason}"

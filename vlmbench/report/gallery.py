@@ -173,8 +173,7 @@ def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, HeatOf]:
     maps: dict[Key, HeatOf] = {}
     for baseline in baselines:
         try:
-            of_baseline = baseline.folder.read_heat()
-            marked = baseline.folder.read_marked()
+            of_baseline, marked = baseline.read_heat(), baseline.read_marked()
         except UserError as error:  # the figures are worth more than this image
             log.warning("%s", error)
             continue
@@ -182,9 +181,7 @@ def _heat_maps(baselines: Sequence[AskedBaseline]) -> dict[Key, HeatOf]:
         for prediction in (each for own in baseline.answers.values() for each in own):
             key = (prediction.id, prediction.task, prediction.view)
             if key in of_baseline:
-                found = HeatOf(
-                    name=baseline.facts.name, heat=of_baseline[key], marked=marked.get(key)
-                )
+                found = HeatOf(name=baseline.name, heat=of_baseline[key], marked=marked.get(key))
                 maps.setdefault(_key(prediction), found)
     return maps
 

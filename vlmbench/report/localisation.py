@@ -77,8 +77,8 @@ def localisations(baselines: Sequence[AskedBaseline]) -> Iterator[Localisation]:
     """
     for baseline in baselines:
         try:
-            marked = baseline.folder.read_marked()
-            heat = baseline.folder.read_heat() if marked else {}
+            marked = baseline.read_marked()
+            heat = baseline.read_heat() if marked else {}
         except UserError as error:  # the other figures are worth more
             log.warning("%s", error)
             continue
@@ -87,7 +87,7 @@ def localisations(baselines: Sequence[AskedBaseline]) -> Iterator[Localisation]:
             figures = _figures(kind, predictions, heat, marked)
             if figures:
                 yield Localisation(
-                    name=baseline.facts.name,
+                    name=baseline.name,
                     title=task_view_title(*kind),
                     figures=figures,
                 )

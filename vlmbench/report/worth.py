@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmbench.report.baseline_answers import FoldOf
 from vlmbench.report.changes import Change, correct_changes
 from vlmbench.report.figures import interval_words, list_names
 from vlmbench.stats import Compared, Decided, Redrawn, Rule, compare
-from vlmbench.stats.clusters import Floats
-from vlmbench.stats.compare import UNKNOWN
+from vlmbench.stats.clusters import Floats, Folded
+from vlmbench.stats.compare import UNKNOWN, Clusters
 from vlmbench.system.text import counted
 from vlmbench.types import LABELS, Prediction, UserError
 
@@ -27,11 +28,13 @@ class Asked:
     """A tuned series, or a baseline: its decided answers, a sequence for each seed.
 
     `redrawn` are its thresholds with other validation parts; None without a calibration.
+    `fold_of` is the fold of each record in a cross-validation.
     """
 
     name: str
     answers: Sequence[Sequence[Prediction]]
     redrawn: Redrawn | None = None
+    fold_of: FoldOf = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +106,21 @@ def _change(one: Asked, other: Asked, rule: Rule) -> Change:
             )
         rows.append([by_id[record] for record in order])
 
+    if one.fold_of != other.fold_of:
+        raise UserError(
+            f"{one.name} and {other.name} tested the same parts in different folds; evaluate the "
+            "run again"
+        )
+
+    parts = [each.cluster for each in baseline]
+    clusters: Clusters = parts
+    if other.fold_of is not None:
+        clusters = Folded(clusters=parts, folds=[other.fold_of[record] for record in order])
     positive = np.array([each.expected == LABELS[each.task][1] for each in baseline])
     comparison = compare(
         _outcomes(rows, one.redrawn, positive, rule.figure),
         _outcomes([baseline], other.redrawn, positive, rule.figure),
-        clusters=[each.cluster for each in baseline],
+        clusters=clusters,
         figure=rule.figure,
         positive=positive,
         costs=rule.costs,
