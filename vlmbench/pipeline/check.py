@@ -19,7 +19,7 @@ from vlmbench.pipeline.expect import expected_time
 from vlmbench.pipeline.prune import check_pruner
 from vlmbench.pipeline.run import Run
 from vlmbench.pipeline.split_needs import data_needs
-from vlmbench.system import phases
+from vlmbench.system import load, phases
 from vlmbench.types import Record, Sample, Task, TokenCount
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def check(run: Run) -> None:
     precision, why = run.choose_precision()
     config.model.check_precision(config.trainer.precision)
     phases.begin()
+    load.begin()
     backbone = run.build(engine, weights=False)
     records = load_records(config, backbone)
 

@@ -24,7 +24,7 @@ from vlmbench.pipeline.run import Run
 from vlmbench.runs.earlier import is_done
 from vlmbench.runs.folder import State
 from vlmbench.runs.identity import run_hash
-from vlmbench.system import phases, processes
+from vlmbench.system import load, phases, processes
 from vlmbench.system.phases import phase
 from vlmbench.types import Probe
 
@@ -40,6 +40,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
     Raise UserError for everything that the user can mend.
     """
     phases.begin()
+    load.begin()
     run = settle_precision(run)
     run.require_machine()
     check_pruner(run.config.pruner, run.config.trainer)
@@ -70,7 +71,7 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             fitted = fit(run, attempt) if trains else load_fitted(run, attempt)
             if fitted.is_pruned:
                 attempt.end(State.PRUNED, note=_pruned_note(run))
-                log.info("time: %s", phases.describe())
+                _log_time()
                 return
             if trains:
                 attempt.tracker.adapter(run.folder.adapter)
@@ -83,7 +84,12 @@ def execute(run: Run, *, trains: bool = True, evaluates: bool = True) -> None:
             store = fitted.backbone.store
             log.info("vision tokens: %s", "not stored" if store is None else store.report())
             attempt.end(State.FINISHED if evaluates else State.RUNNING)
-    log.info("time: %s", phases.describe())
+    _log_time()
+
+
+def _log_time() -> None:
+    others = load.describe_others()
+    log.info("time: %s%s", phases.describe(), f"; {others}" if others else "")
 
 
 def _read_data(run: Run) -> str:

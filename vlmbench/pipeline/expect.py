@@ -15,7 +15,7 @@ from vlmbench.config import Engine, HeldOut
 from vlmbench.data.run_records import RunRecords
 from vlmbench.pipeline.cost import Cost
 from vlmbench.pipeline.run import Run
-from vlmbench.system import phases
+from vlmbench.system import load, phases
 from vlmbench.types import JUDGING, LazyImage, Probe, Record, Sample, UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def expected_time(run: Run, records: RunRecords, cost: Cost) -> str:
     seconds = seconds_by_phase(run, records, cost, trial)
     parts = ", ".join(f"{name} {spent / 60:.1f}" for name, spent in seconds.items())
     total = sum(seconds.values()) / 60
-    return f"about {total:.1f} minutes on this machine, if nothing else runs ({parts})"
+    others = load.describe_others()
+    busy = f"; {others} just now, so it takes longer while they run" if others else ""
+    return f"about {total:.1f} minutes on this machine, if nothing else runs ({parts}){busy}"
 
 
 def seconds_by_phase(run: Run, records: RunRecords, cost: Cost, trial: Trial) -> dict[str, float]:

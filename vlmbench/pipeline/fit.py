@@ -22,7 +22,7 @@ from vlmbench.pipeline.cost import Cost, cost_of, vision_cost
 from vlmbench.pipeline.run import Run
 from vlmbench.pipeline.split_needs import data_needs
 from vlmbench.runs.folder import RunDir
-from vlmbench.system import phases, processes
+from vlmbench.system import load, phases, processes
 from vlmbench.system.phases import phase
 from vlmbench.types import UserError
 
@@ -217,6 +217,9 @@ def _train(
     from vlmbench.train import train
 
     job = _train_job(run, attempt, backbone, records, cost=cost, settings=settings)
+    others = load.describe_others()
+    if others and not next(backbone.model.parameters()).is_cuda:
+        log.warning("%s so far: training takes longer than stage=check says while they run", others)
     with phase(phases.FIRST_STEP):
         summary = train(backbone, job)
 
