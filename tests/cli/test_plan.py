@@ -15,6 +15,7 @@ from vlmbench.config import Primary
 from vlmbench.pipeline.run import Run
 from vlmbench.runs.folder import VALIDATION_METRIC, State
 from vlmbench.runs.plan import Plan, read_plan
+from vlmbench.types import UserError
 
 Cli = Callable[..., Outcome]
 TINY = ("model=llama32_tiny", "stage=train", "tracking=off", "sweep=runs/s")
@@ -163,3 +164,51 @@ def test_cost_as_primary_figure_needs_costs(cli: Cli) -> None:
     (first, second) = re.findall(r"set (eval\.primary=\S+), or give (.*)", refused.err)[0]
     assert cli(*TINY, first).code == 0
     assert cli(*TINY, "eval.primary=cost", *second.split(), "sweep=runs/other").code == 0
+
+
+REFUSED = "seed=13"
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs with seeds from 13 be refused, and 99 fail in its training."""
+
+    def refuse(run: Run) -> None:
+        seed = run.config.seed
+        if seed == 99:
+            run.folder.append_train_log({"step": 1, VALIDATION_METRIC: 0.5})
+        if seed >= 13:
+            raise UserError("mend the data")
+        run.folder.append_train_log({"step": 1, VALIDATION_METRIC: 0.5})
+        run.folder.write_status(State.STOPPED, run_hash="", **run.identity)
+
+    monkeypatch.setattr("vlmbench.cli.stages.do_stage", refuse)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["", "-m"])
+def test_what_was_refused_is_not_planned(
+    cli: Cli, tmp_path: Path, refusing: None, flag: str
+) -> None:
+    options = flag.split()
+    assert cli(*options, *TINY, REFUSED).code != 0
+    assert read_plan(tmp_path / "runs" / "s") is None
+
+    assert cli(*options, *TINY).code == 0
+    (first,) = plan(tmp_path).all_runs
+    assert (first.seed, plan(tmp_path).runs_before) == (0, 0)
+
+    before = plan(tmp_path)
+    assert cli(*options, *TINY, "trainer.learning_rate=0.1", REFUSED).code != 0
+    assert plan(tmp_path) == before  # its question too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", ["seed=0,13", "seed=13,99"])
+def test_a_start_of_which_a_part_trained_stays_planned(
+    cli: Cli, tmp_path: Path, refusing: None, seeds: str
+) -> None:
+    assert cli("-m", *TINY, seeds).code == 1
+    assert len(plan(tmp_path).runs) == 2
+    assert cli(*TINY, REFUSED).code == 2
+    assert len(plan(tmp_path).runs) == 2

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +29,9 @@ from vlmbench.cli.words import as_typed
 from vlmbench.config import RunConfig, Stage, TrackingConfig, register_plugins
 from vlmbench.runs.folder import RunDir, State
 from vlmbench.runs.follower import FollowerDir
+from vlmbench.runs.plan import made_run
 from vlmbench.runs.planning import LOCK_FILE as PLAN_LOCK
+from vlmbench.runs.planning import was_refused, withdraw
 from vlmbench.runs.sweep import REPORT, SweepDir
 from vlmbench.system import processes, signals
 from vlmbench.system.files import explain_disk_errors
@@ -138,6 +141,8 @@ class SweepCallback(Callback):
             if status.get("error") and status["time"] != self.times_before.get(name)
         ]
         if failed:
+            if stage in RUN_STAGES:
+                _withdraw_all(sweep)
             log.info("%s", _failure_message(stage, failed, len(statuses)))
             raise SystemExit(1)
 
@@ -168,6 +173,7 @@ def _run_alone(raw: DictConfig, folder: RunDir) -> float | None:
             if run.config.stage is Stage.run and processes.is_leader():
                 _report(run)
     except UserError as error:
+        _withdraw_alone(raw, folder)
         refuse(error)
     return folder.validation_value()
 
@@ -205,6 +211,34 @@ def _do(raw: DictConfig, folder: RunDir) -> Run:
     with signals.handle_signals(run.config.grace_s):
         do_stage(run)
     return run
+
+
+def _withdraw_alone(raw: DictConfig, folder: RunDir) -> None:
+    """Take a run that was refused before its training out of the plan."""
+    if Stage(raw.stage) not in RUN_STAGES or not processes.is_leader() or folder.train_log.exists():
+        return
+    status = _identity(raw.get("seed"))
+    refused = made_run(RefusedRun(config=plain_values(raw), status=status))
+    with contextlib.suppress(UserError, OSError):  # the run's own error is the one to read
+        withdraw(Path(raw.sweep), [refused.key])
+
+
+def _withdraw_all(sweep: SweepDir) -> None:
+    """Take runs that were refused out of the plan, if none of their command has trained."""
+    refused = [
+        made_run(RefusedRun(config=run.read_config(), status=run.read_status())).key
+        for run in filter(was_refused, sweep.runs())
+    ]
+    with contextlib.suppress(UserError, OSError):
+        withdraw(sweep.path, refused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRun:
+    """The settings and the identity of a run that ended before its training."""
+
+    config: Mapping[str, Any]
+    status: Mapping[str, Any]
 
 
 def _report(run: Run) -> None:

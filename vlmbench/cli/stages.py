@@ -42,6 +42,9 @@ def do_stage(run: Run) -> None:
     steps[run.config.stage](run)
 
 
+OWN_PHOTOS = "; for your own photos, add name=photos source=folder source.path=photos"
+
+
 def log_states(sweep: SweepDir) -> None:
     """Log how far each run of a sweep has come."""
     log.info("\n%s\n", report.state_table(sweep))
@@ -53,11 +56,12 @@ def log_report(sweep: SweepDir) -> None:
     index = report.write_report(sweep, read)
     log.info("\n%s\n", report.comparison_table(sweep, read))
     log.info("report: %s", index)
+    has_own_data = any("path" in run.config.get("source", {}) for run in read.runs)
     log.info(
         "next:   open it in a browser; repeat the command with %s and further seeds, such as "
-        "seed=3,4 (a later look must be surer); for your own photos, add name=photos "
-        "source=folder source.path=photos",
+        "seed=3,4 (a later look must be surer)%s",
         typed_setting("sweep", sweep.path),
+        "" if has_own_data else OWN_PHOTOS,
     )
 
 

@@ -206,14 +206,18 @@ def missing_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[PlannedRun]:
 
 
 def unplanned_runs(plan: Plan, runs: Iterable[AnyRun]) -> list[AnyRun]:
-    """Return the runs that the plan does not name; none for a search."""
+    """Return the runs that the plan does not name, but failed ones; none for a search.
+
+    A run that was refused is no longer planned, and it has no figures.
+    """
     if plan.is_search:
         return []
 
     known = {run.key for run in plan.all_runs}
+    answering = [run for run in runs if run.status.get("state") != State.FAILED]
     return [
         run
-        for run, made in ((run, made_run(run)) for run in runs)
+        for run, made in ((run, made_run(run)) for run in answering)
         if made.key not in known or made.seed != run.status.get("seed")
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +12,16 @@ from typing import Any
 
 from filelock import Timeout
 
-from vlmbench.runs.plan import PLAN_FILE, Extension, Plan, question_of, read_plan, write_plan
+from vlmbench.runs.folder import RunDir, State
+from vlmbench.runs.plan import (
+    PLAN_FILE,
+    Extension,
+    Plan,
+    RunKey,
+    question_of,
+    read_plan,
+    write_plan,
+)
 from vlmbench.system.locks import cure_of, hold
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
@@ -71,6 +80,39 @@ def start_sweep(sweep: Path, wanted: Plan) -> Plan:
         return plan
 
 
+def withdraw(sweep: Path, refused: Collection[RunKey]) -> None:
+    """Take the runs of the last start out of the plan, if all of them are in `refused`.
+
+    A run is refused if it ended with an error before its training began. Nothing was learnt from
+    it, and the corrected command plans a run of its own. If a part of a start went on, the plan
+    keeps all of it: a report must account for each of them. A plan without runs is removed.
+    """
+    with lock_plan(sweep):
+        planned = read_plan(sweep)
+        if planned is None or planned.is_search:
+            return
+
+        *before, last = [planned.runs, *(extension.runs for extension in planned.extensions)]
+        if not last or not {run.key for run in last} <= set(refused):
+            return
+
+        path = sweep / PLAN_FILE
+        if before:
+            write_plan(sweep, _without_last(planned))
+        elif planned.looks or planned.reveals:
+            return
+        else:
+            path.unlink()
+    log.info("%s: what was refused is no longer planned", path)
+
+
+def _without_last(planned: Plan) -> Plan:
+    plan = replace(planned, extensions=planned.extensions[:-1])
+    if len(plan.runs) > 1:
+        return plan
+    return replace(plan, question=question_of(plan.all_runs))
+
+
 def set_test_hash(sweep: Path, test_hash: str) -> None:
     """Write the hash of the test split into a plan that has none. Without a plan, do nothing."""
     _change(sweep, lambda plan: plan if plan.test_hash else replace(plan, test_hash=test_hash))
@@ -93,8 +135,16 @@ def _change(sweep: Path, change: Callable[[Plan], Plan]) -> Plan | None:
         return plan
 
 
+def was_refused(run: RunDir) -> bool:
+    """Return whether a run ended with an error before its training began."""
+    status = run.read_status()
+    is_damaged = "run_hash" not in status  # nobody knows what the file said
+    is_failed = status.get("state") == State.FAILED and not is_damaged
+    return is_failed and not run.train_log.exists()
+
+
 def _count_runs(sweep: Path) -> int:
-    return sum(1 for _ in sweep.glob("*/status.json"))
+    return sum(not was_refused(RunDir(path.parent)) for path in sweep.glob("*/status.json"))
 
 
 def _refuse_changes(sweep: Path, planned: Plan, wanted: Plan) -> None:
