@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +66,15 @@ def read_mapping(setting: str, value: Any, example: str) -> dict[str, str]:
             f"{setting} must map your words to labels, got {mapping}; set '{setting}={example}'"
         )
 
-    return {str(word): str(label) for word, label in (mapping or {}).items()}
+    words: dict[str, str] = {}
+    for key, label in (mapping or {}).items():
+        word = unicodedata.normalize("NFC", str(key))  # data are read in NFC too
+        if words.setdefault(word, str(label)) != str(label):
+            raise UserError(
+                f"{setting} maps {word} to {words[word]} and, in another Unicode form, to {label}; "
+                "leave one of them out"
+            )
+    return words
 
 
 def _read_quoted(text: str) -> Any:

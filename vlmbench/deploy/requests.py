@@ -9,7 +9,7 @@ from pathlib import Path
 from vlmbench.config import Pairing, PredictConfig, RunConfig
 from vlmbench.data.images import SUFFIXES, open_image
 from vlmbench.data.manifest import open_manifest
-from vlmbench.data.paths import path_cure
+from vlmbench.data.paths import normal_text, path_cure
 from vlmbench.data.viewer import RAW
 from vlmbench.types import LABELS, ImageRef, Record, Role, Task, UserError
 
@@ -156,7 +156,13 @@ def _read_folder(settings: PredictConfig) -> list[Record]:
     records = [
         replace(record, group=record.images[-1].path.name) for record in _pair(queries, settings)
     ]
+    images = {query.name for query in queries}
     for subfolder in subfolders:
+        if subfolder.name in images:
+            raise UserError(
+                f"predict.folder={folder}: an image and a folder have the name {subfolder.name}, "
+                "so that their part is not clear; rename the folder"
+            )
         photos = _pair(_images_in(subfolder, "predict.folder"), settings)
         records += [
             replace(record, id=f"{subfolder.name}/{record.id}", group=subfolder.name)
@@ -202,15 +208,24 @@ def _references(path: Path) -> list[Path]:
 def _pair_by_name(
     queries: Sequence[Path], references: Sequence[Path], settings: PredictConfig
 ) -> list[Record]:
-    by_name = {reference.stem: reference for reference in references}
-    unmatched = [query.name for query in queries if query.stem not in by_name]
+    by_name: dict[str, Path] = {}
+    for reference in references:
+        first = by_name.setdefault(normal_text(reference.stem), reference)
+        if first != reference:
+            raise UserError(
+                f"predict.pairing=name: the references {first.name} and {reference.name} have one "
+                "name; remove one of them"
+            )
+
+    unmatched = [query.name for query in queries if normal_text(query.stem) not in by_name]
     if unmatched:
         raise UserError(
             f"predict.pairing=name: {settings.reference} has no reference for {unmatched[0]} "
             f"({len(unmatched)} images have none); add them, or set predict.pairing=all"
         )
     return [
-        image_record(query.name, [by_name[query.stem], query], settings.view) for query in queries
+        image_record(query.name, [by_name[normal_text(query.stem)], query], settings.view)
+        for query in queries
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlmbench.data.paths import normal_text
 from vlmbench.system.text import counted
 from vlmbench.types import UserError
 
@@ -128,7 +129,7 @@ def word_of(text: str, where: str) -> str:
 
     Raise UserError that names `where` for a word that is too long or cannot be printed.
     """
-    word = " ".join(text.replace("_", " ").split())
+    word = normal_text(" ".join(text.replace("_", " ").split()))
     if not word.isprintable() or len(word) > MAX_WORD:
         raise UserError(
             f"{where}: the class name {text[:MAX_WORD]!r} is longer than {MAX_WORD} characters or "

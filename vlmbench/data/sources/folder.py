@@ -17,7 +17,12 @@ from vlmbench.data.annotations.offers import unlabelled_error
 from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import (
+    MAX_INVALID_ROWS,
+    InvalidRow,
+    invalid_rows_error,
+    stop_note,
+)
 from vlmbench.data.paths import (
     describe_missing,
     find_path,
@@ -165,14 +170,17 @@ class FolderConfig(PhotoSourceConfig):
         invalid_rows: list[InvalidRow] = []
         near_names = cache(_near_names)
         unsure: list[Path] = []
+        table = root / str(self.table)
         lines = read_table(
-            root / str(self.table),
+            table,
             required=("path", "label"),
             invalid_rows=invalid_rows,
             shape=TableShape(encoding=self.encoding, columns=self.columns),
         )
 
         for location, fields in lines:
+            if len(invalid_rows) >= MAX_INVALID_ROWS:
+                break
             try:
                 photo = self._photo(root, fields, near_names)
                 _require_new(photo, locations)
@@ -187,7 +195,7 @@ class FolderConfig(PhotoSourceConfig):
                 photos[photo.name] = photo
 
         if invalid_rows:
-            raise invalid_rows_error(invalid_rows)
+            raise invalid_rows_error(invalid_rows, cure=stop_note(table, invalid_rows))
 
         pass_over(unsure, root, reason=f"their labels are between source.unsure={self.unsure}")
         unlisted = _images_below(root) - {photo.path for photo in photos.values()} - {*unsure}

@@ -33,7 +33,7 @@ from vlmbench.data.arrow import (
 )
 from vlmbench.data.image_limits import check_pointer
 from vlmbench.data.images import FORMATS, image_path_error
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import MAX_INVALID_ROWS, InvalidRow, invalid_rows_error
 from vlmbench.data.paths import is_folder, is_plain_file, normal_text, path_cure
 from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
 from vlmbench.data.photos.photo import BAD, Photo, hash_file
@@ -55,7 +55,6 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SUFFIXES = (".arrow", ".parquet", ".json")  # the files that a data set depends on
 MAX_QUOTED = 60  # characters of a value in an error message
 MAX_REASON = 300  # characters of the library's error in an error message
-MAX_INVALID_ROWS = 1000  # reading stops after so many
 MAX_UNPACKED = 20  # times the size of the files, beyond SMALL: images hardly shrink any more
 HEAD = 1000  # bytes of a file that may be a pointer
 SMALL = 100_000_000  # bytes of images
