@@ -57,6 +57,10 @@ TYPED_WRONG = {
         "source.pairs is a group of settings and takes no value of its own; set "
         "source.pairs.policy=nearest"
     ),
+    "store.disk_gb=1,5": (
+        "store.disk_gb has several values, 1,5, and this is one run; add -m for a sweep, or set "
+        "store.disk_gb=100.0"
+    ),
     "trainer.log_steps=1.5": (
         "trainer.log_steps must be an integer, got 1.5; set trainer.log_steps=5"
     ),

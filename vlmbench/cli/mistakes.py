@@ -52,6 +52,7 @@ OVERRIDE = re.compile(r"(?:To append to your config use \+|Error merging overrid
 LOWEST = re.compile(r"(?:at least|between) ([0-9.]+)")  # of a setting's range
 NO_GROUP = "is not a subclass of"  # OmegaConf's words for a value in place of settings
 MAX_SHOWN = 200  # characters of a value in a message
+SEVERAL = re.compile(r"Ambiguous value for argument '(.+?)' 1\. ")  # Hydra's words
 MISSING = re.compile(r"Missing mandatory value: (\S+)")
 EXPECTED = re.compile(r"expected one of \[(.+)\]")
 
@@ -146,6 +147,13 @@ def _explain(error: Exception) -> str:
         return _wrong_value(argument or f"{cause.full_key}={cause.value}", _one_line(cause))
 
     message = _one_line(error)
+    several = SEVERAL.search(message)
+    if several:
+        setting, _, value = as_typed(several[1]).partition("=")
+        return (
+            f"{setting} has several values, {value}, and this is one run; add -m for a sweep, or "
+            f"set {typed_setting(setting, example_of(setting))}"
+        )
     if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
         missing = MISSING.search(message)
         name = missing[1] if missing else cause.full_key

@@ -68,10 +68,11 @@ def read_mapping(setting: str, value: Any, example: str) -> dict[str, str]:
 
     words: dict[str, str] = {}
     for key, label in (mapping or {}).items():
-        word = unicodedata.normalize("NFC", str(key))  # data are read in NFC too
-        if words.setdefault(word, str(label)) != str(label):
+        # Data are read in NFC too.
+        word, value = (unicodedata.normalize("NFC", str(text)) for text in (key, label))
+        if words.setdefault(word, value) != value:
             raise UserError(
-                f"{setting} maps {word} to {words[word]} and, in another Unicode form, to {label}; "
+                f"{setting} maps {word} to {words[word]} and, in another Unicode form, to {value}; "
                 "leave one of them out"
             )
     return words

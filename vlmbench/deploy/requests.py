@@ -156,13 +156,7 @@ def _read_folder(settings: PredictConfig) -> list[Record]:
     records = [
         replace(record, group=record.images[-1].path.name) for record in _pair(queries, settings)
     ]
-    images = {query.name for query in queries}
     for subfolder in subfolders:
-        if subfolder.name in images:
-            raise UserError(
-                f"predict.folder={folder}: an image and a folder have the name {subfolder.name}, "
-                "so that their part is not clear; rename the folder"
-            )
         photos = _pair(_images_in(subfolder, "predict.folder"), settings)
         records += [
             replace(record, id=f"{subfolder.name}/{record.id}", group=subfolder.name)

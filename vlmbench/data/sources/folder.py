@@ -18,7 +18,6 @@ from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
 from vlmbench.data.invalid_rows import (
-    MAX_INVALID_ROWS,
     InvalidRow,
     invalid_rows_error,
     stop_note,
@@ -179,8 +178,6 @@ class FolderConfig(PhotoSourceConfig):
         )
 
         for location, fields in lines:
-            if len(invalid_rows) >= MAX_INVALID_ROWS:
-                break
             try:
                 photo = self._photo(root, fields, near_names)
                 _require_new(photo, locations)
