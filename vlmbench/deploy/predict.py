@@ -39,6 +39,7 @@ def predict_images(run: Run) -> None:
     _require_trained(folder, request)
 
     errors = {} if request.strict else unreadable_images(request.records, request.inside)
+    _require_readable(request, errors)
     joiner = _joiner(run, folder, request, errors)
     loaded = load_run(run, settings, kinds=request.kinds, inside=request.inside)
     judgements = _judge(loaded, request, errors)
@@ -72,6 +73,16 @@ def _require_trained(folder: RunDir, request: Request) -> None:
         raise UserError(
             f"run={folder.path}: the run trained on {', '.join(trained)}, not on {task}; {cure}"
         )
+
+
+def _require_readable(request: Request, errors: Mapping[Path, str]) -> None:
+    """Raise UserError if no record can be read, as with a damaged reference."""
+    reasons = [
+        [errors[image.path] for image in record.images if image.path in errors]
+        for record in request.records
+    ]
+    if reasons and all(reasons):
+        raise UserError(f"none of {counted(len(reasons), 'record')} can be judged: {reasons[0][0]}")
 
 
 def _joiner(
