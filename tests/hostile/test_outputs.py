@@ -22,14 +22,15 @@ from tests.helpers.run_folders import make_sweep
 from vlmbench.cli.mistakes import print_error
 from vlmbench.cli.paths import _check_folder
 from vlmbench.config import Join, PredictConfig
+from vlmbench.deploy.export import _check_target
 from vlmbench.deploy.outputs import csv_text
-from vlmbench.deploy.predict import _require_readable
+from vlmbench.deploy.predict import _require_readable, target_of
 from vlmbench.deploy.requests import Request, _read_folder, image_record
 from vlmbench.report import write_report
 from vlmbench.report.build import html_environment, markdown_environment
 from vlmbench.report.escape import markdown
 from vlmbench.report.images import data_folders, thumbnail_of
-from vlmbench.runs.folder import State
+from vlmbench.runs.folder import RunDir, State
 from vlmbench.system.text import PlainFormatter, typed_setting
 from vlmbench.types import Judgement, Task, UserError
 
@@ -269,3 +270,20 @@ def test_a_damaged_reference_ends_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none of 2 records can be judged: r\.png"):
         _require_readable(Request(records=records), damaged)
     _require_readable(Request(records=records), {tmp_path / "a": "a: the file is empty"})
+
+
+@pytest.mark.parametrize("leads_to", ["outside", "nowhere"])
+def test_answers_and_exports_are_not_written_through_a_link(tmp_path: Path, leads_to: str) -> None:
+    run = RunDir(tmp_path / "0_a")
+    run.path.mkdir()
+    (tmp_path / "outside").mkdir()
+    for name in ("answers", "export"):
+        (run.path / name).symlink_to(tmp_path / leads_to)
+    with pytest.raises(UserError, match=r"0_a/answers: a link"):
+        target_of(run, None)
+    with pytest.raises(UserError, match=r"0_a/export: the folder exists already"):
+        _check_target(run, run.path / "export")
+
+    (run.path / "answers").unlink()  # the cure
+    assert target_of(run, None).parent == run.path / "answers"
+    assert target_of(run, "mine") == Path("mine")
