@@ -137,11 +137,13 @@ def _read_file(
         location = f"{where}: annotations[{number}]"
         try:
             mark = _mark(box, words, sizes, location)
-            marks = found[photo_of[box.image_id]]
-            marks.append(mark)
-            refuse_many(len(marks), location)
         except UserError as error:
             problems.add(error)
+            continue
+
+        marks = found[photo_of[box.image_id]]
+        marks.append(mark)
+        refuse_many(len(marks), location)
 
     return found
 
