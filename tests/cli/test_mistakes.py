@@ -48,6 +48,19 @@ TYPED_WRONG = {
     "trainer.max_steps=abc": (
         "trainer.max_steps must be an integer, got abc; set trainer.max_steps=1"
     ),
+    "view.tile=32.5": "view.tile must be an integer, got 32.5; set view.tile=32",
+    "source=folder source.path=. source.planted.kinds=[傷]": (
+        "source.planted.kinds must be a list in brackets, got [傷]; set "
+        "'source.planted.kinds=[scratch, hole, stain, blotch, patch, texture]'"
+    ),
+    "source=folder source.path=. source.pairs=3": (
+        "source.pairs is a group of settings and takes no value of its own; set "
+        "source.pairs.policy=nearest"
+    ),
+    "store.disk_gb=1,5": (
+        "store.disk_gb has several values, 1,5, and this is one run; add -m for a sweep, or set "
+        "store.disk_gb=100.0"
+    ),
     "trainer.log_steps=1.5": (
         "trainer.log_steps must be an integer, got 1.5; set trainer.log_steps=5"
     ),

@@ -110,6 +110,18 @@ def test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
         tiler.cut(pair(tmp_path / "b", tmp_path / "a"))
 
 
+@pytest.mark.parametrize("size", [(8000, 8000), (60_000, 1800)])
+def test_too_many_tiles_are_refused_and_the_cure_is_taken(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    record = pair(tmp_path / "a", tmp_path / "b")
+    tiler = Tiler(edge=32, overlap=0.5, size_of=lambda _: size)
+    with pytest.raises(UserError, match=r"more than 10,000 tiles; set view\.tile=") as refused:
+        tiler.cut(record)
+    edge = int(str(refused.value).rpartition("=")[2])
+    assert 1 < len(Tiler(edge=edge, overlap=0.5, size_of=lambda _: size).cut(record)) <= 10_000
+
+
 def test_a_tile_is_abnormal_if_it_shows_enough_of_a_defect() -> None:
     boxes = [(0, 0, 100, 100), (0, 90, 100, 100), (0, 180, 100, 100)]
     # 10 x 10 pixels: all in the first tile; 2 of 10 rows in the second

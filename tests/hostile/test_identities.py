@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ManifestBuilder, image
+from tests.helpers import layouts
 from tests.helpers.photos import photos_in
+from vlmbench.config import Pairing, PredictConfig
+from vlmbench.data.annotations.read import Format
 from vlmbench.data.load import load_data
 from vlmbench.data.manifest import open_manifest
 from vlmbench.data.paths import find_path, look_alikes, normal_name, normal_path
@@ -24,6 +27,7 @@ from vlmbench.data.photos.source import label_of
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.data.sources.llava import LlavaConfig
 from vlmbench.data.splits import component_names, find_leaks
+from vlmbench.deploy.requests import _read_folder
 from vlmbench.types import Split, Task, UserError
 
 SHARES = {Split.TRAIN: 0.6, Split.VAL: 0.0, Split.TEST: 0.4}
@@ -233,6 +237,47 @@ def test_a_photo_is_found_in_both_unicode_forms(tmp_path: Path, on_disk: str, wr
     assert len({photo.part for photo in found}) == 12
     assert all(photo.path.is_file() and photo.name == normal_path(photo.name) for photo in found)
     assert len(open_manifest(config.prepare(tmp_path / "data"), views={"raw", "rt"})) > 0
+
+
+@pytest.mark.parametrize("written", [NFC, NFD])
+@pytest.mark.parametrize("typed", [NFC, NFD])
+def test_words_of_settings_are_found_in_both_unicode_forms(
+    tmp_path: Path, written: str, typed: str
+) -> None:
+    photos = layouts.voc(tmp_path / "voc")
+    xml = photos / "Annotations" / "p0.xml"
+    xml.write_text(layouts.voc_xml("p0.jpg", written), encoding="utf-8")
+    config = FolderConfig(path=str(photos), annotations=Format.voc, labels={typed: "normal"})
+    assert {photo.name: photo.answer for photo in config.photos()}["JPEGImages/p0.jpg"] == "normal"
+
+    (photos / "l.csv").write_text(f"{written},label\nJPEGImages/p0.jpg,normal\n", encoding="utf-8")
+    config = FolderConfig(path=str(photos), table="l.csv", columns={"image": typed})
+    assert [photo.name for photo in config._photos_of_table(photos)] == ["JPEGImages/p0.jpg"]
+
+
+@pytest.mark.parametrize("name", ["labels", "folders", "columns"])
+def test_one_word_with_two_meanings_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"source.{name} maps .* in another Unicode form"):
+        FolderConfig(path=str(tmp_path), **{name: {NFC: "normal", NFD: "abnormal"}})
+
+
+@pytest.mark.parametrize("query", [NFC, NFD])
+@pytest.mark.parametrize("reference", [NFC, NFD])
+def test_a_reference_is_found_by_its_name_in_both_forms(
+    tmp_path: Path, query: str, reference: str
+) -> None:
+    for folder, name in (("q", query), ("r", reference)):
+        (tmp_path / folder).mkdir()
+        image(len(name)).save(tmp_path / folder / f"{name}.png")
+    settings = PredictConfig(
+        folder=str(tmp_path / "q"), reference=str(tmp_path / "r"), pairing=Pairing.name
+    )
+    (record,) = _read_folder(settings)
+    assert [each.path.stem for each in record.images] == [reference, query]
+
+    image(9).save(tmp_path / "r" / f"{NFC}.bmp")
+    with pytest.raises(UserError, match="have one name; remove one of them"):
+        _read_folder(settings)
 
 
 @pytest.mark.parametrize("written", [NFC, NFD])

@@ -34,6 +34,7 @@ from vlmbench.data.photos.table import MAX_COLUMNS, read_table
 from vlmbench.data.rows.read import read_rows
 from vlmbench.data.sources.folder import FolderConfig
 from vlmbench.data.sources.huggingface import HuggingFaceConfig
+from vlmbench.data.sources.llava import LlavaConfig
 from vlmbench.types import UserError
 
 MAX_SECONDS = 10
@@ -361,6 +362,27 @@ def test_a_table_costs_little(tmp_path: Path, name: str) -> None:
     named = message + " ".join(f"{row.location}: {row.reason}" for row in invalid_rows)
     assert words in named
     assert str(tmp_path) in named
+
+
+@pytest.mark.parametrize(
+    "rows", ["".join(f"x/{i}.png,normal\n" for i in range(500_000)), "x,normal,1\n" * 500_000]
+)
+def test_reading_a_table_stops_after_many_invalid_lines(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "l.csv").write_text(f"path,label\n{rows}")
+    started = time.process_time()
+    with pytest.raises(UserError, match="stopped after 1000 invalid rows"):
+        FolderConfig(path=str(tmp_path), table="l.csv").photos()
+    assert time.process_time() - started < MAX_SECONDS
+
+
+def test_reading_rows_stops_after_many_invalid_rows(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>\nGood?"}, {"from": "gpt", "value": "normal"}]
+    row = json.dumps({"id": "1", "image": "gone.png", "conversations": turns})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 200_000)
+    started = time.process_time()
+    with pytest.raises(UserError, match="also in 999 more rows"):
+        LlavaConfig(path=str(tmp_path / "rows.jsonl")).prepare(tmp_path / "data")
+    assert time.process_time() - started < MAX_SECONDS
 
 
 ROWS: dict[str, tuple[Callable[[], bytes], str]] = {

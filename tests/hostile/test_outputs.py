@@ -20,12 +20,17 @@ from PIL import Image
 from tests.helpers.reports import make_predictions
 from tests.helpers.run_folders import make_sweep
 from vlmbench.cli.mistakes import print_error
+from vlmbench.cli.paths import _check_folder
+from vlmbench.config import Join, PredictConfig
+from vlmbench.deploy.export import _check_target
 from vlmbench.deploy.outputs import csv_text
+from vlmbench.deploy.predict import _require_readable, target_of
+from vlmbench.deploy.requests import Request, _read_folder, image_record
 from vlmbench.report import write_report
 from vlmbench.report.build import html_environment, markdown_environment
 from vlmbench.report.escape import markdown
 from vlmbench.report.images import data_folders, thumbnail_of
-from vlmbench.runs.folder import State
+from vlmbench.runs.folder import RunDir, State
 from vlmbench.system.text import PlainFormatter, typed_setting
 from vlmbench.types import Judgement, Task, UserError
 
@@ -204,3 +209,81 @@ def test_the_report_embeds_no_private_image(tmp_path: Path) -> None:
         run.write_status(State.FINISHED, run_hash="9f8e7d", **facts)
     page = write_report(sweep).read_text(encoding="utf-8")
     assert "data:image/webp" not in page
+
+
+OUT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (Path.touch, "is a file, and a folder must be there"),
+    "a link to nothing": (lambda path: path.symlink_to("nowhere"), "a link that leads to nothing"),
+    "a link to itself": (lambda path: path.symlink_to("out"), "a link that leads to nothing"),
+    "a pipe": (os.mkfifo, "belongs to the operating system"),
+}
+
+
+@pytest.mark.parametrize("below", ["", "/a/b"])
+@pytest.mark.parametrize("name", OUT)
+def test_a_folder_that_cannot_be_written_is_refused_when_the_command_is_read(
+    tmp_path: Path, name: str, below: str
+) -> None:
+    make, words = OUT[name]
+    make(tmp_path / "out")
+    for setting in ("predict.out", "export.out", "data_dir"):
+        with pytest.raises(UserError, match=words):
+            _check_folder(setting, Path(f"{tmp_path}/out{below}"))
+
+
+ODD_NAMES = ["a\nb.png", "\x1b[31m.png", "a\udcff.png", "\u202ea.png"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+@pytest.mark.parametrize("folder", ["q", "q/part", "r"])
+def test_names_that_cannot_be_printed_are_not_judged(
+    tmp_path: Path, name: str, folder: str
+) -> None:
+    for path in ("q/part/1.png", "q/2.png", "r/3.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / path)
+    settings = PredictConfig(
+        folder=str(tmp_path / "q"), reference=str(tmp_path / "r"), join=Join.max
+    )
+    assert len(_read_folder(settings)) == 2
+
+    (tmp_path / "r" / "3.png").rename(tmp_path / folder / name)
+    (tmp_path / "r" / "3.png").write_bytes((tmp_path / "q" / "2.png").read_bytes())
+    with pytest.raises(UserError, match="cannot be printed; rename the file") as refused:
+        _read_folder(settings)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("reference", ["/dev/zero", "pipe", "gone.png"])
+def test_a_reference_that_is_no_file_is_refused(tmp_path: Path, reference: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "q").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "q" / "1.png")
+    settings = PredictConfig(folder=str(tmp_path / "q"), reference=str(tmp_path / reference))
+    with pytest.raises(UserError, match="the image or folder does not exist"):
+        _read_folder(settings)
+
+
+def test_a_damaged_reference_ends_the_command(tmp_path: Path) -> None:
+    records = [image_record(name, [tmp_path / "r.png", tmp_path / name], "raw") for name in "ab"]
+    damaged = {tmp_path / "r.png": "r.png: the file is empty"}
+    with pytest.raises(UserError, match=r"none of 2 records can be judged: r\.png"):
+        _require_readable(Request(records=records), damaged)
+    _require_readable(Request(records=records), {tmp_path / "a": "a: the file is empty"})
+
+
+@pytest.mark.parametrize("leads_to", ["outside", "nowhere"])
+def test_answers_and_exports_are_not_written_through_a_link(tmp_path: Path, leads_to: str) -> None:
+    run = RunDir(tmp_path / "0_a")
+    run.path.mkdir()
+    (tmp_path / "outside").mkdir()
+    for name in ("answers", "export"):
+        (run.path / name).symlink_to(tmp_path / leads_to)
+    with pytest.raises(UserError, match=r"0_a/answers: a link"):
+        target_of(run, None)
+    with pytest.raises(UserError, match=r"0_a/export: the folder exists already"):
+        _check_target(run, run.path / "export")
+
+    (run.path / "answers").unlink()  # the cure
+    assert target_of(run, None).parent == run.path / "answers"
+    assert target_of(run, "mine") == Path("mine")

@@ -292,7 +292,8 @@ def test_run_folders_have_the_names_that_were_typed(
     monkeypatch.setattr("vlmbench.cli.stages.do_stage", lambda run: None)
     value = f'"{name}"' if options else name
     typed = [f"{key}={value}" for key in ("run_label", "source.path", "tracking.project")]
-    cli(*options, "stage=train", "source=folder", f"name={name}", *typed)
+    more = ("tracking=off", "stage=train", "source=folder", f"name={name}")
+    cli(*options, *more, *typed)
 
     (folder,) = tmp_path.glob("runs/*/0_*")
     assert folder.parent.name.endswith(f"_{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.helpers.wandb_server import KEY, Arrived, StandIn, stand_in
+from vlmbench.config import TrackingConfig, TrackingMode
 from vlmbench.runs.folder import RunDir
 from vlmbench.tracking.sent import without_home
 from vlmbench.tracking.tracker import NoTracker, WandbTracker, row_key
 from vlmbench.train.callbacks import LogCallback
+from vlmbench.types import UserError
 
 # A run that logs these steps, after an earlier attempt logged others.
 PROGRAM = """
@@ -260,3 +263,21 @@ def test_the_home_becomes_a_tilde(
 def test_without_a_home_nothing_is_changed(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HOME", home)
     assert without_home("/data/x") == "/data/x"
+
+
+@pytest.mark.parametrize(
+    "name", ["計画 #1", "a/b", "a:b", "50%", "x" * 129, "写" * 129, "", "a\\b?"]
+)
+def test_a_project_that_wandb_refuses_is_refused_with_a_cure(name: str) -> None:
+    with pytest.raises(UserError, match="W&B takes 1 to 128 characters") as refused:
+        TrackingConfig(project=name).check_project()
+    (typed,) = shlex.split(str(refused.value).rpartition("; set ")[2])
+    cured = typed.removeprefix("tracking.project=")
+    TrackingConfig(project=cured).check_project()
+    TrackingConfig(project=name, mode=TrackingMode.off).check_project()
+
+    settings = pytest.importorskip("wandb").Settings
+    settings(project=cured)
+    if name:
+        with pytest.raises(Exception, match="project name"):
+            settings(project=name)

@@ -23,7 +23,13 @@ from yaml import YAMLError
 
 from vlmbench.cli.arguments import example_of
 from vlmbench.cli.words import as_typed, unquoted
-from vlmbench.config import choices, default_choices, find_settings, schemas
+from vlmbench.config import (
+    choices,
+    default_choices,
+    describe_settings,
+    find_settings,
+    schemas,
+)
 from vlmbench.system.text import replace_control_characters, typed_setting
 from vlmbench.types import UserError
 
@@ -43,7 +49,10 @@ NOISE = re.compile(
     r"|See https://hydra.cc.*|To append to your config.*)$"
 )
 OVERRIDE = re.compile(r"(?:To append to your config use \+|Error merging override )(.+)")
+LOWEST = re.compile(r"(?:at least|between) ([0-9.]+)")  # of a setting's range
+NO_GROUP = "is not a subclass of"  # OmegaConf's words for a value in place of settings
 MAX_SHOWN = 200  # characters of a value in a message
+SEVERAL = re.compile(r"Ambiguous value for argument '(.+?)' 1\. ")  # Hydra's words
 MISSING = re.compile(r"Missing mandatory value: (\S+)")
 EXPECTED = re.compile(r"expected one of \[(.+)\]")
 
@@ -138,6 +147,13 @@ def _explain(error: Exception) -> str:
         return _wrong_value(argument or f"{cause.full_key}={cause.value}", _one_line(cause))
 
     message = _one_line(error)
+    several = SEVERAL.search(message)
+    if several:
+        setting, _, value = as_typed(several[1]).partition("=")
+        return (
+            f"{setting} has several values, {value}, and this is one run; add -m for a sweep, or "
+            f"set {typed_setting(setting, example_of(setting))}"
+        )
     if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
         missing = MISSING.search(message)
         name = missing[1] if missing else cause.full_key
@@ -185,13 +201,29 @@ def _wrong_value(argument: str, why: str) -> str:
         )
         return f"{name} must have a value, got {value}; {cure}"
 
-    valid = example_of(name)
     for words, (kind, template) in TYPES.items():
         if words in why:
-            is_number = words in NUMBERS and valid != "null" and bool(find_settings(name))
-            example = valid if is_number else template.format(value=value.strip("[]{}"))
+            example = _example(name, value, template, is_number=words in NUMBERS)
             return f"{name} must be {kind}, got {value}; set {typed_setting(name, example)}"
+
+    within = [row for row in describe_settings() if row.name.startswith(f"{name}.")]
+    if NO_GROUP in why and within:
+        cure = typed_setting(within[0].name, within[0].example)
+        return f"{name} is a group of settings and takes no value of its own; set {cure}"
     return f"{argument}: {why}"
+
+
+def _example(name: str, value: str, template: str, *, is_number: bool) -> str:
+    """Return a valid value in place of a `value` of the wrong type."""
+    valid, rows = example_of(name), find_settings(name)
+    is_list = value.startswith("[") and value.endswith("]")  # its elements are wrong
+    if rows and (is_list or is_number) and valid != "null":
+        return valid
+
+    lowest = LOWEST.match(rows[0].range) if rows and is_number else None
+    if lowest and float(lowest[1]) > float(template):
+        return lowest[1]
+    return template.format(value=value.strip("[]{}"))
 
 
 def _not_among(name: str, value: str, options: Sequence[str]) -> str:

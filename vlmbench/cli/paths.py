@@ -48,6 +48,13 @@ def _check_folder(name: str, folder: Path) -> None:
             f"set {name}={_short_example(name)}"
         )
 
+    for path in (folder, *folder.parents):
+        if path.is_symlink() and not path.exists():
+            raise UserError(
+                f"{name}={folder}: {path} is a link that leads to nothing; remove the link, or set "
+                f"{name}={_short_example(name)}"
+            )
+
     obstacle = next(_existing(folder), None)
     is_special = obstacle is not None and not (obstacle.is_dir() or obstacle.is_file())
     absolute = Path(os.path.normpath(folder.absolute()))
@@ -55,6 +62,15 @@ def _check_folder(name: str, folder: Path) -> None:
         raise UserError(
             f"{name}={folder}: vlmbench writes files there, and the path belongs to the "
             f"operating system; set {name}={_short_example(name)}"
+        )
+    _check_is_folder(obstacle)
+
+
+def _check_is_folder(obstacle: Path | None) -> None:
+    if obstacle is not None and obstacle.is_file():
+        raise UserError(
+            f"{obstacle} is a file, and a folder must be there; move the file, or name another "
+            "folder"
         )
 
 

@@ -33,6 +33,7 @@ def validate_run(config: DictConfig) -> list[DictConfig]:
     run = RunConfig(**values)  # checks the settings that are in no group
     if run.stage in TRAINING_STAGES:
         run.trainer.check_evaluations()
+        run.tracking.check_project()
         _refuse_sealed_folds(run)
     check_paths(config)
     return [config]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +66,16 @@ def read_mapping(setting: str, value: Any, example: str) -> dict[str, str]:
             f"{setting} must map your words to labels, got {mapping}; set '{setting}={example}'"
         )
 
-    return {str(word): str(label) for word, label in (mapping or {}).items()}
+    words: dict[str, str] = {}
+    for key, label in (mapping or {}).items():
+        # Data are read in NFC too.
+        word, value = (unicodedata.normalize("NFC", str(text)) for text in (key, label))
+        if words.setdefault(word, value) != value:
+            raise UserError(
+                f"{setting} maps {word} to {words[word]} and, in another Unicode form, to {value}; "
+                "leave one of them out"
+            )
+    return words
 
 
 def _read_quoted(text: str) -> Any:

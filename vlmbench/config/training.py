@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -13,6 +15,8 @@ from vlmbench.config.settings import Settings, setting
 from vlmbench.types import UserError
 
 AUTO = "auto"
+MAX_PROJECT = 128  # characters of the name of a W&B project
+PROJECT_NOT = re.compile(r"[/\\#?%:]")  # characters that W&B refuses in it
 AUTO_WITHOUT_GPU = 8  # records a step
 AUTO_WITH_GPU = 64  # records a step, where only their order of magnitude counts
 ANSWER_ROWS = (16, 32, 64)  # records a forward pass, of which eval.batch_size=auto takes one
@@ -301,3 +305,16 @@ class TrackingConfig(Settings):
     timeout_s: float = setting(
         60.0, "Seconds to wait for W&B's servers, at a run's start and at its end.", at_least=1
     )
+
+    def check_project(self) -> None:
+        """Raise UserError for a project name that W&B refuses: the run would go on without it."""
+        if self.mode == TrackingMode.off:
+            return
+
+        valid = PROJECT_NOT.sub("_", self.project)[:MAX_PROJECT] or "vlmbench"
+        if valid != self.project:
+            raise UserError(
+                f"tracking.project={self.project[:MAX_PROJECT]}: W&B takes 1 to {MAX_PROJECT} "
+                "characters, without / \\ # ? % and colons; set "
+                f"{shlex.quote(f'tracking.project={valid}')}"
+            )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vlmbench.types import UserError
 
 MAX_REASONS = 10  # in one message
 MAX_ERRORS = 20  # images named in one message
+MAX_INVALID_ROWS = 1000  # reading stops after so many: a million took half a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,13 @@ def invalid_rows_error(invalid_rows: Sequence[InvalidRow], *, cure: str = "") ->
     if cure:
         lines.append(cure)
     return UserError("\n".join(lines))
+
+
+def stop_note(path: Path, invalid_rows: Sequence[InvalidRow]) -> str:
+    """Return that reading stopped at MAX_INVALID_ROWS invalid rows; "" for fewer."""
+    if len(invalid_rows) < MAX_INVALID_ROWS:
+        return ""
+    return f"reading {path} stopped after {MAX_INVALID_ROWS} invalid rows"
 
 
 def _count_more(number: int) -> str:

@@ -21,13 +21,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import (
+    MAX_INVALID_ROWS,
+    InvalidRow,
+    invalid_rows_error,
+    stop_note,
+)
 from vlmbench.data.lines import MAX_LINE, LineFile, changed_error
 from vlmbench.data.manifest_format import Row, make_record, normal_row, row_errors
 from vlmbench.data.paths import blurred_name, is_plain_file, normal_path, normal_text, path_cure
 from vlmbench.types import PLANTED, Record, Role, Split, Task, UserError
 
-MAX_INVALID_ROWS = 1000  # reading stops after so many
 REMEMBERED = 20_000  # decoded records of a manifest
 MAX_ALIKE = 3  # pairs of parts that look alike, named in warnings
 
@@ -172,9 +176,7 @@ def _scan_file(
     scan.read()
 
     if scan.invalid_rows:
-        stopped = len(scan.invalid_rows) >= MAX_INVALID_ROWS
-        note = f"reading {path} stopped after {MAX_INVALID_ROWS} invalid rows" if stopped else ""
-        raise invalid_rows_error(scan.invalid_rows, cure=note)
+        raise invalid_rows_error(scan.invalid_rows, cure=stop_note(path, scan.invalid_rows))
     if not len(scan.rows):
         raise UserError(f"{path}: the manifest has no record; write one JSON record a line")
 

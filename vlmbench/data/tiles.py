@@ -16,6 +16,7 @@ from vlmbench.types import JUDGING, Box, ImageRef, Prediction, Record, Task, Use
 Size = tuple[int, int]
 
 TILED_TASKS = JUDGING | {Task.JUDGE_LINK}  # other tasks compare whole parts
+MAX_TILES = 10_000  # of an image: 250,000 take minutes before the model sees one
 MAX_STRETCH = 0.05  # by which the shapes of a record's images may differ
 CHUNK = 1000  # tiles that are answered before their records are joined
 TILE, NUM_TILES = "tile", "tiles"  # keys of a prediction's meta
@@ -38,14 +39,14 @@ class Tiler:
         if is_tile or record.task not in TILED_TASKS:
             return []
 
-        boxes = tile_boxes(self.size_of(record.images[-1].path), self.edge, self.overlap)
-        if len(boxes) == 1:
+        size = self.size_of(record.images[-1].path)
+        if max(size) <= self.edge:
             return []
 
         misfit = self.misfit(record)
         if misfit is not None:
             raise UserError(f"record {record.id!r}: {misfit}")
-        return boxes
+        return tile_boxes(size, self.edge, self.overlap)
 
     def cut(self, record: Record) -> list[Record]:
         """Return the record's tiles, or the record itself if it is not cut."""
@@ -58,8 +59,21 @@ class Tiler:
         return replace(record, id=f"{record.id}@{box[0]},{box[1]}", images=images)
 
     def misfit(self, record: Record) -> str | None:
-        """Return why tiles of the record's images do not match; None if they do."""
+        """Return why the record's images cannot be cut; None if they can.
+
+        They have different shapes, or too many tiles.
+        """
         sizes = [self.size_of(image.path) for image in record.images]
+        if self.num_tiles(sizes[-1]) > MAX_TILES:
+            width, height = sizes[-1]
+            edge = self.edge
+            while replace(self, edge=edge).num_tiles(sizes[-1]) > MAX_TILES:
+                edge *= 2
+            return (
+                f"view.tile={self.edge} cuts its image of {width} x {height} pixels into more than "
+                f"{MAX_TILES:,} tiles; set view.tile={edge}"
+            )
+
         shapes = [width / height for width, height in sizes]
         if max(shapes) <= (1 + MAX_STRETCH) * min(shapes):
             return None
@@ -69,6 +83,11 @@ class Tiler:
             f"its images have {pixels} pixels, so that their tiles do not show the same locations; "
             "crop both to one shape, or set view.tile=null"
         )
+
+    def num_tiles(self, size: Size) -> int:
+        """Return the number of tiles of an image of `size`."""
+        columns, rows = (len(_starts(length, self.edge, self.overlap)) for length in size)
+        return columns * rows
 
     def chunks(self, records: Sequence[Record]) -> Iterator[list[tuple[Record, list[Record]]]]:
         """Yield records with their tiles, about CHUNK tiles at once."""

@@ -25,6 +25,7 @@ from vlmbench.report.alarms import Control, alarms_of_folder
 from vlmbench.report.card import model_card
 from vlmbench.runs.folder import RunDir, State, to_json
 from vlmbench.system.files import write_whole
+from vlmbench.system.reading import exists
 from vlmbench.system.text import typed_setting
 from vlmbench.system.version import __version__
 from vlmbench.types import Prediction, Probe, Record, Task, UserError
@@ -109,7 +110,7 @@ def _tile_notes(view: ViewConfig) -> list[str]:
 
 
 def _check_target(folder: RunDir, target: Path) -> None:
-    if target.exists():
+    if exists(target):
         another = typed_setting("export.out", f"{target}_2")
         raise UserError(f"{target}: the folder exists already; remove it, or set {another}")
 

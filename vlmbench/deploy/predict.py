@@ -22,6 +22,7 @@ from vlmbench.report.answers import judgement_page
 from vlmbench.report.drift import ScoreDrift
 from vlmbench.runs.folder import RunDir
 from vlmbench.stats import estimate
+from vlmbench.system.reading import refuse_odd_file
 from vlmbench.system.text import counted
 from vlmbench.types import LOOK, Estimate, Judgement, Record, Task, UserError
 
@@ -38,7 +39,9 @@ def predict_images(run: Run) -> None:
     folder, settings = finished_folder(run), run.config.predict
     _require_trained(folder, request)
 
+    target = target_of(folder, settings.out)
     errors = {} if request.strict else unreadable_images(request.records, request.inside)
+    _require_readable(request, errors)
     joiner = _joiner(run, folder, request, errors)
     loaded = load_run(run, settings, kinds=request.kinds, inside=request.inside)
     judgements = _judge(loaded, request, errors)
@@ -48,9 +51,6 @@ def predict_images(run: Run) -> None:
         judgements = joiner.join(request.records, judgements)
         notes = [*joiner.notes(), *(f"single records: {note}" for note in notes)]
 
-    time_stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    default = folder.path / "answers" / time_stamp
-    target = default if settings.out is None else Path(settings.out)
     page = _write(loaded, judgements, target, notes=notes, drifts=drifts)
     for each in drifts:
         if each.has_drifted:
@@ -72,6 +72,29 @@ def _require_trained(folder: RunDir, request: Request) -> None:
         raise UserError(
             f"run={folder.path}: the run trained on {', '.join(trained)}, not on {task}; {cure}"
         )
+
+
+def target_of(folder: RunDir, out: str | None) -> Path:
+    """Return the folder to write: `out`, or a new one in the run's folder.
+
+    Raise UserError if the run's `answers` are a link, which leads out of its folder.
+    """
+    if out is not None:
+        return Path(out)
+
+    answers = folder.path / "answers"
+    refuse_odd_file(answers)
+    return answers / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _require_readable(request: Request, errors: Mapping[Path, str]) -> None:
+    """Raise UserError if no record can be read, as with a damaged reference."""
+    reasons = [
+        [errors[image.path] for image in record.images if image.path in errors]
+        for record in request.records
+    ]
+    if reasons and all(reasons):
+        raise UserError(f"none of {counted(len(reasons), 'record')} can be judged: {reasons[0][0]}")
 
 
 def _joiner(

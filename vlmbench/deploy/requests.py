@@ -9,7 +9,8 @@ from pathlib import Path
 from vlmbench.config import Pairing, PredictConfig, RunConfig
 from vlmbench.data.images import SUFFIXES, open_image
 from vlmbench.data.manifest import open_manifest
-from vlmbench.data.paths import path_cure
+from vlmbench.data.paths import is_plain_file, normal_text, path_cure
+from vlmbench.data.photos.left_out import refuse_unprintable
 from vlmbench.data.viewer import RAW
 from vlmbench.types import LABELS, ImageRef, Record, Role, Task, UserError
 
@@ -188,7 +189,7 @@ def _pair(queries: Sequence[Path], settings: PredictConfig) -> list[Record]:
 def _references(path: Path) -> list[Path]:
     if path.is_dir():
         return _images_in(path, "predict.reference")
-    if not path.exists():
+    if not is_plain_file(path):
         cure = path_cure(
             "predict.reference",
             path,
@@ -202,15 +203,24 @@ def _references(path: Path) -> list[Path]:
 def _pair_by_name(
     queries: Sequence[Path], references: Sequence[Path], settings: PredictConfig
 ) -> list[Record]:
-    by_name = {reference.stem: reference for reference in references}
-    unmatched = [query.name for query in queries if query.stem not in by_name]
+    by_name: dict[str, Path] = {}
+    for reference in references:
+        first = by_name.setdefault(normal_text(reference.stem), reference)
+        if first != reference:
+            raise UserError(
+                f"predict.pairing=name: the references {first.name} and {reference.name} have one "
+                "name; remove one of them"
+            )
+
+    unmatched = [query.name for query in queries if normal_text(query.stem) not in by_name]
     if unmatched:
         raise UserError(
             f"predict.pairing=name: {settings.reference} has no reference for {unmatched[0]} "
             f"({len(unmatched)} images have none); add them, or set predict.pairing=all"
         )
     return [
-        image_record(query.name, [by_name[query.stem], query], settings.view) for query in queries
+        image_record(query.name, [by_name[normal_text(query.stem)], query], settings.view)
+        for query in queries
     ]
 
 
@@ -222,6 +232,7 @@ def _subfolders(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if path.is_dir())
     paths = [path for path in paths if not path.name.startswith(".")]
     for path in paths:
+        refuse_unprintable(path)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"{path}: the link leads out of the folder {folder}; copy the images into it"
@@ -254,6 +265,7 @@ def _images_in(folder: Path, setting: str) -> list[Path]:
         )
 
     for path in paths:
+        refuse_unprintable(path)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"{path}: the link leads out of the folder {folder}; copy the image into the folder"

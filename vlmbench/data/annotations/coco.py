@@ -5,12 +5,22 @@ A photo in `images` without annotation is without defect. Photos that no file li
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import msgspec
 
 from vlmbench.data.annotations.files import Files, PhotoIndex, read_bytes
-from vlmbench.data.annotations.marks import Mark, Problems, Reading, box_of, word_of
+from vlmbench.data.annotations.marks import (
+    Mark,
+    Problems,
+    Reading,
+    box_of,
+    refuse_many,
+    word_of,
+)
 from vlmbench.data.images import image_path_error, image_size
 from vlmbench.types import UserError
 
@@ -62,23 +72,31 @@ def read_coco(files: Files) -> Reading:
     marks: dict[str, list[Mark]] = {}
     problems = Problems()
 
-    for name in files.with_suffix(".json"):
-        content = read_bytes(files.root, name, most=MAX_BYTES)
+    num_read = 0
+    names = files.with_suffix(".json")
+    for name in names:
+        content = read_bytes(files.root, name, most=MAX_BYTES).removeprefix(BOM_UTF8)
         if not is_coco(content):
             continue
 
+        num_read += 1
         photos = _read_file(files, name, content, index, problems)
         for photo, found in photos.items():
             marks.setdefault(photo, []).extend(found)
 
     problems.raise_any()
+    if names and not num_read:
+        raise UserError(
+            f"{files.root / names[0]}: the file is not COCO's JSON in UTF-8 with the lists images, "
+            "annotations and categories; export it again, or set source.annotations=null"
+        )
     return Reading(marks=marks, is_complete=True)
 
 
 def is_coco(content: bytes) -> bool:
     """Return whether a JSON file has the lists of COCO."""
     try:
-        msgspec.json.decode(content, type=_Keys)
+        msgspec.json.decode(content.removeprefix(BOM_UTF8), type=_Keys)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
@@ -96,6 +114,13 @@ def _read_file(
             f"{where}: the file is not COCO's JSON ({error}); export the annotations again"
         ) from error
 
+    if len(coco.images) > len(files.images):
+        raise UserError(
+            f"{where}: the file lists {len(coco.images):,} images, the folder has only "
+            f"{len(files.images):,}; add the missing photos, or list each photo once"
+        )
+    _refuse_repeated("images", coco.images, where)
+    _refuse_repeated("categories", coco.categories, where)
     words = {one.id: word_of(one.name, where) for one in coco.categories}
     photo_of: dict[Key, str] = {}
     sizes: dict[Key, tuple[float, float]] = {}
@@ -112,11 +137,26 @@ def _read_file(
         location = f"{where}: annotations[{number}]"
         try:
             mark = _mark(box, words, sizes, location)
-            found[photo_of[box.image_id]].append(mark)
         except UserError as error:
             problems.add(error)
+            continue
+
+        marks = found[photo_of[box.image_id]]
+        marks.append(mark)
+        refuse_many(len(marks), location)
 
     return found
+
+
+def _refuse_repeated(key: str, items: Sequence[CocoImage | CocoCategory], where: str) -> None:
+    """Raise UserError if two items of a list have one id, which annotations name."""
+    counts = Counter(item.id for item in items)
+    found, number = (counts.most_common(1) or [("", 0)])[0]
+    if number > 1:
+        raise UserError(
+            f"{where}: {number} of the {key} have the id {found!r}; give each its own id, or "
+            "export the annotations again"
+        )
 
 
 def _find_photo(files: Files, name: str, file_name: str, index: PhotoIndex) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from vlmbench.data.annotations.files import Files, read_bytes
-from vlmbench.data.annotations.marks import Mark, Reading, box_of, read_each
+from vlmbench.data.annotations.marks import Mark, Reading, box_of, read_each, refuse_many
 from vlmbench.data.images import SUFFIXES, image_size
 from vlmbench.types import UserError
 
@@ -50,6 +50,7 @@ def _read_file(files: Files, name: str, photo: str) -> list[Mark]:
     found: list[Mark] = []
     for number, line in enumerate(lines, start=1):
         where = f"{files.root / name}:{number}"
+        refuse_many(number, where)
         left, top, right, bottom, kind = _numbers(line, where)
         values = (left / width, top / height, right / width, bottom / height)
         found.append(Mark(word=TYPES[kind - 1], box=box_of(values, where)))

@@ -97,7 +97,8 @@ def read_bytes(root: Path, name: str, *, most: int) -> bytes:
     size = path.stat().st_size
     if size > most:
         raise UserError(
-            f"{path}: the file has {size:,} bytes, at most {most:,} are allowed; split the file"
+            f"{path}: the file has {size:,} bytes, at most {most:,} are allowed; split the file, "
+            "or move it to another folder"
         )
 
     return path.read_bytes()

@@ -152,9 +152,13 @@ def _of_folder(index: PhotoIndex, name: str) -> str | None:
 
 
 def _are_masks(files: Files, names: Sequence[str]) -> bool:
-    """Return whether a sample of the images has the grey levels of masks."""
+    """Return whether a sample of the images has the grey levels of masks.
+
+    Images that cannot be read are passed over here. The error that names them comes later.
+    """
     step = max(1, len(names) // SAMPLE)
-    return all(_is_mask(files, name) for name in names[::step][:SAMPLE])
+    found = [_is_mask(files, name) for name in names[::step][:SAMPLE]]
+    return True in found and False not in found
 
 
 def _same_stems(files: Files, named: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -170,8 +174,8 @@ def _same_stems(files: Files, named: Mapping[str, str]) -> Iterator[tuple[str, s
     twins = [names for names in by_stem.values() if len(names) > 1]
     for suffix in SUFFIXES:
         of_suffix = [name for names in twins for name in names if suffix_of(name) == suffix]
-        num_masks = sum(_is_mask(files, name) for name in of_suffix)
-        if num_masks == 0 or 2 * num_masks < len(of_suffix):
+        found = [_is_mask(files, name) for name in of_suffix]
+        if True not in found or found.count(True) < found.count(False):
             continue
 
         for names in twins:
@@ -181,12 +185,12 @@ def _same_stems(files: Files, named: Mapping[str, str]) -> Iterator[tuple[str, s
                 yield from ((mask, photos[0]) for mask in masks)
 
 
-def _is_mask(files: Files, name: str) -> bool:
-    """Return whether an image has few grey levels. An image that cannot be read is no mask."""
+def _is_mask(files: Files, name: str) -> bool | None:
+    """Return whether an image has few grey levels; None for one that cannot be read."""
     try:
         image = open_image(files.root / name, inside=files.root)
     except UserError:
-        return False
+        return None
 
     grey = np.asarray(image.convert("L"))
     counts = np.bincount(grey.ravel(), minlength=256)

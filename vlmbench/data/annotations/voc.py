@@ -12,7 +12,14 @@ from typing import Any
 from xml.parsers import expat
 
 from vlmbench.data.annotations.files import Files, PhotoIndex, read_bytes
-from vlmbench.data.annotations.marks import Mark, Reading, box_of, read_each, word_of
+from vlmbench.data.annotations.marks import (
+    Mark,
+    Reading,
+    box_of,
+    read_each,
+    refuse_many,
+    word_of,
+)
 from vlmbench.data.images import image_size
 from vlmbench.types import UserError
 
@@ -117,11 +124,11 @@ class _Reader:
         self.size: Item = {}
         self.is_annotation = False
         self._path: list[str] = []
-        self._text = ""
+        self._text: list[str] = []  # a file may have its text in a million pieces
 
     def start(self, name: str, attributes: Any) -> None:
         self._path.append(name)
-        self._text = ""
+        self._text = []
         if len(self._path) > MAX_DEPTH:
             raise UserError(f"{self.where}: elements are nested too deeply; mend the file")
 
@@ -129,20 +136,21 @@ class _Reader:
         self.is_annotation |= path == ROOT
         if path == OBJECT:
             self.items.append({})
+            refuse_many(len(self.items), self.where)
 
     def text(self, data: str) -> None:
-        self._text += data
+        self._text.append(data)
 
     def end(self, name: str) -> None:
         path = "/".join(self._path)
-        value = self._text.strip()
+        value = "".join(self._text).strip()
         if path.startswith(f"{OBJECT}/"):
             self.items[-1][path.removeprefix(f"{OBJECT}/")] = value
         elif path.startswith(f"{ROOT}/size/"):
             self.size[path.removeprefix(f"{ROOT}/size/")] = value
 
         self._path.pop()
-        self._text = ""
+        self._text = []
 
     def refuse(self, *declaration: Any) -> None:
         raise UserError(

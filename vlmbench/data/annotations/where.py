@@ -19,6 +19,7 @@ GRID = 300  # pixels of the square on which boxes are drawn: a multiple of 3
 MAX_WORDS = 4  # kinds of defects that an answer names
 PIECE = 64  # pixels: the edge of the squares that a mask's area is told by
 MAX_PIECES = 32  # along an edge of an area
+MAX_AREAS = 1000  # of a mask: one with more has noise, and a million areas take minutes
 
 # Regions by file versions and boxes: a run needs each region several times.
 _regions: dict[Hashable, str] = {}
@@ -106,10 +107,17 @@ def _upright_boxes(boxes: Sequence[Box], photo: Path, root: Path) -> Iterator[Ar
 
 
 def _white_areas(marked: NDArray[np.bool_]) -> Iterator[Area]:
-    """Yield the connected areas of a mask, each in pieces that lie close around its pixels."""
+    """Yield the connected areas of a mask, each in pieces that lie close around its pixels.
+
+    More than MAX_AREAS count as one.
+    """
     from scipy import ndimage  # late: the import takes 0.5 s
 
-    numbered, _ = ndimage.label(marked, np.ones((3, 3)))
+    numbered, num_areas = ndimage.label(marked, np.ones((3, 3)))
+    if num_areas > MAX_AREAS:
+        yield area_of(marked)
+        return
+
     for number, area in enumerate(ndimage.find_objects(numbered), 1):
         yield area_of(numbered[area] == number, top=area[0].start, left=area[1].start)
 

@@ -66,12 +66,17 @@ def usable_files(folder: Path) -> list[Path]:
     paths = [path for path in found if not is_litter(path, folder)]
     refuse_missing(paths, folder)
     for path in paths:
-        if not path.name.isprintable():  # false too for bytes that are not text
-            raise UserError(
-                f"{path.parent}: the file name {path.name!r} has characters that cannot be "
-                "printed; rename the file"
-            )
+        refuse_unprintable(path)
     return paths
+
+
+def refuse_unprintable(path: Path) -> None:
+    """Raise UserError for a name that cannot be printed, or is not text."""
+    if not path.name.isprintable():  # false too for bytes that are not text
+        raise UserError(
+            f"{path.parent}: the file name {path.name!r} has characters that cannot be "
+            "printed; rename the file"
+        )
 
 
 def refuse_missing(paths: Iterable[Path], folder: Path) -> None:

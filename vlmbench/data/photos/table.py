@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
-from vlmbench.data.invalid_rows import InvalidRow
+from vlmbench.data.invalid_rows import MAX_INVALID_ROWS, InvalidRow
 from vlmbench.data.lines import read_error
 from vlmbench.data.paths import is_plain_file, normal_text
 from vlmbench.data.photos.columns import TableShape, columns_setting
@@ -37,7 +37,8 @@ def read_table(
     Fields are in NFC, without spaces at their ends.
 
     `shape` says which columns and which encoding the file has; the encoding may be guessed. The
-    delimiter is detected. Lines that do not match the header are added to `invalid_rows`. Raise
+    delimiter is detected. Lines that do not match the header are added to `invalid_rows`, and
+    reading stops when it has MAX_INVALID_ROWS. Raise
     UserError if the file cannot be read, has no lines, or lacks one of the `required` columns.
     """
     header: list[str] | None = None
@@ -49,6 +50,8 @@ def read_table(
             if shape.has_header:
                 continue
 
+        if len(invalid_rows) >= MAX_INVALID_ROWS:
+            return
         num_lines += 1
         reason = _line_error(header, fields)
         if reason is None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vlmbench.config import SourceConfig, setting
 from vlmbench.data.images import open_image
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import MAX_INVALID_ROWS, InvalidRow, invalid_rows_error
 from vlmbench.data.manifest_format import ImageRow, Row, row_errors
 from vlmbench.data.paths import find_path, normal_name, normal_path, normal_text
 from vlmbench.data.photos.photo import copy_image, hash_file, require_file
@@ -103,7 +103,10 @@ class RowSourceConfig(SourceConfig):
         drafts: list[Draft] = []
         invalid_rows: list[InvalidRow] = []
 
+        is_strict = self.invalid_rows is InvalidRowPolicy.error
         for row in self.drafts():
+            if is_strict and len(invalid_rows) >= MAX_INVALID_ROWS:
+                break
             if isinstance(row, InvalidRow):
                 invalid_rows.append(row)
                 continue

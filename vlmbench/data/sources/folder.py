@@ -17,7 +17,11 @@ from vlmbench.data.annotations.offers import unlabelled_error
 from vlmbench.data.annotations.read import Choices, Format, read_photos
 from vlmbench.data.annotations.recognise import recognise
 from vlmbench.data.images import SUFFIXES, image_path_error
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import (
+    InvalidRow,
+    invalid_rows_error,
+    stop_note,
+)
 from vlmbench.data.paths import (
     describe_missing,
     find_path,
@@ -165,8 +169,9 @@ class FolderConfig(PhotoSourceConfig):
         invalid_rows: list[InvalidRow] = []
         near_names = cache(_near_names)
         unsure: list[Path] = []
+        table = root / str(self.table)
         lines = read_table(
-            root / str(self.table),
+            table,
             required=("path", "label"),
             invalid_rows=invalid_rows,
             shape=TableShape(encoding=self.encoding, columns=self.columns),
@@ -187,7 +192,7 @@ class FolderConfig(PhotoSourceConfig):
                 photos[photo.name] = photo
 
         if invalid_rows:
-            raise invalid_rows_error(invalid_rows)
+            raise invalid_rows_error(invalid_rows, cure=stop_note(table, invalid_rows))
 
         pass_over(unsure, root, reason=f"their labels are between source.unsure={self.unsure}")
         unlisted = _images_below(root) - {photo.path for photo in photos.values()} - {*unsure}

@@ -25,15 +25,17 @@ from vlmbench.config import schema, setting
 from vlmbench.data.arrow import (
     SAVED,
     ArrowRows,
+    check_hub_files,
     check_saved,
     image_bytes,
+    read_head,
     read_object,
     read_schema,
     saved_files,
 )
 from vlmbench.data.image_limits import check_pointer
 from vlmbench.data.images import FORMATS, image_path_error
-from vlmbench.data.invalid_rows import InvalidRow, invalid_rows_error
+from vlmbench.data.invalid_rows import MAX_INVALID_ROWS, InvalidRow, invalid_rows_error
 from vlmbench.data.paths import is_folder, is_plain_file, normal_text, path_cure
 from vlmbench.data.photos.left_out import is_litter, pass_over, refuse_missing, walk
 from vlmbench.data.photos.photo import BAD, Photo, hash_file
@@ -49,15 +51,12 @@ from vlmbench.system.files import explain_disk_errors, no_room_message
 from vlmbench.system.text import typed_setting
 from vlmbench.types import UserError
 
-HUB_FORMATS = ("arrow", "parquet")
 LIBRARY_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SUFFIXES = (".arrow", ".parquet", ".json")  # the files that a data set depends on
 MAX_QUOTED = 60  # characters of a value in an error message
 MAX_REASON = 300  # characters of the library's error in an error message
-MAX_INVALID_ROWS = 1000  # reading stops after so many
 MAX_UNPACKED = 20  # times the size of the files, beyond SMALL: images hardly shrink any more
-HEAD = 1000  # bytes of a file that may be a pointer
 SMALL = 100_000_000  # bytes of images
 
 
@@ -122,12 +121,11 @@ class HuggingFaceConfig(PairedSourceConfig):
         files = [path for path in found if path.suffix in SUFFIXES]
         refuse_missing(files, root)
         for path in files:
-            check_pointer(path, path.read_bytes()[:HEAD])
-        lines = [f"{path.name} {hash_file(path, inside=root)}" for path in files]
-        version = sha256("".join(lines).encode()).hexdigest()
-
+            check_pointer(path, read_head(path))
         is_saved = any((root / name).is_file() for name in SAVED)
         rows = self._load_saved(root) if is_saved else self._load_parquet(root, files)
+        lines = [f"{path.name} {hash_file(path, inside=root)}" for path in files]
+        version = sha256("".join(lines).encode()).hexdigest()
         unread = [path for path in found if path.suffix != ".json" and path not in rows.files]
         pass_over(unread, root, reason="only the files of one split in parquet or arrow are read")
 
@@ -163,13 +161,7 @@ class HuggingFaceConfig(PairedSourceConfig):
 
         with _explain_dataset_errors(self.path):
             builder = datasets.load_dataset_builder(self.path, self.subset, revision=self.revision)
-            kind = type(builder).__module__.rpartition(".")[2]
-            if kind not in HUB_FORMATS:
-                raise UserError(
-                    f"source.path={self.path}: the files have the format {kind}, must be "
-                    f"{' or '.join(HUB_FORMATS)}; convert the data set to parquet"
-                )
-
+            check_hub_files(self.path, builder)
             rows = datasets.load_dataset(
                 self.path,
                 self.subset,
@@ -181,7 +173,8 @@ class HuggingFaceConfig(PairedSourceConfig):
 
     def _split_of(self, names: Sequence[str]) -> str:
         """Return the name of the split to read, which is a folder's name."""
-        if self.split not in names or image_path_error(self.split) is not None:
+        names = [name for name in names if image_path_error(name) is None]
+        if self.split not in names:
             closest = (get_close_matches(self.split, names, n=1) or names or ["train"])[0]
             raise UserError(
                 f"source.split={self.split}: {self.path} has no such split, it has "
