@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,19 @@ os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER.absolute()))
 import unsloth  # noqa: E402
 
 
-def load(path: str, *, lora: Any, seed: int, dtype: Any, quantization: Any | None) -> Any:
+def load(
+    path: str,
+    *,
+    lora: Any,
+    seed: int,
+    dtype: Any,
+    quantization: Any | None,
+    finish: Callable[[Any], None] | None = None,
+) -> Any:
     """Return a published model on Unsloth's kernels with new adapters.
 
     `lora` is their peft.LoraConfig, and `dtype` the type of the frozen weights. `quantization` is a
-    BitsAndBytesConfig, or None for 16 bits.
+    BitsAndBytesConfig, or None for 16 bits. `finish` changes the model before it gets adapters.
     """
     # Unsloth's own default is 4 bits.
     quantized = {} if quantization is None else {"quantization_config": quantization}
@@ -38,6 +47,8 @@ def load(path: str, *, lora: Any, seed: int, dtype: Any, quantization: Any | Non
         trust_remote_code=False,
         **quantized,
     )
+    if finish is not None:
+        finish(model)
     return unsloth.FastVisionModel.get_peft_model(
         model,
         target_modules=lora.target_modules,
