@@ -21,7 +21,7 @@ def load_checkpoint(path: str, *, reads_weights: bool = True, **settings: Any) -
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, GenerationConfig
 
     device: str | int = 0 if torch.cuda.is_available() else "cpu"
     if not reads_weights:
@@ -35,6 +35,7 @@ def load_checkpoint(path: str, *, reads_weights: bool = True, **settings: Any) -
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                generation_config=GenerationConfig(),  # the folder's may be invalid
                 **settings,
             )
     except SafetensorError as error:

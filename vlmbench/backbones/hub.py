@@ -289,13 +289,19 @@ def _published_config(path: str, request: BuildRequest, revision: str = "") -> A
 
 
 def read_published(path: str, revision: str = "") -> Any:
-    """Return the configuration of a folder or hub name. Raise UserError if it cannot be read."""
+    """Return the configuration of a folder or hub name. Raise UserError if it cannot be read.
+
+    Its attention implementation is dropped, and transformers chooses by model and machine. The
+    publisher's machine had another GPU, and a name there may be that of code on the hub.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     check_files(path)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision or None)
+        published = AutoConfig.from_pretrained(
+            path, trust_remote_code=False, revision=revision or None
+        )
     except (
         OSError,
         ValueError,
@@ -310,3 +316,6 @@ def read_published(path: str, revision: str = "") -> Any:
             f"model.path={path}: the model's config.json cannot be read ({error}); "
             "check the name, or name a folder with the hub's files"
         ) from error
+
+    published._attn_implementation = None
+    return published
