@@ -27,6 +27,7 @@ from tests.helpers.model_folders import (
 from tests.helpers.packed import pretend
 from vlmbench.backbones import hub
 from vlmbench.backbones.anymodel import AnyConfig
+from vlmbench.config import Engine
 from vlmbench.types import UserError
 
 
@@ -153,6 +154,24 @@ def test_weights_stored_in_4_bits_pass_the_check(
     assert packed.count_tokens(sample(0), sizes) == whole.count_tokens(sample(0), sizes)
     assert packed.vision_cost(sizes[0]) == whole.vision_cost(sizes[0])
     assert "LOAD REPORT" not in caplog.text  # of every packed weight
+
+
+def test_unsloth_is_not_given_weights_that_are_stored_in_4_bits(
+    sound: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(sound["llama32"], folder)
+    assert make_config("llama32", folder).why_not_unsloth() == ""
+    pretend(folder)
+    config = replace(make_config("llama32", folder), bits=4)
+    assert "4 bits" in config.why_not_unsloth()
+
+    monkeypatch.setattr(hub, "import_engine", lambda request: None)
+    with pytest.raises(UserError, match="stored in 4 bits, which trainer") as refused:
+        config.build(make_request(tmp_path, engine=Engine.unsloth))
+    cure = re.search(r"set trainer\.engine=(\w+)", str(refused.value))
+    assert cure is not None
+    config.build(make_request(tmp_path, engine=Engine(cure[1]), weights=False))
 
 
 def test_4_bits_without_bitsandbytes_say_what_to_install(

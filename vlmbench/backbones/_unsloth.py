@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,11 @@ os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_FOLDER.absolute()))
 import unsloth  # noqa: E402
 
 
-def load(
-    path: str,
-    *,
-    lora: Any,
-    seed: int,
-    dtype: Any,
-    quantization: Any | None,
-    finish: Callable[[Any], None] | None = None,
-) -> Any:
+def load(path: str, *, lora: Any, seed: int, dtype: Any, quantization: Any | None) -> Any:
     """Return a published model on Unsloth's kernels with new adapters.
 
     `lora` is their peft.LoraConfig, and `dtype` the type of the frozen weights. `quantization` is a
-    BitsAndBytesConfig, or None for 16 bits. `finish` changes the model before it gets adapters.
+    BitsAndBytesConfig, or None for 16 bits.
     """
     # Unsloth's own default is 4 bits.
     quantized = {} if quantization is None else {"quantization_config": quantization}
@@ -47,8 +38,6 @@ def load(
         trust_remote_code=False,
         **quantized,
     )
-    if finish is not None:
-        finish(model)
     return unsloth.FastVisionModel.get_peft_model(
         model,
         target_modules=lora.target_modules,

@@ -31,7 +31,7 @@ from vlmbench.backbones.model_files import check_files, on_meta, require_enough_
 from vlmbench.backbones.precision import compute_type, refuse_overflow, types_of
 from vlmbench.backbones.processors import PROCESSOR_ERRORS
 from vlmbench.backbones.quantization import (
-    check_packed,
+    is_quantized,
     new_quantization,
     stored_quantization,
     unpack,
@@ -125,6 +125,13 @@ class HubConfig(ChatFamily, ModelConfig):
         )
         unpack(model, self.dtype(precision))
 
+    def why_not_unsloth(self) -> str:
+        self.register_classes()
+        published = published_here(self.path, self.revision)
+        if published is not None and is_quantized(published):
+            return "its weights are stored in 4 bits"
+        return super().why_not_unsloth()
+
     def requirements(self) -> Sequence[str]:
         import torch
 
@@ -213,13 +220,18 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
 
     if request.weights:
         require_enough_weights(path, published)
-    is_unsloth = request.engine is Engine.unsloth
+    is_unsloth = request.weights and request.engine is Engine.unsloth
+    if is_unsloth and stored is not None:
+        raise UserError(
+            f"model.path={path}: its weights are stored in 4 bits, which trainer.engine=unsloth "
+            "does not load here; set trainer.engine=transformers"
+        )
     has_headers = any(Path(path).glob("*.safetensors"))
     if has_headers and (stored is not None or is_unsloth or not request.weights):
         base = load_checkpoint(path, config=published, reads_weights=False, dtype=dtype)
 
-    if request.weights and is_unsloth:
-        return _load_with_unsloth(path, config, request, published, stored)
+    if is_unsloth:
+        return _load_with_unsloth(path, config, request, published)
     if request.weights:
         base = _load_weights(path, config, request, published, stored)
     elif not has_headers:
@@ -243,28 +255,19 @@ def _load_weights(
     return base
 
 
-def _load_with_unsloth(
-    path: str, config: HubConfig, request: BuildRequest, published: Any, stored: Any | None
-) -> Any:
+def _load_with_unsloth(path: str, config: HubConfig, request: BuildRequest, published: Any) -> Any:
     from vlmbench.backbones import _unsloth
 
     if request.adapter is None:
         lora = peft_config(config.lora, config.targets(published, request.vision))
     else:
         lora = read_adapter_config(request.adapter)
-
-    def finish(base: Any) -> None:
-        if stored is not None:
-            check_packed(base, path)
-            config.unpack(base, published, request.precision)
-
     model = _unsloth.load(
         path,
         lora=lora,
         seed=request.seed,
         dtype=config.dtype(request.precision),
-        quantization=stored or config.quantization(published, request.precision),
-        finish=finish,
+        quantization=config.quantization(published, request.precision),
     )
 
     if request.adapter is None:
@@ -286,6 +289,22 @@ def _published_config(path: str, request: BuildRequest, revision: str = "") -> A
 
     check_folder(path, reads_weights=request.weights)
     return read_published(path, revision)
+
+
+def published_here(path: str, revision: str = "") -> Any | None:
+    """Return the configuration of a folder or hub name if it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(path).is_dir():
+        is_here = path != "" and (Path(path) / "config.json").exists()
+    else:
+        try:
+            cached = try_to_load_from_cache(path, "config.json", revision=revision or None)
+        except HFValidationError:
+            return None
+        is_here = isinstance(cached, str)
+    return read_published(path, revision) if is_here else None
 
 
 def read_published(path: str, revision: str = "") -> Any:

@@ -43,6 +43,11 @@ def new_quantization(kept_whole: Sequence[str], dtype: Any) -> Any:
     )
 
 
+def is_quantized(published: Any) -> bool:
+    """Return whether the weights of a configuration are stored in fewer than 16 bits."""
+    return bool(getattr(published, "quantization_config", None))
+
+
 def stored_quantization(published: Any, path: str, dtype: Any) -> Any | None:
     """Return how the weights at `path` are packed, or None if they have 16 bits or more.
 
@@ -51,10 +56,10 @@ def stored_quantization(published: Any, path: str, dtype: Any) -> Any | None:
     """
     from transformers import BitsAndBytesConfig
 
-    found = getattr(published, "quantization_config", None)
-    if not found:
+    if not is_quantized(published):
         return None
 
+    found = published.quantization_config
     settings = found if isinstance(found, dict) else found.to_dict()
     method = str(settings.get("quant_method") or "bitsandbytes")[:MAX_SHOWN]
     if method != "bitsandbytes" or settings.get("load_in_4bit") is not True:
