@@ -31,8 +31,9 @@ slow: $(READY)  ## the other tests, which train, sweep, export and serve: half a
 	$(PYTEST) -m "slow and not nightly"
 
 nightly: $(READY)  ## sweeps on Ray, submitit and Optuna, for real; benchmarks on tiny models; fuzzing, a minute for each reader of files
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report,serve,dev,docs,sweep,fuzz]' bitsandbytes
 	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest tests/backbones/test_quantization.py
 	VLMBENCH_ALL_TYPES=1 $(BIN)/python -m pytest -k "hub" tests/backbones/test_contract.py tests/backbones/test_families.py
 
 faults: $(READY)  ## is anything lost? every fault at five random moments, forty minutes; as root on small disks too

@@ -141,7 +141,9 @@ def test_the_types_are_those_of_transformers() -> None:
 def test_a_folder_of_such_a_type_is_refused_before_its_weights_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_load", lambda *args, **settings: pytest.fail("weights were read"))
+    monkeypatch.setattr(
+        hub, "load_checkpoint", lambda *args, **settings: pytest.fail("weights were read")
+    )
     for weights in (True, False):
         request = make_request(tmp_path, precision=FP16, weights=weights)
         with pytest.raises(UserError, match="a model of type gemma3 are too large for fp16"):
@@ -189,7 +191,7 @@ def test_the_loaders_get_the_type_of_the_card(
         given.update(settings)
         raise UserError("far enough")
 
-    monkeypatch.setattr(hub, "_load", load)
+    monkeypatch.setattr(hub, "load_checkpoint", load)
     monkeypatch.setattr(hub, "import_engine", lambda request: None)
     folder = twin_folder("qwen3_vl")
     config = AnyConfig(path=str(folder), bits=4)
@@ -201,7 +203,7 @@ def test_the_loaders_get_the_type_of_the_card(
     given.clear()
     unsloth = SimpleNamespace(load=load)
     monkeypatch.setitem(sys.modules, "vlmbench.backbones._unsloth", unsloth)
-    monkeypatch.setattr(hub, "_load", lambda *args, **settings: None)
+    monkeypatch.setattr(hub, "load_checkpoint", lambda *args, **settings: None)
     with pytest.raises(UserError, match="far enough"):
         config.build(make_request(tmp_path, engine=Engine.unsloth))
     assert given["dtype"] is dtype

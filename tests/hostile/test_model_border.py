@@ -8,76 +8,43 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.backbones import build, draw_lora_b, make_request, sample
-from tests.helpers.twins import twin_config, write_twin
-from vlmbench.backbones.adapters import load_adapter
+from tests.helpers.model_folders import (
+    WEIGHTS,
+    Change,
+    check,
+    edited,
+    images,
+    make_config,
+    text,
+    weights,
+    without,
+    write_sound_folders,
+)
+from tests.helpers.twins import twin_config
+from vlmbench.backbones.adapters import fill_adapter, load_adapter
 from vlmbench.backbones.base import CACHE, base_hash
-from vlmbench.backbones.hub import HubConfig
 from vlmbench.backbones.llama32 import Llama32Config
-from vlmbench.backbones.phi3 import Phi35Config
-from vlmbench.models.llama32_tiny import tiny_mllama, tiny_processor
-from vlmbench.models.phi3_v_tiny import tiny_phi3_processor, tiny_phi3_v
 from vlmbench.types import UserError
 
-WEIGHTS = "model.safetensors"
 PHI_TEMPLATE = (
     "{% for message in messages %}{{'<|' + message['role'] + '|>' + '\n' + message['content'] + "
     "'<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{- '<|assistant|>\n' -}}{% endif %}"
 )
-Change = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a sound folder of each family that the changes start from."""
-    llama = tmp_path_factory.mktemp("llama32")
-    processor = tiny_processor()
-    tiny_mllama(processor.tokenizer, max_tokens=512).save_pretrained(llama)
-    processor.save_pretrained(llama)
-
-    phi = tmp_path_factory.mktemp("phi3")
-    phi_processor = tiny_phi3_processor(num_crops=4)
-    tiny_phi3_v(phi_processor.tokenizer, max_tokens=512).save_pretrained(phi)
-    phi_processor.save_pretrained(phi)
-    qwen = write_twin("qwen3_vl", tmp_path_factory.mktemp("qwen3_vl"))
-    gemma = write_twin("gemma3", tmp_path_factory.mktemp("gemma3"))
-    return {"llama32": llama, "phi35": phi, "qwen3_vl": qwen, "gemma3": gemma}
-
-
-def make_config(family: str, folder: Path) -> HubConfig:
-    if family == "llama32":
-        return Llama32Config(path=str(folder))
-    if family == "phi35":
-        return Phi35Config(path=str(folder))
-
-    from vlmbench.backbones.anymodel import AnyConfig
-
-    return AnyConfig(path=str(folder))
-
-
-def check(family: str, folder: Path, cache: Path) -> Any:
-    """Return the backbone that stage=check builds."""
-    return make_config(family, folder).build(make_request(cache, weights=False))
-
-
-def without(*names: str) -> Change:
-    return lambda folder: [(folder / name).unlink() for name in names]
-
-
-def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Change:
-    def apply(folder: Path) -> None:
-        save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, {"format": "pt"})
-
-    return apply
+    return write_sound_folders(tmp_path_factory.mktemp)
 
 
 def renamed(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -95,38 +62,6 @@ def one_more(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def longer_head(held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     (name,) = [name for name in held if name.endswith("lm_head.weight")]
     return held | {name: torch.cat([held[name], held[name][:3]])}
-
-
-def edited(file: str, **changes: Any) -> Change:
-    """Change entries of a JSON file; None removes one."""
-
-    def apply(folder: Path) -> None:
-        path = folder / file
-        settings = {**json.loads(path.read_text()), **changes}
-        settings = {name: value for name, value in settings.items() if value is not None}
-        path.write_text(json.dumps(settings))
-
-    return apply
-
-
-def images(**changes: Any) -> Change:
-    """Change the image processor, in whichever file it is."""
-
-    def apply(folder: Path) -> None:
-        for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
-            if not path.exists():
-                continue
-            settings = json.loads(path.read_text())
-            held = settings.get("image_processor", settings)
-            if "image_processor_type" in held:
-                held.update(changes)
-                path.write_text(json.dumps(settings))
-
-    return apply
-
-
-def text(file: str, content: str) -> Change:
-    return lambda folder: (folder / file).write_text(content)
 
 
 def half_fetched(folder: Path) -> None:
@@ -148,7 +83,8 @@ ONLY_TEXT = (
     "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
     "{{ part.text | default('') }}{% endfor %}<|eot_id|>{% endfor %}"
 )
-QUANTISED = {"quant_method": "awq", "bits": 4}
+
+
 FOLDERS: dict[str, tuple[str, Change, str]] = {
     "all weights under another prefix": ("llama32", weights(renamed), "it lacks"),
     "no tower": ("llama32", weights(without_tower), "vision_model"),
@@ -202,11 +138,6 @@ FOLDERS: dict[str, tuple[str, Change, str]] = {
     "fewer tiles": ("llama32", images(max_image_tiles=2), "max_num_tiles=4"),
     "smaller patches": ("qwen3_vl", images(patch_size=14), "patch_size=16"),
     "patches merged by three": ("qwen3_vl", images(merge_size=3), "spatial_merge_size=2"),
-    "quantised weights": (
-        "llama32",
-        edited("config.json", quantization_config=QUANTISED),
-        r"quantised \(awq\)",
-    ),
 }
 
 
@@ -287,8 +218,6 @@ def test_microsofts_own_template_is_served(sound: dict[str, Path], tmp_path: Pat
 def test_an_added_word_is_no_marker(sound: dict[str, Path], tmp_path: Path) -> None:
     backbone = check("qwen3_vl", sound["qwen3_vl"], tmp_path)
     backbone.tokenizer.add_tokens(["abnormal", "\n\n", "傷"])
-    import re
-
     markers = re.compile("|".join(backbone.marker_patterns()))
     assert markers.search("abnormal\n\n傷") is None
     assert markers.search("<|image_pad|>")
@@ -317,22 +246,34 @@ def test_a_hub_cache_with_the_configuration_alone_is_one_sentence(
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", ["other names", "some missing"])
+@pytest.mark.parametrize("kind", ["other names", "some missing", "one more"])
 def test_an_adapter_whose_weights_match_nothing_is_refused(
     shared_cache: Path, tmp_path: Path, kind: str
 ) -> None:
+    """Unsloth's engine makes new adapters first, and fills them."""
     backbone = build("llama32_tiny", shared_cache)
     draw_lora_b(backbone)
     backbone.save(tmp_path)
     path = tmp_path / "adapter_model.safetensors"
-    held = load_file(path)
+    sound_ones = held = load_file(path)
     if kind == "other names":
         held = {name.replace("layers.0", "layers.7"): weight for name, weight in held.items()}
-    else:
+    elif kind == "some missing":
         held = dict(list(held.items())[:4])
+    else:
+        held = held | {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}
     save_file(held, path, {"format": "pt"})
     with pytest.raises(UserError, match="cannot be loaded into this model"):
+        fill_adapter(backbone.model, tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded into this model"):
         load_adapter(backbone.model.unload(), tmp_path)
+
+    save_file(sound_ones, path, {"format": "pt"})
+    fresh = build("llama32_tiny", shared_cache, seed=1)
+    fill_adapter(fresh.model, tmp_path)
+    named = dict(fresh.model.named_parameters())
+    for name, weight in sound_ones.items():
+        assert torch.equal(named[name.replace(".weight", ".default.weight")], weight)
 
 
 def test_a_changed_file_changes_the_base_and_only_changed_files_are_read(tmp_path: Path) -> None:

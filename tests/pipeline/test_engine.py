@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vlmbench.backbones import contract
+from vlmbench.backbones import contract, hub
 from vlmbench.backbones.llama32 import Llama32Config, Llama32TinyConfig
 from vlmbench.backbones.phi3 import Phi3Config
 from vlmbench.config import Engine, TrainerConfig, Vision
@@ -85,6 +86,16 @@ def test_the_reason_names_the_records_and_the_setting_that_overrules_it() -> Non
     setting, _, value = next(word for word in reason.split() if "=" in word).partition("=")
     assert setting == "trainer.engine"
     assert make_run(Llama32Config(), engine=Engine(value)).choose_engine()[0] is Engine.unsloth
+
+
+def test_weights_that_are_stored_in_4_bits_train_on_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published = SimpleNamespace(quantization_config={"quant_method": "bitsandbytes"})
+    monkeypatch.setattr(hub, "published_here", lambda path, revision: published)
+    chosen, reason = make_run(Llama32Config(), epochs=9.0).choose_engine()
+    assert chosen is Engine.transformers
+    assert reason.endswith("does not run on Unsloth: its weights are stored in 4 bits")
 
 
 @pytest.mark.parametrize("recorded", [Engine.transformers, Engine.unsloth, None])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +145,43 @@ def load_adapter(base: Any, adapter: Path) -> Any:
     Raises UserError if the weights are damaged or belong to another model.
     """
     import peft
-    from safetensors import SafetensorError, safe_open
 
     config = read_adapter_config(adapter)
     _require_all_weights(adapter, base, config)
-    try:
+    with _checking(adapter):
         model = peft.PeftModel.from_pretrained(base, adapter, config=config, is_trainable=True)
-        with safe_open(adapter / WEIGHTS, "pt") as file:
-            names = list(file.keys())
+        names = _names(adapter)
+    check_adapter_keys(model, adapter, names)
+    return model
+
+
+def fill_adapter(model: Any, adapter: Path) -> None:
+    """Give the new adapter of a PeftModel the weights of a folder. Raise as `load_adapter` does."""
+    with _checking(adapter):
+        names = _names(adapter)
+    check_adapter_keys(model, adapter, names)
+    with _checking(adapter):
+        model.load_adapter(adapter, "default", is_trainable=True)
+
+
+@contextmanager
+def _checking(adapter: Path) -> Iterator[None]:
+    """Raise UserError for what peft and safetensors say of an adapter that is not the model's."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (SafetensorError, RuntimeError, ValueError, re.error) as error:
         raise UserError(
             f"{adapter}: the adapter cannot be loaded into this model ({error}); train it again"
         ) from error
 
-    check_adapter_keys(model, adapter, names)
-    return model
+
+def _names(adapter: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(adapter / WEIGHTS, "pt") as file:
+        return list(file.keys())
 
 
 def _require_all_weights(adapter: Path, base: Any, config: Any) -> None:

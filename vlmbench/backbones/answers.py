@@ -111,6 +111,22 @@ def _append(prefix: Batch, more: Batch) -> Batch:
     return {**prefix, **more, **whole}
 
 
+def greedy_settings(tokenizer: Any) -> Any:
+    """Return the only settings with which a model generates: the likeliest token at each step.
+
+    They replace generation_config.json of the model's folder. Its penalties, suppressed tokens and
+    beams would change answers.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def generate_answers(
     model: Any,
     tokenizer: Any,

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 from vlmbench.backbones.chat import ChatBackbone
 from vlmbench.backbones.family import ChatFamily
-from vlmbench.backbones.hub import HubConfig, missing_weights, read_published
+from vlmbench.backbones.hub import HubConfig, missing_weights, published_here, read_published
 from vlmbench.backbones.model_files import on_meta
 from vlmbench.backbones.precision import compute_type, refuse_overflow, types_of
 from vlmbench.config import Precision, Vision, schema, setting
@@ -135,15 +134,9 @@ class AnyConfig(SeamFamily, HubConfig):
 
     def _published(self) -> Any | None:
         """Return the model's configuration if it is on this machine."""
-        from huggingface_hub import try_to_load_from_cache
-
-        is_here = Path(self.path).is_dir() or isinstance(
-            try_to_load_from_cache(self.path, "config.json", revision=self.revision or None), str
-        )
-        if not is_here:
-            return None
-        published = read_published(self.path, self.revision)
-        self.check_type(published, self.path)
+        published = published_here(self.path, self.revision)
+        if published is not None:
+            self.check_type(published, self.path)
         return published
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmbench.backbones.processors import shorten
+from vlmbench.backbones.processors import missing_package, shorten
 from vlmbench.backbones.template import render_template
 from vlmbench.backbones.turns import find_turn_end
 from vlmbench.types import UserError
@@ -88,25 +88,6 @@ def _missing_shards(folder: Path) -> Iterator[str]:
     for name in sorted(str(name) for name in names):
         if not (folder / name).exists():
             yield name
-
-
-def check_quantization(published: Any, path: str, bits: int) -> None:
-    """Raise UserError for weights that are stored in fewer bits than the settings say."""
-    found = getattr(published, "quantization_config", None)
-    if not found:
-        return
-
-    settings = found if isinstance(found, dict) else found.to_dict()
-    method = settings.get("quant_method", "an unknown method")
-    if bits == 4 and method == "bitsandbytes" and settings.get("load_in_4bit"):
-        return
-    cure = "name the publisher's model in 16 bits"
-    if method == "bitsandbytes" and settings.get("load_in_4bit"):
-        cure = "set model.bits=4"
-    raise UserError(
-        f"model.path={path}: config.json says that its weights are quantised ({method}), and "
-        f"model.bits={bits}; {cure}"
-    )
 
 
 def check_loaded(info: dict[str, Any], path: str) -> None:
@@ -274,6 +255,12 @@ def check_adapter_keys(model: Any, adapter: Path, names: Sequence[str]) -> None:
 
 def explain_missing(error: BaseException, path: str) -> UserError:
     """Return what a failed load of a folder or hub name means."""
+    package = missing_package(error) if isinstance(error, ImportError) else None
+    if package is not None:
+        return UserError(
+            f"model.path={path}: the model needs a package that is not installed; install it with: "
+            f"pip install {package}"
+        )
     if Path(path).is_dir():
         cure = "copy the file from the base model into that folder"
     else:

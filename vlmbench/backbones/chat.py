@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.backbones.adapters import merge_adapter
-from vlmbench.backbones.answers import generate_answers, score_answers
+from vlmbench.backbones.answers import generate_answers, greedy_settings, score_answers
 from vlmbench.backbones.batches import IGNORED, Batch, PaddingSide, complete_batch, pad
 from vlmbench.backbones.contract import VisionCost
 from vlmbench.backbones.devices import prefetch, to_device
@@ -70,6 +70,7 @@ class ChatBackbone:
                 without_gradients(module)
         head = model.get_base_model().get_output_embeddings()
         head.register_forward_pre_hook(_make_contiguous)
+        model.get_base_model().generation_config = greedy_settings(self.tokenizer)
 
     # A family may override these.
 

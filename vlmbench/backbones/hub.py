@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,27 +11,35 @@ from typing import Any, ClassVar
 from vlmbench.backbones.adapters import (
     add_adapters,
     draw_adapters,
+    fill_adapter,
     peft_config,
     read_adapter_config,
 )
 from vlmbench.backbones.base import base_hash, download
 from vlmbench.backbones.border import (
     check_folder,
-    check_loaded,
     check_processor,
-    check_quantization,
     check_sizes,
     check_text_and_images,
     explain_missing,
 )
 from vlmbench.backbones.chat import ChatBackbone
+from vlmbench.backbones.checkpoint import load_checkpoint, load_packed
 from vlmbench.backbones.family import ChatFamily
 from vlmbench.backbones.layout import Layout
 from vlmbench.backbones.model_files import check_files, on_meta, require_enough_weights
 from vlmbench.backbones.precision import compute_type, refuse_overflow, types_of
 from vlmbench.backbones.processors import PROCESSOR_ERRORS
+from vlmbench.backbones.quantization import (
+    is_quantized,
+    new_quantization,
+    stored_quantization,
+    unpack,
+)
 from vlmbench.config import BuildRequest, Engine, ModelConfig, Precision, setting
 from vlmbench.types import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -95,6 +104,33 @@ class HubConfig(ChatFamily, ModelConfig):
 
         dtype = compute_type(precision)
         return torch.bfloat16 if dtype is torch.float32 else dtype
+
+    def quantization(self, published: Any, precision: Precision) -> Any | None:
+        """Return how weights of 16 bits are packed when they are loaded; None: not at all."""
+        if self.bits == 16:
+            return None
+        return new_quantization(self.kept_modules(published), self.dtype(precision))
+
+    def unpack(self, model: Any, published: Any, precision: Precision) -> None:
+        """Unpack weights that are stored in 4 bits; with bits=4 those of `kept_modules` alone."""
+        if self.bits == 4:
+            kept = ["lm_head", *self.kept_modules(published)]
+            unpack(model, self.dtype(precision), only=kept)
+            return
+
+        log.info(
+            "model.path=%s: its weights are stored in 4 bits, and model.bits=16 unpacks them; "
+            "model.bits=4 takes a quarter of the memory",
+            self.path,
+        )
+        unpack(model, self.dtype(precision))
+
+    def why_not_unsloth(self) -> str:
+        self.register_classes()
+        published = published_here(self.path, self.revision)
+        if published is not None and is_quantized(published):
+            return "its weights are stored in 4 bits"
+        return super().why_not_unsloth()
 
     def requirements(self) -> Sequence[str]:
         import torch
@@ -176,42 +212,54 @@ def load_model(config: HubConfig, request: BuildRequest) -> Any:
     published = _published_config(path, request, revision)
     config.check_type(published, path)
     check_text_and_images(path)
-    check_quantization(published, path, config.bits)
+    dtype = config.dtype(request.precision)
+    stored = stored_quantization(published, path, dtype)
+    if stored is not None:
+        del published.quantization_config  # the checks are of the model in 16 bits
     refuse_overflow(types_of(published), path, request.precision)
 
     if request.weights:
         require_enough_weights(path, published)
-    targets = config.targets(published, request.vision)
-    dtype = config.dtype(request.precision)
-    quantization = None
-    if config.bits == 4:
-        quantization = _quantization(config.kept_modules(published), dtype)
-    if request.engine is Engine.unsloth and request.weights:
-        if Path(path).is_dir():
-            _load(path, reads_weights=False)
-        return _load_with_unsloth(path, config, request, targets, quantization)
+    is_unsloth = request.weights and request.engine is Engine.unsloth
+    if is_unsloth and stored is not None:
+        raise UserError(
+            f"model.path={path}: its weights are stored in 4 bits, which trainer.engine=unsloth "
+            "does not load here; set trainer.engine=transformers"
+        )
+    has_headers = any(Path(path).glob("*.safetensors"))
+    if has_headers and (stored is not None or is_unsloth or not request.weights):
+        base = load_checkpoint(path, config=published, reads_weights=False, dtype=dtype)
 
+    if is_unsloth:
+        return _load_with_unsloth(path, config, request, published)
     if request.weights:
-        settings = {"quantization_config": quantization, "dtype": dtype}
-        base = _load(path, revision=revision or None, **settings)
-    elif any(Path(path).glob("*.safetensors")):
-        base = _load(path, reads_weights=False, dtype=dtype)
-    else:
+        base = _load_weights(path, config, request, published, stored)
+    elif not has_headers:
         base = on_meta(published, dtype)
+    targets = config.targets(published, request.vision)
     return add_adapters(base, request, lora=config.lora, targets=targets)
 
 
-def _load_with_unsloth(
-    path: str,
-    config: HubConfig,
-    request: BuildRequest,
-    targets: str,
-    quantization: Any | None,
+def _load_weights(
+    path: str, config: HubConfig, request: BuildRequest, published: Any, stored: Any | None
 ) -> Any:
+    """Return the model of `published`, without adapters. `stored` says how its files are packed."""
+    revision = config.revision if path == config.path else ""
+    settings = {"revision": revision or None, "dtype": config.dtype(request.precision)}
+    if stored is None:
+        quantization = config.quantization(published, request.precision)
+        return load_checkpoint(path, config=published, quantization_config=quantization, **settings)
+
+    base = load_packed(path, published, stored, **settings)
+    config.unpack(base, published, request.precision)
+    return base
+
+
+def _load_with_unsloth(path: str, config: HubConfig, request: BuildRequest, published: Any) -> Any:
     from vlmbench.backbones import _unsloth
 
     if request.adapter is None:
-        lora = peft_config(config.lora, targets)
+        lora = peft_config(config.lora, config.targets(published, request.vision))
     else:
         lora = read_adapter_config(request.adapter)
     model = _unsloth.load(
@@ -219,13 +267,13 @@ def _load_with_unsloth(
         lora=lora,
         seed=request.seed,
         dtype=config.dtype(request.precision),
-        quantization=quantization,
+        quantization=config.quantization(published, request.precision),
     )
 
     if request.adapter is None:
         draw_adapters(model, request.seed)
     else:
-        model.load_adapter(request.adapter, "default", is_trainable=True)
+        fill_adapter(model, request.adapter)
     return model
 
 
@@ -243,19 +291,42 @@ def _published_config(path: str, request: BuildRequest, revision: str = "") -> A
     return read_published(path, revision)
 
 
+def published_here(path: str, revision: str = "") -> Any | None:
+    """Return the configuration of a folder or hub name if it is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(path).is_dir():
+        is_here = path != "" and (Path(path) / "config.json").exists()
+    else:
+        try:
+            cached = try_to_load_from_cache(path, "config.json", revision=revision or None)
+        except HFValidationError:
+            return None
+        is_here = isinstance(cached, str)
+    return read_published(path, revision) if is_here else None
+
+
 def read_published(path: str, revision: str = "") -> Any:
-    """Return the configuration of a folder or hub name. Raise UserError if it cannot be read."""
+    """Return the configuration of a folder or hub name. Raise UserError if it cannot be read.
+
+    Its attention implementation is dropped, and transformers chooses by model and machine. The
+    publisher's machine had another GPU, and a name there may be that of code on the hub.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     check_files(path)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False, revision=revision or None)
+        published = AutoConfig.from_pretrained(
+            path, trust_remote_code=False, revision=revision or None
+        )
     except (
         OSError,
         ValueError,
         TypeError,
         KeyError,
+        AttributeError,
         RecursionError,
         StrictDataclassError,
     ) as error:
@@ -265,57 +336,5 @@ def read_published(path: str, revision: str = "") -> Any:
             "check the name, or name a folder with the hub's files"
         ) from error
 
-
-def load_exported(folder: Path) -> Any:
-    """Return the model of an exported folder, in the type of its files."""
-    from transformers import AutoModelForImageTextToText
-
-    return AutoModelForImageTextToText.from_pretrained(
-        folder, dtype="auto", trust_remote_code=False, use_safetensors=True
-    ).eval()
-
-
-def _load(path: str, *, reads_weights: bool = True, **settings: Any) -> Any:
-    """Return the model of a folder or hub name, with exactly the weights of its checkpoint.
-
-    Without `reads_weights`, only the headers of the files are read, and the model has no weights.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
-
-    device: str | int = 0 if torch.cuda.is_available() else "cpu"
-    if not reads_weights:
-        device = "meta"
-    try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            path,
-            device_map={"": device},
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **settings,
-        )
-    except SafetensorError as error:
-        raise UserError(
-            f"model.path={path}: a file of weights is damaged ({error}); download it again"
-        ) from error
-    except (OSError, ImportError) as error:
-        raise explain_missing(error, path) from error
-
-    check_loaded(info, path)
-    return model
-
-
-def _quantization(kept_whole: Sequence[str], dtype: Any) -> Any:
-    """Return QLoRA's 4 bits (Dettmers et al. 2023, arXiv:2305.14314), not for `kept_whole`."""
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=True,
-        llm_int8_skip_modules=["lm_head", *kept_whole],
-    )
+    published._attn_implementation = None
+    return published

@@ -249,8 +249,13 @@ def shorten(error: BaseException) -> str:
 
 def _cure(error: BaseException) -> str:
     """Return what to do: install the package that an ImportError names, or copy the files."""
-    named = re.search(r"requires the (\w+) library|pip install ([\w-]+)", str(error))
-    if named is not None:
-        package = (named[1] or named[2]).lower()
+    package = missing_package(error)
+    if package is not None:
         return f"install it with: pip install {package}"
     return "copy the processor's and the tokenizer's files from the base model into that folder"
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Return the package that transformers' error says is not installed, or None."""
+    named = re.search(r"requires the (\w+) library|pip install (?:-U )?'?([\w-]+)", str(error))
+    return None if named is None else (named[1] or named[2]).lower()

@@ -9,8 +9,8 @@ from typing import Any
 
 from vlmbench.backbones.adapters import add_adapters
 from vlmbench.backbones.chat import ChatBackbone
+from vlmbench.backbones.checkpoint import load_exported
 from vlmbench.backbones.family import ChatFamily
-from vlmbench.backbones.hub import load_exported
 from vlmbench.backbones.layout import Layout
 from vlmbench.config import BuildRequest, Engine, LoraConfig, ModelConfig, setting
 from vlmbench.types import UserError

@@ -114,6 +114,10 @@ class ModelConfig(Settings, ABC):
     def requirements(self) -> Sequence[str]:
         """Return what this machine lacks to run the model, a sentence each. Download nothing."""
 
+    def why_not_unsloth(self) -> str:
+        """Return why the model does not run on Unsloth, "" if it may. Download nothing."""
+        return "" if self.unsloth_from is not None else "Unsloth does not know it"
+
     def check_precision(self, precision: Precision) -> None:
         """Raise UserError if the model is known to fail in this precision. Download nothing."""
 

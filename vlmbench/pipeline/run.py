@@ -73,8 +73,9 @@ class Run:
         if self.config.trainer.vision is not Vision.frozen:
             return Engine.transformers, "a tower that trains takes too much memory on Unsloth"
         least, model = self.config.model.unsloth_from, self.choices["model"]
-        if least is None:
-            return Engine.transformers, f"model={model} does not run on Unsloth"
+        why_not = self.config.model.why_not_unsloth()
+        if least is None or why_not:
+            return Engine.transformers, f"model={model} does not run on Unsloth: {why_not}"
         number = self.config.trainer.planned_records(self._num_training_records())
         if number < least:
             return Engine.transformers, (
