@@ -255,7 +255,7 @@ def test_baselines_of_folds_are_compared_over_all_parts(make_run: RunMaker) -> N
 
     assert section.worth is not None
     assert section.worth.word == "worth it"
-    assert "80 records of 40 parts, 3 seeds" in section.sentence
+    assert "80 records of 40 parts, 3 seeds, 5 folds)" in section.sentence
     changes = {
         series.split()[-1]: change.comparison
         for (series, _), change in section.worth.changes.items()

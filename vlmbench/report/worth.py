@@ -197,7 +197,9 @@ def _sentence(claim: str, key: tuple[str, str], change: Change, rule: Rule) -> s
     comparison = change.comparison
     seeds = comparison.seeds[0]
     parts = f"{counted(comparison.n_records, 'record')} of {counted(comparison.n_clusters, 'part')}"
-    details = f"{interval_words(change.interval)}; {parts}, {counted(seeds, 'seed')}"
+    folds = None if comparison.spread is None else comparison.spread.folds
+    pooled = f", {counted(round(folds.freedom) + 1, 'fold')}" if folds else ""
+    details = f"{interval_words(change.interval)}; {parts}, {counted(seeds, 'seed')}{pooled}"
     numbers = f"{key[0]} against {key[1]} {change.difference} of {rule.words} ({details})"
 
     reasons = []
