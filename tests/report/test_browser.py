@@ -151,7 +151,12 @@ def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: Manifes
             cache_dir=tmp_path / "cache",
         )
         return sheet
-    photo = tmp_path / f"{LONG[:150]}.png"
+    return write_answers(tmp_path)
+
+
+def write_answers(folder: Path) -> Path:
+    """Write an answers page with names and words too long for a phone."""
+    photo = folder / f"{LONG[:150]}.png"
     image(1).save(photo)
     images = (str(photo), str(photo))
     prediction = Prediction(
@@ -175,8 +180,8 @@ def other_page(request: pytest.FixtureRequest, tmp_path: Path, manifest: Manifes
     html = judgement_page(
         LONG, judgements, facts=[("Run", LONG)], notes=[LONG], figures={}, most=200
     )
-    (tmp_path / "answers.html").write_text(html, encoding="utf-8")
-    return tmp_path / "answers.html"
+    (folder / "answers.html").write_text(html, encoding="utf-8")
+    return folder / "answers.html"
 
 
 def is_external(url: str) -> bool:
@@ -401,3 +406,17 @@ def test_no_image_of_the_report_is_missing_on_paper(
     assert page.evaluate(
         "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
     )
+
+
+def test_query_and_reference_blink_in_one_location(
+    open_file: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = open_file(write_answers(tmp_path), width=PHONE)
+    first, second = (page.locator(".images.pair > div").nth(number) for number in (0, 1))
+    assert first.bounding_box()["x"] < second.bounding_box()["x"]
+
+    page.check("#blink")
+    assert first.bounding_box() == second.bounding_box()
+    second.wait_for(state="hidden")
+    second.wait_for(state="visible")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
