@@ -290,7 +290,8 @@ def test_a_run_whose_tokens_fill_the_disks_budget_says_so_once_and_keeps_what_it
 
     get(tmp_path, 1, 2, 3, 4, disk_gb=2.5 * size / 1e9)
     kept = {path.stem for path in entries(tmp_path)}
-    assert kept == {lazy.hash for lazy in lazy_images(1, 2)}
+    assert len(kept) == 2  # threads write them, so which ones were first is open
+    assert kept < {lazy.hash for lazy in lazy_images(1, 2, 3, 4)}
     (message,) = caplog.messages
     assert "raise store.disk_gb" in message
 
