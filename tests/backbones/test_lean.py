@@ -105,7 +105,13 @@ class GatedRMSNorm(OffsetRMSNorm):
         return super().forward(states) * gate
 
 
-@pytest.mark.parametrize("kind", [OffsetRMSNorm, GatedRMSNorm])
+class GroupedRMSNorm(OffsetRMSNorm):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.weight = torch.nn.Parameter(torch.ones(2, width // 2))
+
+
+@pytest.mark.parametrize("kind", [OffsetRMSNorm, GatedRMSNorm, GroupedRMSNorm])
 def test_norms_that_compute_something_else_stay(kind: type[torch.nn.Module]) -> None:
     norm = kind(8)
     use_lean_layers([norm])

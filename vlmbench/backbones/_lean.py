@@ -58,8 +58,12 @@ def _is_rms_norm(module: Any) -> bool:
 
 
 def _epsilon(module: Any) -> float | None:
-    """Return what a norm adds to the mean square; None if it does not say so, or has no weight."""
-    if getattr(module, "weight", None) is None:
+    """Return what a norm adds to the mean square; None if it does not say so.
+
+    None too if it has not one weight for each number of a state.
+    """
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.ndim != 1:
         return None
     return getattr(module, "variance_epsilon", getattr(module, "eps", None))
 
