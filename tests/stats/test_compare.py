@@ -451,3 +451,22 @@ def test_a_comparison_says_what_it_rests_on() -> None:
     found = compare(seeds(first(10, 20)), seeds(first(10, 20)), clusters=np.arange(20) // 2)
     assert isinstance(found, Comparison)
     assert (found.n_records, found.n_clusters, found.seeds) == (20, 10, (3, 3))
+
+
+@pytest.mark.parametrize("num_clusters", [1, 2, 3])
+def test_designs_of_few_clusters_give_no_verdict_and_no_error(num_clusters: int) -> None:
+    """Random sizes and labels: with one cluster, a division by 0 ended the report of 7 records."""
+    rng = np.random.default_rng(num_clusters)
+    for _ in range(300):
+        size = int(rng.integers(2, 40))
+        positive = rng.random(size) < 0.5
+        if positive.all() or not positive.any():
+            continue
+        clusters = rng.integers(0, num_clusters, size).tolist()
+        right, other = (rng.random((seeds, size)) < 0.7 for seeds in (3, 1))
+        for figure in ("balanced_accuracy", "auroc", "accuracy"):
+            found = compare(
+                right, other, clusters=clusters, figure=figure, positive=positive, fixed=True
+            )
+            assert found.word == "not enough data to tell"
+            assert not np.isnan(found.p_value)

@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 # Fewer effective clusters give no verdict. With a design that is uneven too, no interval keeps its
 # level there (MacKinnon, Nielsen & Webb 2023, Journal of Econometrics 232).
 MIN_EFFECTIVE = 10.0
+LEAST_FREEDOM = 1e-3  # degrees of freedom that are as good as none
 
 
 def number_clusters(names: Sequence[Hashable] | NDArray[np.generic]) -> NDArray[np.intp]:
@@ -110,8 +111,12 @@ class Design:
     def freedom(self, likeness: float) -> float:
         """Return the degrees of freedom of `variance`: G - 1 for G equal clusters, else fewer.
 
-        Satterthwaite's, for records whose correlation within a cluster is `likeness`.
+        Satterthwaite's, for records whose correlation within a cluster is `likeness`. Without
+        another cluster, whose variance is infinite, it is LEAST_FREEDOM.
         """
+        if self.num_clusters < 2:
+            return LEAST_FREEDOM
+
         per_class = (self.class_weights / self.counts.sum(axis=0)) ** 2
         spread = (self.counts * (1 + (self.counts - 1) * likeness).clip(min=1e-9)) @ per_class
         share, total = self.weights, float(spread.sum())
@@ -127,7 +132,9 @@ class Design:
         )
         diagonal = spread * inverse**2 + cross + common
         squares = float(off - ((cross + common) ** 2).sum() + (diagonal**2).sum())
-        return max(float(diagonal.sum()) ** 2 / squares, 1e-3)
+        if squares <= 0:  # one cluster has nearly all weight, and the digits are used up
+            return LEAST_FREEDOM
+        return max(float(diagonal.sum()) ** 2 / squares, LEAST_FREEDOM)
 
     def likeness(self, residuals: Floats) -> float:
         """Return the correlation of records within a cluster, from 0 to 1 (moment estimate)."""
