@@ -62,7 +62,7 @@ def _measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     backbone = setup.build_ours(arguments)
     vision = {part for module in backbone.vision_modules() for part in module.modules()}
     decoder = [part for part in backbone.model.modules() if part not in vision]
-    use_lean_layers(decoder)
+    use_lean_layers(decoder)  # on a GPU the backbone has them already
     backbone.model.train()
 
     rows = [_time_steps(arguments, backbone, "lean")]

@@ -204,6 +204,37 @@ def test_what_was_refused_is_not_planned(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("flag", ["", "-m"])
+def test_a_run_that_another_process_works_on_stays_planned(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    held = []
+
+    def start_twice(run: Run) -> None:
+        other = run.folder.lock()
+        other.__enter__()
+        held.append(other)
+        with run.folder.lock():
+            raise AssertionError("the lock was not held")
+
+    monkeypatch.setattr("vlmbench.cli.stages.do_stage", start_twice)
+    assert cli(*flag.split(), *TINY).code != 0
+    assert len(plan(tmp_path).runs) == len(held) == 1
+    held[0].__exit__(None, None, None)
+
+
+@pytest.mark.slow
+def test_a_damaged_run_hides_no_other_error(cli: Cli, tmp_path: Path, refusing: None) -> None:
+    assert cli("-m", *TINY, REFUSED).code == 1
+    (config,) = (tmp_path / "runs" / "s").glob("*/config.yaml")
+    config.write_text("[", encoding="utf-8")
+    again = cli("-m", *TINY, "seed=14")
+    assert again.code == 1
+    assert "mend the data" in again.out + again.err
+    assert read_plan(tmp_path / "runs" / "s") is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["seed=0,13", "seed=13,99"])
 def test_a_start_of_which_a_part_trained_stays_planned(
     cli: Cli, tmp_path: Path, refusing: None, seeds: str

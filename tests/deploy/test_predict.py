@@ -472,6 +472,17 @@ def test_a_processed_image_is_called_as_the_user_calls_it(tmp_path: Path) -> Non
     assert "0123abcd" not in page
 
 
+def test_only_a_page_with_pairs_can_blink() -> None:
+    pair, single = judgement("p", images=("good.png", "this.png")), judgement("s")
+    single = replace(single, images=("this.png",), prediction=None, decision=None, error="damaged")
+
+    def switches(*shown: Judgement) -> int:
+        page = judgement_page("t", shown, facts=[], notes=[], figures={}, most=3)
+        return page.count('id="blink"')
+
+    assert (switches(), switches(single), switches(single, pair, pair)) == (0, 0, 1)
+
+
 def test_figures_of_several_tasks_are_not_mixed() -> None:
     """All pairs are judged rightly, and no single image."""
     pairs = [judgement(f"p{i}", expected="abnormal", decision="abnormal") for i in range(4)]

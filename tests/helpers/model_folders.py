@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +20,7 @@ from vlmbench.backbones.llama32 import Llama32Config
 from vlmbench.backbones.phi3 import Phi35Config
 from vlmbench.models.llama32_tiny import tiny_mllama, tiny_processor
 from vlmbench.models.phi3_v_tiny import tiny_phi3_processor, tiny_phi3_v
+from vlmbench.types import UserError
 
 WEIGHTS = "model.safetensors"
 Change = Callable[[Path], object]
@@ -50,6 +53,19 @@ def make_config(family: str, folder: Path) -> HubConfig:
 def check(family: str, folder: Path, cache: Path) -> Any:
     """Return the backbone that stage=check builds."""
     return make_config(family, folder).build(make_request(cache, weights=False))
+
+
+def refusal(case: tuple[str, Change, str], sound: dict[str, Path], folder: Path) -> str:
+    """Return the error of a check of `folder`: a sound one that a case changes.
+
+    A case is a family, a change, and an expression that the error must match.
+    """
+    family, change, words = case
+    shutil.copytree(sound[family], folder)
+    change(folder)
+    with pytest.raises(UserError, match=words) as refused:
+        check(family, folder, folder.parent)
+    return str(refused.value)
 
 
 def without(*names: str) -> Change:

@@ -24,6 +24,7 @@ from tests.helpers.model_folders import (
     edited,
     images,
     make_config,
+    refusal,
     text,
     weights,
     without,
@@ -146,14 +147,8 @@ FOLDERS: dict[str, tuple[str, Change, str]] = {
 def test_a_model_that_is_not_what_it_seems_is_refused_by_the_check(
     sound: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    family, change, words = FOLDERS[name]
     folder = tmp_path / "模型"
-    shutil.copytree(sound[family], folder)
-    change(folder)
-    with pytest.raises(UserError, match=words) as refused:
-        check(family, folder, tmp_path)
-
-    said = str(refused.value)
+    said = refusal(FOLDERS[name], sound, folder)
     assert said.startswith((f"model.path={folder}", str(folder)))
     assert "; " in said  # a cure follows
     assert "\n" not in said

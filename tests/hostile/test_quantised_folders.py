@@ -18,9 +18,9 @@ import torch
 from tests.helpers.backbones import make_request, sample
 from tests.helpers.model_folders import (
     Change,
-    check,
     edited,
     make_config,
+    refusal,
     weights,
     write_sound_folders,
 )
@@ -98,14 +98,8 @@ OTHER_METHODS: dict[str, Any] = {
 def test_weights_that_are_not_the_models_are_refused_by_the_check(
     sound: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    family, change, words = FOLDERS[name]
     folder = tmp_path / "模型"
-    shutil.copytree(sound[family], folder)
-    change(folder)
-    with pytest.raises(UserError, match=words) as refused:
-        check(family, folder, tmp_path)
-
-    said = str(refused.value)
+    said = refusal(FOLDERS[name], sound, folder)
     assert said.startswith(f"model.path={folder}")
     assert "; " in said  # a cure follows
     assert "\n" not in said

@@ -214,21 +214,28 @@ def _do(raw: DictConfig, folder: RunDir) -> Run:
 
 
 def _withdraw_alone(raw: DictConfig, folder: RunDir) -> None:
-    """Take a run that was refused before its training out of the plan."""
-    if Stage(raw.stage) not in RUN_STAGES or not processes.is_leader() or folder.train_log.exists():
+    """Take a run that was refused before its training out of the plan.
+
+    It stays if another process works on it: then that is why it was refused.
+    """
+    if Stage(raw.stage) not in RUN_STAGES or not processes.is_leader():
         return
-    status = _identity(raw.get("seed"))
-    refused = made_run(RefusedRun(config=plain_values(raw), status=status))
-    with contextlib.suppress(UserError, OSError):  # the run's own error is the one to read
-        withdraw(Path(raw.sweep), [refused.key])
+    # The run's own error is the one to read.
+    with contextlib.suppress(UserError, OSError), folder.lock():
+        if not folder.train_log.exists():
+            status = _identity(raw.get("seed"))
+            refused = made_run(RefusedRun(config=plain_values(raw), status=status))
+            withdraw(Path(raw.sweep), [refused.key])
 
 
 def _withdraw_all(sweep: SweepDir) -> None:
     """Take runs that were refused out of the plan, if none of their command has trained."""
-    refused = [
-        made_run(RefusedRun(config=run.read_config(), status=run.read_status())).key
-        for run in filter(was_refused, sweep.runs())
-    ]
+    refused = []
+    for run in filter(was_refused, sweep.runs()):
+        # A damaged config.yaml costs its own run, and so does another process that works on it.
+        with contextlib.suppress(UserError, OSError), run.lock():
+            made = made_run(RefusedRun(config=run.read_config(), status=run.read_status()))
+            refused.append(made.key)
     with contextlib.suppress(UserError, OSError):
         withdraw(sweep.path, refused)
 

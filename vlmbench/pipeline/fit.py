@@ -219,7 +219,7 @@ def _train(
     job = _train_job(run, attempt, backbone, records, cost=cost, settings=settings)
     others = load.describe_others()
     if others and not next(backbone.model.parameters()).is_cuda:
-        log.info("%s so far: training takes longer than stage=check says while they run", others)
+        log.info("%s so far; while they run, training takes longer than stage=check says", others)
     with phase(phases.FIRST_STEP):
         summary = train(backbone, job)
 

@@ -100,6 +100,7 @@ class AskedBaseline:
         return marked
 
     def fold_of(self, kind: TaskView) -> FoldOf:
+        """Return the fold that tested each record of a task and view."""
         return _number_folds([fold.answers.get(kind, ()) for fold in self.folds])
 
 

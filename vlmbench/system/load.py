@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vlmbench.system import processes
 
-# A run on two cores took 18 minutes beside other work, and 10 alone. Less than this is noise:
+# Fewer are not worth a sentence: an idle desktop uses some too.
 LEAST = 0.5  # cores
 SHARE = 0.25  # of the machine's cores
 

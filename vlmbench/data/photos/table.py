@@ -38,8 +38,8 @@ def read_table(
 
     `shape` says which columns and which encoding the file has; the encoding may be guessed. The
     delimiter is detected. Lines that do not match the header are added to `invalid_rows`, and
-    reading stops when it has MAX_INVALID_ROWS. Raise
-    UserError if the file cannot be read, has no lines, or lacks one of the `required` columns.
+    reading stops when it has MAX_INVALID_ROWS. Raise UserError if the file cannot be read, has no
+    lines, or lacks one of the `required` columns.
     """
     header: list[str] | None = None
     num_lines = 0
